@@ -1,0 +1,1 @@
+//! Decides, propagates, tags and exports spans for one Envoy.
