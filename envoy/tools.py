@@ -41,7 +41,10 @@ def reexec_in_venv(requirements: Path) -> None:
 
     Returns at once when it runs there already.
     """
-    folder = _requirements_venv(requirements)
+    try:
+        folder = _requirements_venv(requirements)
+    except ToolError as error:
+        sys.exit(str(error))
     if Path(sys.prefix).resolve() != folder.resolve():
         python = _python(folder)
         os.execv(python, [str(python), *sys.argv])

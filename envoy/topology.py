@@ -131,8 +131,10 @@ class Topology:
                         self._envoy,
                         "-c",
                         file,
-                        f"--concurrency={self._concurrency}",
-                        "--log-level=warning",
+                        "--concurrency",
+                        str(self._concurrency),
+                        "--log-level",
+                        "warning",
                         # No shared memory, so that any number of Envoys run beside each other.
                         "--disable-hot-restart",
                     ],
@@ -199,14 +201,16 @@ class Topology:
             "backend-service": backend.port,
             "otel-collector": lane.collector_port or self.receiver.port,
         }
+        suffix = name and f".{name}"
         for listener in resources["listeners"]:
             listener["address"]["socket_address"]["port_value"] = listening[listener["name"]]
             wasm = wasm_configuration(listener)
             wasm["vm_config"]["code"]["local"]["filename"] = str(self._module)
             wasm["configuration"]["value"] |= lane.filter | lane.listeners.get(listener["name"], {})
+            listener["name"] += suffix
         for cluster in resources["clusters"]:
             _set_endpoint(cluster, endpoints[cluster["name"]])
-        return _with_cluster_names(resources, {cluster: f"{cluster}{name and '.'}{name}" for cluster in endpoints})
+        return _with_cluster_names(resources, {cluster: cluster + suffix for cluster in endpoints})
 
 
 def load_bootstrap(file: Path) -> dict:
