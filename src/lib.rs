@@ -1,1 +1,24 @@
 //! Decides, propagates, tags and exports spans for one Envoy.
+//!
+//! Everything but `plugin` is a pure core: values in, values out, no clock, no randomness, no
+//! logging. `plugin` is the side that Envoy calls.
+
+pub mod attributes;
+pub mod config;
+pub mod context;
+pub mod decision;
+pub mod edits;
+pub mod head;
+pub mod matching;
+pub mod otlp;
+#[cfg(target_arch = "wasm32")]
+mod plugin;
+pub mod propagation;
+pub mod queue;
+pub mod ratio;
+pub mod request;
+pub mod resource;
+pub mod response_flags;
+pub mod rules;
+pub mod span;
+pub mod url;

@@ -1,0 +1,29 @@
+# sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
+.DEFAULT_GOAL := help
+.PHONY: help demo test wasm replay lint bench
+
+MODULE := target/sidespan.wasm
+BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
+SCENARIOS ?= $(wildcard examples/*/scenario.yaml tests/scenarios/*.yaml)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: wasm ## run the filter in a real Envoy and print the traces it makes; KEEP=1 leaves it running
+	python3 envoy/demo.py $(if $(KEEP),--keep)
+
+test: lint wasm ## test everything
+	cargo test --workspace --locked
+	python3 tests/run.py
+
+wasm: ## build target/sidespan.wasm
+	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
+	cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked
+	@python3 src/plugin/exports.py $(BUILT) $(MODULE)
+
+replay: wasm ## replay SCENARIOS (default: all) against the module
+	cargo run -q -p sidespan-harness --locked -- replay $(SCENARIOS)
+
+lint: ## check formatting and lints
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings

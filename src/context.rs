@@ -1,0 +1,112 @@
+//! A trace context as it crosses a process boundary, whatever its format.
+
+use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+
+/// A valid context: neither id is all zeros.
+///
+/// OpenTelemetry's `SpanContext` has no room for what B3 knows besides: a sampling decision that
+/// is left open, debug, and the width of the trace id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    pub trace_id: TraceId,
+    pub span_id: SpanId,
+    pub sampling: Sampling,
+    /// The trace id is known to be random (W3C Trace Context Level 2, random-trace-id flag).
+    pub random: bool,
+    /// The trace id came in 64 bits wide, as B3 allows, and is written so in B3.
+    pub short_trace_id: bool,
+}
+
+impl Context {
+    /// Returns the flags as W3C Trace Context writes them.
+    pub fn flags(&self) -> TraceFlags {
+        let random = if self.random { RANDOM } else { TraceFlags::NOT_SAMPLED };
+        random.with_sampled(self.sampling.is_sampled())
+    }
+}
+
+/// What a context says of sampling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sampling {
+    /// B3 without a sampling state: the receiver decides.
+    Deferred,
+    NotSampled,
+    Sampled,
+    /// B3's `d`: sampled, and asked for by a person.
+    Debug,
+}
+
+impl Sampling {
+    pub fn is_sampled(self) -> bool {
+        matches!(self, Self::Sampled | Self::Debug)
+    }
+
+    /// Returns the sampling of what goes on, once it is decided: debug stays debug.
+    pub fn decided(self, sampled: bool) -> Self {
+        match (self, sampled) {
+            (Self::Debug, true) => Self::Debug,
+            (_, true) => Self::Sampled,
+            (_, false) => Self::NotSampled,
+        }
+    }
+}
+
+/// What the headers of one format hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extracted {
+    /// No header of the format.
+    Absent,
+    /// A sampling state without ids, as B3 allows.
+    Decision(Sampling),
+    Context(Context),
+    /// A header of the format that breaks its grammar, and the reason.
+    Invalid(&'static str),
+}
+
+/// Reads exactly 16 bytes of lower-case hex; all zeros is none.
+pub fn span_id(hex: &[u8]) -> Option<SpanId> {
+    let id = u64::from_be_bytes(decode_hex(hex)?);
+    (id != 0).then(|| SpanId::from(id))
+}
+
+/// Reads exactly 32 bytes of lower-case hex; all zeros is none.
+pub fn trace_id(hex: &[u8]) -> Option<TraceId> {
+    let id = u128::from_be_bytes(decode_hex(hex)?);
+    (id != 0).then(|| TraceId::from(id))
+}
+
+/// Reads exactly `2 * N` bytes of lower-case hex.
+pub fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let (pairs, rest) = hex.as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = nibble(*high)? << 4 | nibble(*low)?;
+    }
+    Some(bytes)
+}
+
+/// Appends bytes as lower-case hex.
+pub fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
+    }
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+fn digit(nibble: u8) -> char {
+    char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 })
+}
+
+/// W3C Trace Context Level 2, section 3.2.2.5.2.
+pub const RANDOM: TraceFlags = TraceFlags::new(0x02);

@@ -1,0 +1,74 @@
+//! Changes to a request's headers: only those that change something.
+
+use crate::head::Head;
+
+/// One change for the host to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderEdit {
+    /// Adds a line; none of that name is there.
+    Add { name: &'static str, value: String },
+    /// Puts one line in place of all of that name.
+    Set { name: &'static str, value: String },
+    /// Removes all lines of that name.
+    Remove { name: &'static str },
+}
+
+/// Collects edits against the head that they are for.
+#[derive(Debug)]
+pub struct Edits<'h> {
+    head: &'h Head<'h>,
+    edits: Vec<HeaderEdit>,
+}
+
+impl<'h> Edits<'h> {
+    pub fn of(head: &'h Head<'h>) -> Self {
+        Self { head, edits: Vec::new() }
+    }
+
+    /// Makes `value` the only line of that name.
+    pub fn set(&mut self, name: &'static str, value: String) {
+        let mut lines = self.head.all(name);
+        match (lines.next(), lines.next()) {
+            (None, _) => self.edits.push(HeaderEdit::Add { name, value }),
+            (Some(only), None) if only == value.as_bytes() => {}
+            _ => self.edits.push(HeaderEdit::Set { name, value }),
+        }
+    }
+
+    /// Makes sure that no line of that name is left.
+    pub fn remove(&mut self, name: &'static str) {
+        if self.head.first(name).is_some() {
+            self.edits.push(HeaderEdit::Remove { name });
+        }
+    }
+
+    pub fn finish(self) -> Vec<HeaderEdit> {
+        self.edits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(lines: &[(&str, &str)], expected: &[HeaderEdit]) {
+        let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect());
+        let mut edits = Edits::of(&head);
+        edits.set("a", "1".to_owned());
+        edits.remove("b");
+        assert_eq!(edits.finish(), expected);
+    }
+
+    #[test]
+    fn only_what_differs_is_edited() {
+        let add = HeaderEdit::Add { name: "a", value: "1".to_owned() };
+        let set = HeaderEdit::Set { name: "a", value: "1".to_owned() };
+        let remove = HeaderEdit::Remove { name: "b" };
+        check(&[], std::slice::from_ref(&add));
+        check(&[("a", "1")], &[]);
+        check(&[("a", "2")], std::slice::from_ref(&set));
+        check(&[("a", "1"), ("a", "1")], std::slice::from_ref(&set));
+        check(&[("b", "")], &[add, remove]);
+    }
+}

@@ -1,0 +1,156 @@
+//! Conditions on strings and headers, compiled once.
+
+use regex_lite::Regex;
+
+use crate::head::Head;
+
+/// One condition on a string of bytes.
+#[derive(Debug, Clone)]
+pub struct StringMatch {
+    pub kind: StringMatchKind,
+    /// ASCII letters match in either case; the pattern is then lower-case.
+    pub ignore_case: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum StringMatchKind {
+    Exact(Vec<u8>),
+    Prefix(Vec<u8>),
+    Suffix(Vec<u8>),
+    Contains(Vec<u8>),
+    /// Anchored at both ends.
+    Regex(Regex),
+}
+
+impl StringMatch {
+    /// Tells whether the condition holds. A value that is not UTF-8, or longer than
+    /// [`MAX_REGEX_INPUT_BYTES`], matches no regular expression.
+    pub fn matches(&self, value: &[u8]) -> bool {
+        match &self.kind {
+            StringMatchKind::Exact(pattern) => self.equal(value, pattern),
+            StringMatchKind::Prefix(pattern) => {
+                value.get(..pattern.len()).is_some_and(|start| self.equal(start, pattern))
+            }
+            StringMatchKind::Suffix(pattern) => value
+                .len()
+                .checked_sub(pattern.len())
+                .and_then(|start| value.get(start..))
+                .is_some_and(|end| self.equal(end, pattern)),
+            StringMatchKind::Contains(pattern) => {
+                pattern.is_empty()
+                    || value.windows(pattern.len()).any(|window| self.equal(window, pattern))
+            }
+            StringMatchKind::Regex(regex) => {
+                value.len() <= MAX_REGEX_INPUT_BYTES
+                    && std::str::from_utf8(value).is_ok_and(|text| regex.is_match(text))
+            }
+        }
+    }
+
+    fn equal(&self, value: &[u8], pattern: &[u8]) -> bool {
+        if self.ignore_case { value.eq_ignore_ascii_case(pattern) } else { value == pattern }
+    }
+}
+
+/// One condition on the header lines of a name; it holds when it holds for any line.
+#[derive(Debug, Clone)]
+pub struct HeaderMatch {
+    pub name: String,
+    pub condition: HeaderCondition,
+    pub invert: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum HeaderCondition {
+    Present(bool),
+    Value(StringMatch),
+}
+
+impl HeaderMatch {
+    /// Tells whether the condition holds; an absent header has no value that could match.
+    pub fn matches(&self, head: &Head<'_>) -> bool {
+        let holds = match &self.condition {
+            HeaderCondition::Present(wanted) => head.first(&self.name).is_some() == *wanted,
+            HeaderCondition::Value(value) => head.all(&self.name).any(|line| value.matches(line)),
+        };
+        holds != self.invert
+    }
+}
+
+/// Longest value that is tried against a regular expression, in bytes: matching takes time in
+/// proportion to it, and a client may send up to Envoy's limit of 60 KiB of headers.
+pub const MAX_REGEX_INPUT_BYTES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exact(pattern: &str) -> StringMatchKind {
+        StringMatchKind::Exact(pattern.as_bytes().to_vec())
+    }
+
+    #[track_caller]
+    fn check(kind: StringMatchKind, ignore_case: bool, value: &[u8], expected: bool) {
+        let condition = StringMatch { kind, ignore_case };
+        assert_eq!(condition.matches(value), expected, "{condition:?} on {value:?}");
+    }
+
+    #[test]
+    fn strings_match_by_kind() {
+        use StringMatchKind::{Contains, Prefix, Suffix};
+        check(exact("/a"), false, b"/a", true);
+        check(exact("/a"), false, b"/A", false);
+        check(exact("/a"), true, b"/A", true);
+        check(exact("/a"), false, b"/a/", false);
+        check(Prefix(b"/a".to_vec()), false, b"/ab", true);
+        check(Prefix(b"/a".to_vec()), false, b"/", false);
+        check(Prefix(b"/a".to_vec()), true, b"/AB", true);
+        check(Suffix(b".css".to_vec()), false, b"/x.css", true);
+        check(Suffix(b".css".to_vec()), false, b"css", false);
+        check(Suffix(b".css".to_vec()), true, b"/x.CSS", true);
+        check(Contains(b"b".to_vec()), false, b"abc", true);
+        check(Contains(b"b".to_vec()), false, b"", false);
+        check(Contains(b"".to_vec()), false, b"", true);
+        check(Contains(b"\xff".to_vec()), false, b"a\xff", true);
+    }
+
+    #[test]
+    fn regular_expressions_need_utf8_of_bounded_length() {
+        let regex = || StringMatchKind::Regex(Regex::new("^(?:a+)$").unwrap());
+        check(regex(), false, b"aaa", true);
+        check(regex(), false, b"aab", false);
+        check(regex(), false, b"aa\xff", false);
+        check(regex(), false, &vec![b'a'; MAX_REGEX_INPUT_BYTES], true);
+        check(regex(), false, &vec![b'a'; MAX_REGEX_INPUT_BYTES + 1], false);
+    }
+
+    #[test]
+    fn headers_match_by_any_line_and_by_presence() {
+        let head = Head::new(vec![(b"x", b"1"), (b"x", b"2"), (b"empty", b"")]);
+        let value = |name: &str, value: &str, invert| HeaderMatch {
+            name: name.to_owned(),
+            condition: HeaderCondition::Value(StringMatch { kind: exact(value), ignore_case: false }),
+            invert,
+        };
+        let present = |name: &str, wanted, invert| HeaderMatch {
+            name: name.to_owned(),
+            condition: HeaderCondition::Present(wanted),
+            invert,
+        };
+        for (condition, expected) in [
+            (value("x", "1", false), true),
+            (value("x", "2", false), true),
+            (value("x", "3", false), false),
+            (value("x", "3", true), true),
+            (value("absent", "", false), false),
+            (value("absent", "1", true), true),
+            (value("empty", "", false), true),
+            (present("x", true, false), true),
+            (present("x", false, false), false),
+            (present("absent", false, false), true),
+            (present("absent", true, true), true),
+        ] {
+            assert_eq!(condition.matches(&head), expected, "{condition:?}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Sends batches of spans to an Envoy cluster: OTLP over HTTP, one call at a time.
+//!
+//! <https://opentelemetry.io/docs/specs/otlp/#otlphttp>
+
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use proxy_wasm::hostcalls::dispatch_http_call;
+
+use super::host::{self, LogLevel};
+use crate::config;
+use crate::otlp;
+use crate::queue::{Books, Queue};
+
+/// The exporter of one worker.
+pub struct Exporter {
+    settings: config::Exporter,
+    /// The encoded resource of all spans.
+    resource: Vec<u8>,
+    queue: Queue,
+    /// A tick was asked for at once.
+    hurried: bool,
+    reported: Reported,
+}
+
+/// When dropped spans were last logged, and how many there were by then.
+#[derive(Default)]
+struct Reported {
+    at_unix_nanos: Option<u64>,
+    dropped: u64,
+}
+
+impl Exporter {
+    pub fn new(settings: config::Exporter, resource: &[KeyValue]) -> Self {
+        let pairs: Vec<_> = resource.iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect();
+        let resource = otlp::encode_resource(pairs.iter().map(|(key, value)| (*key, value.as_ref())));
+        let queue = Queue::new(settings.limits);
+        Self { settings, resource, queue, hurried: false, reported: Reported::default() }
+    }
+
+    pub fn interval(&self) -> Duration {
+        self.settings.interval
+    }
+
+    pub fn books(&self) -> Books {
+        self.queue.books()
+    }
+
+    /// Queues a span. A full batch is sent on a tick that comes at once: a call from the stream
+    /// that ends here would never be answered, since only root contexts live on.
+    pub fn push(&mut self, span: &[u8]) {
+        self.queue.push(span);
+        if self.queue.is_urgent() && !self.hurried {
+            self.hurried = true;
+            host::set_tick_period(AT_ONCE);
+        }
+    }
+
+    /// Sends what is due. Runs in the root context.
+    pub fn tick(&mut self) {
+        if self.hurried {
+            self.hurried = false;
+            host::set_tick_period(self.settings.interval);
+        }
+        self.send();
+        self.report("the export queue is full");
+    }
+
+    /// Books the answer to the call under way, and sends the next batch where a full one waits.
+    pub fn answered(&mut self) {
+        let status = host::http_call_status();
+        let status = status.as_ref().map(host::Bytes::as_slice).unwrap_or_default();
+        let accepted = matches!(status, [b'2', _, _]);
+        self.queue.answered(accepted);
+        if !accepted {
+            let status = String::from_utf8_lossy(status);
+            let shown = if status.is_empty() { "no status" } else { &status };
+            self.report(&format!("cluster \"{}\" answered {shown}", self.settings.cluster));
+        }
+        if self.queue.is_urgent() {
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        let settings = &self.settings;
+        let sent = self.queue.send_next(&self.resource, |body| {
+            let mut headers = vec![
+                (":method", "POST"),
+                (":path", settings.path.as_str()),
+                (":authority", settings.cluster.as_str()),
+                ("content-type", "application/x-protobuf"),
+                ("user-agent", USER_AGENT),
+            ];
+            let own = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            headers.extend(own);
+            dispatch_http_call(&settings.cluster, headers, Some(body), vec![], settings.timeout)
+                .map(|_token| ())
+        });
+        if let Err(status) = sent {
+            self.report(&format!("cluster \"{}\" takes no call: {status:?}", self.settings.cluster));
+        }
+    }
+
+    /// Logs why spans were dropped since the last time, at most once a minute.
+    fn report(&mut self, reason: &str) {
+        let dropped = self.queue.books().dropped;
+        let lost = dropped - self.reported.dropped;
+        if lost == 0 {
+            return;
+        }
+        let now = host::now();
+        if self.reported.at_unix_nanos.is_some_and(|last| now.saturating_sub(last) < REPORT_PERIOD_NANOS) {
+            return;
+        }
+        self.reported = Reported { at_unix_nanos: Some(now), dropped };
+        host::log(LogLevel::Warn, &format!("sidespan: {lost} spans dropped: {reason}"));
+    }
+}
+
+/// Shortest period that Envoy's timer takes.
+const AT_ONCE: Duration = Duration::from_millis(1);
+const REPORT_PERIOD_NANOS: u64 = 60_000_000_000;
+const USER_AGENT: &str = concat!("sidespan/", env!("CARGO_PKG_VERSION"));

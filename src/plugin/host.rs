@@ -1,0 +1,229 @@
+//! Calls to the host, proxy-wasm ABI 0.2.1, that never panic.
+//!
+//! <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>
+//!
+//! The SDK's own wrappers panic on any status that they do not expect, and a panic takes the VM of
+//! a worker with it. They also copy every header into a vector of its own, where a request needs
+//! one buffer and slices of it.
+
+use std::ptr::null_mut;
+use std::time::Duration;
+
+use crate::edits::HeaderEdit;
+use crate::head::Head;
+
+/// A status other than OK, as the host gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure(pub u32);
+
+/// Bytes that the host put into this module's memory.
+pub struct Bytes(Vec<u8>);
+
+impl Bytes {
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Log levels of the ABI.
+#[derive(Debug, Clone, Copy)]
+pub enum LogLevel {
+    Warn = 3,
+    Error = 4,
+}
+
+/// Metric types of the ABI.
+#[derive(Debug, Clone, Copy)]
+pub enum MetricKind {
+    Counter = 0,
+    Gauge = 1,
+}
+
+/// A metric that was defined.
+#[derive(Debug, Clone, Copy)]
+pub struct MetricId(u32);
+
+/// Returns all request headers, serialized; [`head`] reads them.
+pub fn request_headers() -> Result<Bytes, Failure> {
+    returned(|data, size| unsafe { proxy_get_header_map_pairs(REQUEST_HEADERS, data, size) })
+}
+
+/// Reads serialized headers: their number, then the lengths of each name and value, then each name
+/// and value with a zero byte behind it. What does not add up ends the list.
+pub fn head(serialized: &[u8]) -> Head<'_> {
+    let (count, rest) = split_u32(serialized);
+    let count = usize::try_from(count).unwrap_or_default().min(rest.len() / 8);
+    let (mut lengths, mut text) = rest.split_at(count * 8);
+    let mut lines = Vec::with_capacity(count);
+    for _ in 0..count {
+        let (name_len, after_name) = split_u32(lengths);
+        let (value_len, after_value) = split_u32(after_name);
+        lengths = after_value;
+        let Some((name, after_name)) = split_text(text, name_len) else {
+            break;
+        };
+        let Some((value, after_value)) = split_text(after_name, value_len) else {
+            break;
+        };
+        text = after_value;
+        lines.push((name, value));
+    }
+    Head::new(lines)
+}
+
+/// Makes one change to the request's headers.
+pub fn edit_request_header(edit: &HeaderEdit) -> Result<(), Failure> {
+    let map = REQUEST_HEADERS;
+    done(match edit {
+        HeaderEdit::Add { name, value } => unsafe {
+            proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+        },
+        HeaderEdit::Set { name, value } => unsafe {
+            proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+        },
+        HeaderEdit::Remove { name } => unsafe {
+            proxy_remove_header_map_value(map, name.as_ptr(), name.len())
+        },
+    })
+}
+
+/// Returns `:status` of the answer to an HTTP call.
+pub fn http_call_status() -> Result<Bytes, Failure> {
+    let name = ":status";
+    returned(|data, size| unsafe {
+        proxy_get_header_map_value(CALL_RESPONSE_HEADERS, name.as_ptr(), name.len(), data, size)
+    })
+}
+
+/// Returns a property; `path` is its parts with a zero byte between them.
+pub fn property(path: &str) -> Result<Bytes, Failure> {
+    returned(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
+}
+
+/// Returns a property that Envoy encodes as a 64-bit integer.
+pub fn integer_property(path: &str) -> Option<u64> {
+    let bytes = property(path).ok()?;
+    bytes.as_slice().try_into().ok().map(u64::from_le_bytes)
+}
+
+/// Returns the plugin's configuration.
+pub fn configuration(size: usize) -> Result<Bytes, Failure> {
+    returned(|data, len| unsafe { proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, size, data, len) })
+}
+
+/// Returns the time since the Unix epoch in nanoseconds.
+pub fn now() -> u64 {
+    let mut nanos = 0;
+    unsafe { proxy_get_current_time_nanoseconds(&mut nanos) };
+    nanos
+}
+
+/// Asks for a tick every `period`; zero stops it.
+pub fn set_tick_period(period: Duration) {
+    let millis = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+    unsafe { proxy_set_tick_period_milliseconds(millis) };
+}
+
+pub fn log(level: LogLevel, message: &str) {
+    unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
+}
+
+pub fn define_metric(kind: MetricKind, name: &str) -> Result<MetricId, Failure> {
+    let mut id = 0;
+    done(unsafe { proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &mut id) })?;
+    Ok(MetricId(id))
+}
+
+/// Adds to a metric; only a gauge takes a negative offset.
+pub fn increment_metric(id: MetricId, offset: i64) -> Result<(), Failure> {
+    done(unsafe { proxy_increment_metric(id.0, offset) })
+}
+
+/// Fills the buffer with random bytes (WASI `random_get`).
+pub fn fill_random(bytes: &mut [u8]) -> Result<(), Failure> {
+    done(u32::from(unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) }))
+}
+
+fn done(status: u32) -> Result<(), Failure> {
+    if status == OK { Ok(()) } else { Err(Failure(status)) }
+}
+
+fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes, Failure> {
+    let mut data = null_mut();
+    let mut size = 0;
+    done(call(&mut data, &mut size))?;
+    if data.is_null() || size == 0 {
+        return Ok(Bytes(Vec::new()));
+    }
+    // The host allocated these bytes by `proxy_on_memory_allocate` of this module, which makes
+    // them a vector whose capacity is its length, and gives them away with the call.
+    Ok(Bytes(unsafe { Vec::from_raw_parts(data, size, size) }))
+}
+
+fn split_u32(bytes: &[u8]) -> (u32, &[u8]) {
+    match bytes.split_first_chunk::<4>() {
+        Some((number, rest)) => (u32::from_le_bytes(*number), rest),
+        None => (0, &[]),
+    }
+}
+
+/// Splits text of that length off, and the zero byte behind it.
+fn split_text(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
+    let (text, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
+    Some((text, rest.split_first()?.1))
+}
+
+const OK: u32 = 0;
+const REQUEST_HEADERS: u32 = 0;
+const CALL_RESPONSE_HEADERS: u32 = 6;
+const PLUGIN_CONFIGURATION: u32 = 7;
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_log(level: u32, data: *const u8, size: usize) -> u32;
+    fn proxy_get_current_time_nanoseconds(nanos: *mut u64) -> u32;
+    fn proxy_set_tick_period_milliseconds(millis: u32) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        max_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_add_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_replace_header_map_value(
+        map: u32,
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+    ) -> u32;
+    fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+    fn proxy_get_property(
+        path: *const u8,
+        path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+}
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn random_get(data: *mut u8, size: usize) -> u16;
+}

@@ -1,0 +1,292 @@
+//! B3, single and multi header: <https://github.com/openzipkin/b3-propagation>.
+//!
+//! ```text
+//! b3                = [ x-b3-traceid "-" x-b3-spanid [ "-" state [ "-" x-b3-parentspanid ] ] ] / state
+//! state             = "0" / "1" / "d"            ; d is debug: sampled, and a person asked for it
+//! x-b3-traceid      = 16HEXDIGLC / 32HEXDIGLC    ; not all zeros
+//! x-b3-spanid       = 16HEXDIGLC                 ; not all zeros
+//! x-b3-parentspanid = 16HEXDIGLC
+//! x-b3-sampled      = "0" / "1"                  ; some senders write "true", "false" or "d"
+//! x-b3-flags        = "1"                        ; debug
+//! ```
+
+use opentelemetry::trace::TraceId;
+
+use crate::context::{self, Context, Extracted, Sampling};
+use crate::edits::Edits;
+use crate::head::Head;
+
+/// Reads the single header, and without a valid one the `x-b3-*` headers.
+pub fn extract(head: &Head<'_>) -> Extracted {
+    let single = extract_single(head);
+    match (single, extract_multi(head)) {
+        (Extracted::Absent, multi) => multi,
+        (Extracted::Invalid(_), multi @ (Extracted::Context(_) | Extracted::Decision(_))) => multi,
+        _ => single,
+    }
+}
+
+/// Writes the single header. The parent's span id is never written.
+pub fn inject_single(context: &Context, edits: &mut Edits<'_>) {
+    let mut value = String::with_capacity(SINGLE_LENGTH);
+    push_trace_id(&mut value, context);
+    value.push('-');
+    context::push_hex(&mut value, &context.span_id.to_bytes());
+    match context.sampling {
+        Sampling::Deferred => {}
+        Sampling::NotSampled => value.push_str("-0"),
+        Sampling::Sampled => value.push_str("-1"),
+        Sampling::Debug => value.push_str("-d"),
+    }
+    edits.set(SINGLE, value);
+}
+
+/// Writes the `x-b3-*` headers. The parent's span id is never written.
+pub fn inject_multi(context: &Context, edits: &mut Edits<'_>) {
+    let mut trace_id = String::with_capacity(32);
+    push_trace_id(&mut trace_id, context);
+    edits.set(TRACE_ID, trace_id);
+    let mut span_id = String::with_capacity(16);
+    context::push_hex(&mut span_id, &context.span_id.to_bytes());
+    edits.set(SPAN_ID, span_id);
+    match context.sampling {
+        Sampling::Debug => {
+            edits.set(FLAGS, "1".to_owned());
+            edits.remove(SAMPLED);
+        }
+        state => {
+            edits.remove(FLAGS);
+            match state {
+                Sampling::Deferred | Sampling::Debug => edits.remove(SAMPLED),
+                Sampling::NotSampled => edits.set(SAMPLED, "0".to_owned()),
+                Sampling::Sampled => edits.set(SAMPLED, "1".to_owned()),
+            }
+        }
+    }
+    edits.remove(PARENT_SPAN_ID);
+}
+
+/// Leaves no single header.
+pub fn remove_single(edits: &mut Edits<'_>) {
+    edits.remove(SINGLE);
+}
+
+/// Leaves no `x-b3-*` header.
+pub fn remove_multi(edits: &mut Edits<'_>) {
+    for name in [TRACE_ID, SPAN_ID, PARENT_SPAN_ID, SAMPLED, FLAGS] {
+        edits.remove(name);
+    }
+}
+
+fn extract_single(head: &Head<'_>) -> Extracted {
+    let Some(line) = head.first(SINGLE) else {
+        return Extracted::Absent;
+    };
+    let line = line.trim_ascii();
+    if let Some(state) = state(line) {
+        return Extracted::Decision(state);
+    }
+    let mut fields = line.splitn(4, |byte| *byte == b'-');
+    let mut field = || fields.next();
+    let (trace_id, span_id) = (field().unwrap_or_default(), field().unwrap_or_default());
+    let sampling = match field().map(state) {
+        None => Sampling::Deferred,
+        Some(Some(state)) => state,
+        Some(None) => return Extracted::Invalid("expected the sampling state 0, 1 or d"),
+    };
+    if let Some(parent) = field()
+        && context::decode_hex::<8>(parent).is_none()
+    {
+        return Extracted::Invalid("expected a parent span id of 16 hex digits");
+    }
+    ids(trace_id, span_id, sampling)
+}
+
+fn extract_multi(head: &Head<'_>) -> Extracted {
+    let sampling = match (head.first(FLAGS), head.first(SAMPLED)) {
+        (Some(b"1"), _) => Some(Sampling::Debug),
+        (_, Some(b"0" | b"false")) => Some(Sampling::NotSampled),
+        (_, Some(b"1" | b"true")) => Some(Sampling::Sampled),
+        (_, Some(b"d")) => Some(Sampling::Debug),
+        (_, Some(_)) => return Extracted::Invalid("expected the sampling state 0 or 1"),
+        (_, None) => None,
+    };
+    match (head.first(TRACE_ID), head.first(SPAN_ID), sampling) {
+        (Some(trace_id), Some(span_id), _) => {
+            ids(trace_id, span_id, sampling.unwrap_or(Sampling::Deferred))
+        }
+        (None, None, Some(sampling)) => Extracted::Decision(sampling),
+        (None, None, None) => Extracted::Absent,
+        _ => Extracted::Invalid("expected a trace id and a span id, but found one of them"),
+    }
+}
+
+fn ids(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Extracted {
+    let short_trace_id = trace_id.len() == 16;
+    let trace_id = if short_trace_id {
+        context::span_id(trace_id).map(|id| TraceId::from(u128::from(u64::from_be_bytes(id.to_bytes()))))
+    } else {
+        context::trace_id(trace_id)
+    };
+    let Some(trace_id) = trace_id else {
+        return Extracted::Invalid("expected a trace id of 16 or 32 hex digits, not all zeros");
+    };
+    let Some(span_id) = context::span_id(span_id) else {
+        return Extracted::Invalid("expected a span id of 16 hex digits, not all zeros");
+    };
+    Extracted::Context(Context { trace_id, span_id, sampling, random: false, short_trace_id })
+}
+
+fn state(field: &[u8]) -> Option<Sampling> {
+    match field {
+        b"0" => Some(Sampling::NotSampled),
+        b"1" => Some(Sampling::Sampled),
+        b"d" => Some(Sampling::Debug),
+        _ => None,
+    }
+}
+
+fn push_trace_id(text: &mut String, context: &Context) {
+    let bytes = context.trace_id.to_bytes();
+    let (_, low) = bytes.split_at(8);
+    context::push_hex(text, if context.short_trace_id { low } else { &bytes });
+}
+
+pub const SINGLE: &str = "b3";
+pub const TRACE_ID: &str = "x-b3-traceid";
+pub const SPAN_ID: &str = "x-b3-spanid";
+pub const PARENT_SPAN_ID: &str = "x-b3-parentspanid";
+pub const SAMPLED: &str = "x-b3-sampled";
+pub const FLAGS: &str = "x-b3-flags";
+const SINGLE_LENGTH: usize = 51;
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::SpanId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::propagation::testing::{head, round_trip};
+
+    const LONG: u128 = 0x80f1_98ee_5634_3ba8_64fe_8b2a_57d3_eff7;
+    const SHORT: u128 = 0x64fe_8b2a_57d3_eff7;
+    const SPAN: u64 = 0xe457_b5a2_e4d8_6bd1;
+
+    fn context(trace_id: u128, sampling: Sampling) -> Extracted {
+        Extracted::Context(Context {
+            trace_id: TraceId::from(trace_id),
+            span_id: SpanId::from(SPAN),
+            sampling,
+            random: false,
+            short_trace_id: trace_id == SHORT,
+        })
+    }
+
+    #[track_caller]
+    fn check(lines: &[(&str, &str)], expected: Extracted) {
+        assert_eq!(extract(&head(lines)), expected, "{lines:?}");
+    }
+
+    #[track_caller]
+    fn check_invalid(lines: &[(&str, &str)], reason: &str) {
+        let found = extract(&head(lines));
+        assert!(matches!(found, Extracted::Invalid(_)), "{lines:?}: {reason}: {found:?}");
+    }
+
+    const T: &str = "80f198ee56343ba864fe8b2a57d3eff7";
+    const T64: &str = "64fe8b2a57d3eff7";
+    const S: &str = "e457b5a2e4d86bd1";
+
+    #[test]
+    fn single_headers_are_read() {
+        check(&[(SINGLE, &format!("{T}-{S}-1"))], context(LONG, Sampling::Sampled));
+        check(&[(SINGLE, &format!("{T}-{S}-0"))], context(LONG, Sampling::NotSampled));
+        check(&[(SINGLE, &format!("{T}-{S}-d"))], context(LONG, Sampling::Debug));
+        check(&[(SINGLE, &format!("{T}-{S}"))], context(LONG, Sampling::Deferred));
+        check(&[(SINGLE, &format!("{T}-{S}-1-{T64}"))], context(LONG, Sampling::Sampled));
+        check(&[(SINGLE, &format!("{T64}-{S}-1"))], context(SHORT, Sampling::Sampled));
+        check(&[(SINGLE, "0")], Extracted::Decision(Sampling::NotSampled));
+        check(&[(SINGLE, "1")], Extracted::Decision(Sampling::Sampled));
+        check(&[(SINGLE, "d")], Extracted::Decision(Sampling::Debug));
+    }
+
+    #[test]
+    fn multi_headers_are_read() {
+        let ids = [(TRACE_ID, T), (SPAN_ID, S)];
+        let with = |extra: &[(&'static str, &'static str)]| [&ids[..], extra].concat();
+        check(&with(&[]), context(LONG, Sampling::Deferred));
+        check(&with(&[(SAMPLED, "1")]), context(LONG, Sampling::Sampled));
+        check(&with(&[(SAMPLED, "true")]), context(LONG, Sampling::Sampled));
+        check(&with(&[(SAMPLED, "0")]), context(LONG, Sampling::NotSampled));
+        check(&with(&[(SAMPLED, "false")]), context(LONG, Sampling::NotSampled));
+        check(&with(&[(SAMPLED, "d")]), context(LONG, Sampling::Debug));
+        check(&with(&[(FLAGS, "1")]), context(LONG, Sampling::Debug));
+        check(&with(&[(FLAGS, "1"), (SAMPLED, "0")]), context(LONG, Sampling::Debug));
+        check(&with(&[(FLAGS, "0"), (SAMPLED, "1")]), context(LONG, Sampling::Sampled));
+        check(&[(TRACE_ID, T64), (SPAN_ID, S), (SAMPLED, "1")], context(SHORT, Sampling::Sampled));
+        check(&[(SAMPLED, "0")], Extracted::Decision(Sampling::NotSampled));
+        check(&[], Extracted::Absent);
+    }
+
+    #[test]
+    fn single_comes_before_multi() {
+        let multi = [(TRACE_ID, T64), (SPAN_ID, S), (SAMPLED, "0")];
+        let single = format!("{T}-{S}-1");
+        check(&[&[(SINGLE, single.as_str())], &multi[..]].concat(), context(LONG, Sampling::Sampled));
+        check(&[&[(SINGLE, "broken")], &multi[..]].concat(), context(SHORT, Sampling::NotSampled));
+    }
+
+    #[test]
+    fn invalid_contexts_are_refused() {
+        let zeros = "0".repeat(32);
+        for (line, reason) in [
+            (String::new(), "empty"),
+            ("2".to_owned(), "no such state"),
+            (T.to_owned(), "no span id"),
+            (format!("{T}-"), "an empty span id"),
+            (format!("{T}-{S}-"), "an empty state"),
+            (format!("{T}-{S}-2"), "no such state"),
+            (format!("{T}-{S}-1-"), "an empty parent"),
+            (format!("{T}-{S}-1-{S}-{S}"), "more than a parent"),
+            (format!("{zeros}-{S}-1"), "zero trace id"),
+            (format!("{T}-{}-1", "0".repeat(16)), "zero span id"),
+            (format!("{}-{S}-1", T.to_uppercase()), "upper case"),
+            (format!("{T}0-{S}-1"), "33 digits"),
+            (format!("+{}-{S}-1", "1".repeat(15)), "a sign is no digit"),
+        ] {
+            check_invalid(&[(SINGLE, &line)], reason);
+        }
+        check_invalid(&[(TRACE_ID, T)], "no span id");
+        check_invalid(&[(SPAN_ID, S)], "no trace id");
+        check_invalid(&[(TRACE_ID, &zeros), (SPAN_ID, S)], "zero trace id");
+        check_invalid(&[(TRACE_ID, T), (SPAN_ID, S), (SAMPLED, "yes")], "no such state");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_injected_extracts_to_the_same_context(
+            trace in 1u128.., span in 1u64.., state in 0usize..4, short: bool,
+        ) {
+            let states = [Sampling::Deferred, Sampling::NotSampled, Sampling::Sampled, Sampling::Debug];
+            let trace = if short { u128::from(trace as u64).max(1) } else { trace };
+            let sent = Context {
+                trace_id: TraceId::from(trace),
+                span_id: SpanId::from(span),
+                sampling: states[state],
+                random: false,
+                short_trace_id: short,
+            };
+            prop_assert_eq!(round_trip(|edits| inject_single(&sent, edits), extract), Extracted::Context(sent));
+            prop_assert_eq!(round_trip(|edits| inject_multi(&sent, edits), extract), Extracted::Context(sent));
+        }
+
+        #[test]
+        fn no_bytes_panic(single: Vec<u8>, trace: Vec<u8>, span: Vec<u8>, sampled: Vec<u8>) {
+            let lines = [(SINGLE, &single), (TRACE_ID, &trace), (SPAN_ID, &span), (SAMPLED, &sampled)];
+            for from in 0..lines.len() {
+                let lines = lines.iter().skip(from).map(|(k, v)| (k.as_bytes(), v.as_slice()));
+                let _ = extract(&Head::new(lines.collect()));
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Sampling rules: the first whose conditions all hold decides.
+
+use crate::head::Head;
+use crate::matching::{HeaderMatch, StringMatch, StringMatchKind};
+use crate::ratio::Ratio;
+
+/// The direction of a request as the workload sees it; at a gateway all are inbound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// One rule, compiled.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub name: String,
+    pub conditions: Conditions,
+    pub action: Action,
+}
+
+/// What a rule decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Force,
+    Drop,
+    Ignore,
+    /// The parent's decision; a request that has none is sampled with this ratio.
+    Parent(Ratio),
+}
+
+/// Conditions on a request: all given ones hold, inside a list any one. Empty lists are not given.
+#[derive(Debug, Clone, Default)]
+pub struct Conditions {
+    pub path: Vec<StringMatch>,
+    pub method: Vec<StringMatch>,
+    pub authority: Vec<StringMatch>,
+    pub headers: Vec<HeaderMatch>,
+    pub direction: Option<Direction>,
+}
+
+/// Rules in order, with an index over those that look at the path by whole or by prefix, so that a
+/// request pays for the rules that its path can meet and not for all.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    paths: PathIndex,
+    /// Rules that the index does not cover, ascending.
+    unindexed: Vec<usize>,
+}
+
+impl Rules {
+    pub fn new(rules: Vec<Rule>) -> Self {
+        let mut paths = PathIndex::default();
+        let mut unindexed = Vec::new();
+        for (place, rule) in rules.iter().enumerate() {
+            if rule.conditions.path.is_empty() || !rule.conditions.path.iter().all(indexable) {
+                unindexed.push(place);
+                continue;
+            }
+            for condition in &rule.conditions.path {
+                match &condition.kind {
+                    StringMatchKind::Exact(path) => paths.insert(path, place, true),
+                    StringMatchKind::Prefix(path) => paths.insert(path, place, false),
+                    _ => {}
+                }
+            }
+        }
+        paths.link();
+        Self { rules, paths, unindexed }
+    }
+
+    /// Returns the first rule whose conditions hold. `direction` may be absent where
+    /// [`Rules::ask_direction`] says that none asks for it.
+    pub fn first_match(&self, head: &Head<'_>, direction: Option<Direction>) -> Option<&Rule> {
+        let path = head.path();
+        let mut first = usize::MAX;
+        let mut consider = |place: usize, path_holds: bool| {
+            if place < first
+                && self.rules.get(place).is_some_and(|rule| {
+                    (path_holds || rule.conditions.path_holds(path))
+                        && rule.conditions.rest_holds(head, direction)
+                })
+            {
+                first = place;
+            }
+        };
+        self.paths.for_each(path, |place| consider(place, true));
+        self.unindexed.iter().for_each(|place| consider(*place, false));
+        self.rules.get(first)
+    }
+
+    /// Tells whether any rule asks for the direction, which costs a property read.
+    pub fn ask_direction(&self) -> bool {
+        self.rules.iter().any(|rule| rule.conditions.direction.is_some())
+    }
+}
+
+impl Conditions {
+    fn path_holds(&self, path: &[u8]) -> bool {
+        self.path.is_empty() || any(&self.path, path)
+    }
+
+    fn rest_holds(&self, head: &Head<'_>, direction: Option<Direction>) -> bool {
+        (self.direction.is_none() || self.direction == direction)
+            && (self.method.is_empty() || any(&self.method, head.method()))
+            && (self.authority.is_empty() || any(&self.authority, head.authority()))
+            && (self.headers.is_empty() || self.headers.iter().any(|header| header.matches(head)))
+    }
+}
+
+/// Exact paths and prefixes in order, each with the longest other prefix of itself: those that
+/// hold for a path are found by one binary search and then along these links.
+#[derive(Debug, Clone, Default)]
+struct PathIndex {
+    entries: Vec<PathEntry>,
+}
+
+#[derive(Debug, Clone)]
+struct PathEntry {
+    path: Vec<u8>,
+    exact: Vec<usize>,
+    prefix: Vec<usize>,
+    shorter: Option<usize>,
+}
+
+impl PathIndex {
+    fn insert(&mut self, path: &[u8], place: usize, exact: bool) {
+        let found = self.entries.binary_search_by(|entry| entry.path.as_slice().cmp(path));
+        let at = found.unwrap_or_else(|at| {
+            let path = path.to_vec();
+            let entry = PathEntry { path, exact: vec![], prefix: vec![], shorter: None };
+            self.entries.insert(at, entry);
+            at
+        });
+        if let Some(entry) = self.entries.get_mut(at) {
+            if exact { &mut entry.exact } else { &mut entry.prefix }.push(place);
+        }
+    }
+
+    /// Links each entry to the longest other one that begins it. Sorted order puts that one before
+    /// it, and on the way from its neighbour along links that are already made.
+    fn link(&mut self) {
+        for at in 1..self.entries.len() {
+            let mut shorter = Some(at - 1);
+            while let Some(entry) = shorter.and_then(|place| self.entries.get(place)) {
+                if self.entries.get(at).is_some_and(|longer| longer.path.starts_with(&entry.path)) {
+                    break;
+                }
+                shorter = entry.shorter;
+            }
+            if let Some(entry) = self.entries.get_mut(at) {
+                entry.shorter = shorter;
+            }
+        }
+    }
+
+    fn for_each(&self, path: &[u8], mut consider: impl FnMut(usize)) {
+        let after = self.entries.partition_point(|entry| entry.path.as_slice() <= path);
+        let mut next = after.checked_sub(1);
+        while let Some(entry) = next.and_then(|at| self.entries.get(at)) {
+            if path.starts_with(&entry.path) {
+                entry.prefix.iter().for_each(|place| consider(*place));
+                if path.len() == entry.path.len() {
+                    entry.exact.iter().for_each(|place| consider(*place));
+                }
+            }
+            next = entry.shorter;
+        }
+    }
+}
+
+fn any(conditions: &[StringMatch], value: &[u8]) -> bool {
+    conditions.iter().any(|condition| condition.matches(value))
+}
+
+fn indexable(condition: &StringMatch) -> bool {
+    let by_whole_or_prefix =
+        matches!(condition.kind, StringMatchKind::Exact(_) | StringMatchKind::Prefix(_));
+    by_whole_or_prefix && !condition.ignore_case
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn path(kind: StringMatchKind, ignore_case: bool) -> StringMatch {
+        StringMatch { kind, ignore_case }
+    }
+
+    fn exact(value: &str) -> StringMatch {
+        path(StringMatchKind::Exact(value.into()), false)
+    }
+
+    fn prefix(value: &str) -> StringMatch {
+        path(StringMatchKind::Prefix(value.into()), false)
+    }
+
+    fn suffix(value: &str) -> StringMatch {
+        path(StringMatchKind::Suffix(value.into()), false)
+    }
+
+    fn rule(name: &str, conditions: Conditions) -> Rule {
+        Rule { name: name.to_owned(), conditions, action: Action::Force }
+    }
+
+    fn on_path(path: Vec<StringMatch>) -> Conditions {
+        Conditions { path, ..Conditions::default() }
+    }
+
+    #[track_caller]
+    fn check(rules: &[Rule], head: &[(&str, &str)], direction: Direction, expected: Option<&str>) {
+        let head = crate::propagation::testing::head(head);
+        let rules = Rules::new(rules.to_vec());
+        let found = rules.first_match(&head, Some(direction)).map(|rule| rule.name.as_str());
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_wins() {
+        let rules = [
+            rule("css", on_path(vec![suffix(".css")])),
+            rule("deep", on_path(vec![prefix("/api/v1/items")])),
+            rule("cart", on_path(vec![exact("/cart"), exact("/basket")])),
+            rule("api", on_path(vec![prefix("/api"), prefix("/internal")])),
+            rule("rest", Conditions { method: vec![exact("POST")], ..Conditions::default() }),
+        ];
+        for (path, expected) in [
+            ("/api/v1/items/1", Some("deep")),
+            ("/api/v1/items.css", Some("css")),
+            ("/api/v2", Some("api")),
+            ("/internal", Some("api")),
+            ("/cart", Some("cart")),
+            ("/cart?x=/api", Some("cart")),
+            ("/basket", Some("cart")),
+            ("/cart/1", None),
+            ("/ap", None),
+            ("/b", None),
+        ] {
+            check(&rules, &[(":method", "GET"), (":path", path)], Direction::Inbound, expected);
+        }
+        check(&rules, &[(":method", "POST"), (":path", "/x")], Direction::Inbound, Some("rest"));
+        check(&rules, &[], Direction::Inbound, None);
+    }
+
+    #[test]
+    fn all_conditions_of_a_rule_hold() {
+        let rules = [rule(
+            "all",
+            Conditions {
+                path: vec![prefix("/")],
+                method: vec![exact("GET")],
+                authority: vec![suffix(".shop")],
+                headers: vec![],
+                direction: Some(Direction::Outbound),
+            },
+        )];
+        let head = |method, authority| [(":path", "/"), (":method", method), (":authority", authority)];
+        check(&rules, &head("GET", "a.shop"), Direction::Outbound, Some("all"));
+        check(&rules, &head("GET", "a.shop"), Direction::Inbound, None);
+        check(&rules, &head("PUT", "a.shop"), Direction::Outbound, None);
+        check(&rules, &head("GET", "a.shed"), Direction::Outbound, None);
+    }
+
+    proptest! {
+        /// The index is an optimisation: it finds what trying every rule in order finds.
+        #[test]
+        fn the_index_finds_what_a_scan_finds(
+            paths in prop::collection::vec(prop::collection::vec(("[ab/]{0,4}", 0usize..4), 1..3), 0..12),
+            target in "[ab/]{0,6}",
+        ) {
+            let rules: Vec<_> = paths
+                .iter()
+                .map(|conditions| {
+                    let conditions = conditions.iter().map(|(value, kind)| match kind {
+                        0 => exact(value),
+                        1 | 2 => prefix(value),
+                        _ => path(StringMatchKind::Prefix(value.clone().into()), true),
+                    });
+                    rule("", on_path(conditions.collect()))
+                })
+                .collect();
+            let scanned = rules.iter().position(|rule| rule.conditions.path_holds(target.as_bytes()));
+            let head = [(":path", target.as_str())];
+            let head = crate::propagation::testing::head(&head);
+            let rules = Rules::new(rules);
+            let found = rules.first_match(&head, None);
+            let place = found.and_then(|found| rules.rules.iter().position(|rule| std::ptr::eq(rule, found)));
+            prop_assert_eq!(place, scanned);
+        }
+    }
+}

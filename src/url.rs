@@ -1,0 +1,133 @@
+//! URL parts as spans record them: host and port of an authority, and targets without secrets.
+//!
+//! <https://opentelemetry.io/docs/specs/semconv/registry/attributes/url/>
+
+use std::borrow::Cow;
+
+use crate::head::split_query;
+
+/// Splits an authority or a socket address into host and port. An IPv6 host loses its brackets, a
+/// port that is no number from 1 to 65535 is none, and user information is left out.
+pub fn host_and_port(authority: &[u8]) -> (&[u8], Option<u16>) {
+    let authority = without_user_info(authority);
+    if let Some(rest) = authority.strip_prefix(b"[") {
+        let mut parts = rest.splitn(2, |byte| *byte == b']');
+        let host = parts.next().unwrap_or_default();
+        return (host, parts.next().and_then(|rest| rest.strip_prefix(b":")).and_then(port));
+    }
+    let mut parts = authority.splitn(2, |byte| *byte == b':');
+    (parts.next().unwrap_or_default(), parts.next().and_then(port))
+}
+
+/// Returns the port of a scheme where an authority names none (RFC 9110, section 4.2).
+pub fn default_port(scheme: &[u8]) -> Option<u16> {
+    match scheme {
+        b"http" => Some(80),
+        b"https" => Some(443),
+        _ => None,
+    }
+}
+
+/// Returns a query with the values of [`SECRET_KEYS`] replaced by `REDACTED`.
+pub fn redacted_query(query: &[u8]) -> Cow<'_, [u8]> {
+    if !query.split(|byte| *byte == b'&').any(is_secret) {
+        return Cow::Borrowed(query);
+    }
+    let mut redacted = Vec::with_capacity(query.len() + REDACTED.len());
+    for (place, pair) in query.split(|byte| *byte == b'&').enumerate() {
+        if place > 0 {
+            redacted.push(b'&');
+        }
+        if is_secret(pair) {
+            redacted.extend_from_slice(key(pair));
+            redacted.push(b'=');
+            redacted.extend_from_slice(REDACTED);
+        } else {
+            redacted.extend_from_slice(pair);
+        }
+    }
+    Cow::Owned(redacted)
+}
+
+/// Returns the absolute URL of a request, without user information and without secrets.
+pub fn full_url(scheme: &[u8], authority: &[u8], target: &[u8]) -> Vec<u8> {
+    let (path, query) = split_query(target);
+    let mut url = Vec::with_capacity(scheme.len() + 3 + authority.len() + target.len());
+    url.extend_from_slice(scheme);
+    url.extend_from_slice(b"://");
+    url.extend_from_slice(without_user_info(authority));
+    url.extend_from_slice(path);
+    if let Some(query) = query {
+        url.push(b'?');
+        url.extend_from_slice(&redacted_query(query));
+    }
+    url
+}
+
+fn without_user_info(authority: &[u8]) -> &[u8] {
+    authority.rsplitn(2, |byte| *byte == b'@').next().unwrap_or_default()
+}
+
+fn key(pair: &[u8]) -> &[u8] {
+    pair.splitn(2, |byte| *byte == b'=').next().unwrap_or_default()
+}
+
+fn is_secret(pair: &[u8]) -> bool {
+    pair.contains(&b'=') && SECRET_KEYS.contains(&key(pair))
+}
+
+fn port(digits: &[u8]) -> Option<u16> {
+    if digits.is_empty() || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+    u16::try_from(number).ok().filter(|port| *port != 0)
+}
+
+/// Query keys whose values the semantic conventions redact by default.
+const SECRET_KEYS: [&[u8]; 4] = [b"AWSAccessKeyId", b"Signature", b"sig", b"X-Goog-Signature"];
+const REDACTED: &[u8] = b"REDACTED";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(authority: &str, host: &str, port: Option<u16>) {
+        assert_eq!(host_and_port(authority.as_bytes()), (host.as_bytes(), port), "{authority}");
+    }
+
+    #[test]
+    fn authorities_are_split() {
+        check("shop", "shop", None);
+        check("shop:8080", "shop", Some(8080));
+        check("10.0.0.1:1", "10.0.0.1", Some(1));
+        check("[::1]:8080", "::1", Some(8080));
+        check("[::1]", "::1", None);
+        check("user:pass@shop:80", "shop", Some(80));
+        check("shop:", "shop", None);
+        check("shop:0", "shop", None);
+        check("shop:65536", "shop", None);
+        check("shop:+80", "shop", None);
+        check("shop:123456", "shop", None);
+        check("[::1", "::1", None);
+        check("", "", None);
+    }
+
+    #[test]
+    fn secrets_do_not_pass() {
+        for (query, expected) in [
+            ("a=1&b=2", "a=1&b=2"),
+            ("sig=abc", "sig=REDACTED"),
+            ("a=1&Signature=x=y&b", "a=1&Signature=REDACTED&b"),
+            ("X-Goog-Signature=&AWSAccessKeyId=k", "X-Goog-Signature=REDACTED&AWSAccessKeyId=REDACTED"),
+            ("sig", "sig"),
+            ("signature=x", "signature=x"),
+            ("", ""),
+        ] {
+            assert_eq!(redacted_query(query.as_bytes()), expected.as_bytes());
+        }
+        let url = full_url(b"https", b"u:p@shop:444", b"/a?sig=1&b=2");
+        assert_eq!(String::from_utf8(url).unwrap(), "https://shop:444/a?sig=REDACTED&b=2");
+    }
+}
