@@ -110,13 +110,17 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--name", required=True, help="what the answers call this service")
     parser.add_argument("--port", type=int, required=True, help="where it listens, on loopback")
     parser.add_argument("--next", metavar="HOST:PORT", help="the service to call for each request")
     parser.add_argument("--authority", help="the host name to call it by (default: its address)")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    arguments = parser().parse_args()
     Service(arguments.name, arguments.port, arguments.next, arguments.authority).serve_forever()
 
 

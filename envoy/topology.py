@@ -1,6 +1,6 @@
 """Runs the bootstrap of envoy.yaml on free ports, with its services and an OTLP receiver.
 
-    with Topology(envoy=tools.envoy(), module=MODULE) as topology:
+    with Topology(envoy=tools.envoy()) as topology:
         port = topology.lane().frontend_inbound
 
 The bootstrap can be laid out several times in one Envoy: each copy, a lane, has listeners,
@@ -41,7 +41,7 @@ class Lane:
     """What one copy of the bootstrap is to be like.
 
     `filter` replaces keys of every listener's filter configuration, `listeners` those of the
-    listener that it names. `frontend` is what the frontend's sidecar has upstream: its service,
+    listener that it names; None takes a key away. `frontend` is what the frontend's sidecar has upstream: its service,
     a port that refuses, or no endpoint at all. Spans go to `collector_port`, by default the
     topology's own receiver.
     """
@@ -108,11 +108,16 @@ class Topology:
     """A running Envoy with what is around it; a context manager that stops all of it."""
 
     def __init__(
-        self, lanes: dict[str, Lane] | None = None, *, envoy: Path, module: Path = MODULE, concurrency: int = 1
+        self,
+        lanes: dict[str, Lane] | None = None,
+        *,
+        envoy: Path,
+        node: dict | None = None,
+        concurrency: int = 1,
     ):
         self._lanes = lanes or {"": Lane()}
         self._envoy = envoy
-        self._module = module
+        self._node = node
         self._concurrency = concurrency
         self._running: dict[str, RunningLane] = {}
         self._resources = ExitStack()
@@ -170,9 +175,10 @@ class Topology:
 
     def _lay_out(self, starting: ExitStack) -> dict:
         template = load_bootstrap(BOOTSTRAP)
-        ports = _free_ports()
+        ports = free_ports()
         bootstrap = copy.deepcopy(template)
         bootstrap["admin"]["address"]["socket_address"]["port_value"] = next(ports)
+        bootstrap["node"] = self._node or template["node"]
         bootstrap["static_resources"] = {"listeners": [], "clusters": []}
         for name, lane in self._lanes.items():
             resources = self._lane_resources(template["static_resources"], name, lane, ports, starting)
@@ -202,15 +208,19 @@ class Topology:
             "otel-collector": lane.collector_port or self.receiver.port,
         }
         suffix = name and f".{name}"
+        cluster_names = {cluster: cluster + suffix for cluster in endpoints}
         for listener in resources["listeners"]:
             listener["address"]["socket_address"]["port_value"] = listening[listener["name"]]
             wasm = wasm_configuration(listener)
-            wasm["vm_config"]["code"]["local"]["filename"] = str(self._module)
-            wasm["configuration"]["value"] |= lane.filter | lane.listeners.get(listener["name"], {})
+            wasm["vm_config"]["code"]["local"]["filename"] = str(MODULE)
+            shipped = json.loads(wasm["configuration"]["value"])
+            changed = shipped | lane.filter | lane.listeners.get(listener["name"], {})
+            given = {key: value for key, value in changed.items() if value is not None}
+            wasm["configuration"]["value"] = json.dumps(_with_cluster_names(given, cluster_names))
             listener["name"] += suffix
         for cluster in resources["clusters"]:
             _set_endpoint(cluster, endpoints[cluster["name"]])
-        return _with_cluster_names(resources, {cluster: cluster + suffix for cluster in endpoints})
+        return _with_cluster_names(resources, cluster_names)
 
 
 def load_bootstrap(file: Path) -> dict:
@@ -244,7 +254,8 @@ def exit_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
-def _free_ports() -> Iterator[int]:
+def free_ports() -> Iterator[int]:
+    """Yields ports of loopback that nobody has, each once."""
     # Below the range from which the kernel gives ports to outgoing connections, so that none
     # is taken between this check and Envoy's bind.
     candidates = list(range(20000, 32000))

@@ -1,0 +1,102 @@
+"""The Envoys of the tests: one of each version, with a lane for each filter configuration."""
+
+import pytest
+import tools
+import topology
+from topology import Lane, Topology
+from traffic import Client
+
+ENVOY_VERSIONS = ["1.36.4", "1.37.0", "1.39.3", "1.40.0"]
+OLDEST_ENVOY, NEWEST_ENVOY = ENVOY_VERSIONS[0], ENVOY_VERSIONS[-1]
+
+RULES = [
+    {"name": "health-checks", "match": {"path": [{"prefix": "/healthz"}]}, "decision": "drop"},
+    {"name": "static-files", "match": {"path": [{"suffix": ".css"}]}, "decision": "ignore"},
+    {
+        "name": "debug-header",
+        "match": {"headers": [{"name": "x-debug-trace", "exact": "true"}]},
+        "decision": "force",
+    },
+    {"name": "checkout", "match": {"method": ["POST"], "path": [{"prefix": "/checkout"}]}, "ratio": 1},
+]
+CUSTOM_TAGS = [
+    {"tag": "deployment", "literal": {"value": "test"}},
+    {"tag": "user.id", "request_header": {"name": "x-user-id"}},
+    {"tag": "tier", "request_header": {"name": "x-tier", "default_value": "free"}},
+    {"tag": "region", "environment": {"name": "REGION", "default_value": "nowhere"}},
+    {"tag": "zone", "environment": {"name": "ZONE", "default_value": "nowhere"}},
+]
+
+
+def lane(ratio: float = 1, *, batch: dict | None = None, propagation: dict | None = None, **options) -> Lane:
+    """Returns a lane whose filters export soon, so that no test waits for long."""
+    return Lane(
+        filter={
+            "sampling": {"ratio": ratio, "rules": RULES},
+            "custom_tags": [],
+            "propagation": propagation or {},
+            "exporter": {"otlp": {"cluster": "otel-collector"}, "batch": {"interval_ms": 100} | (batch or {})},
+        },
+        **options,
+    )
+
+
+LANES = {
+    "ratio-1": lane(1),
+    "ratio-0": lane(0),
+    "tagged": lane(1, listeners={"frontend-inbound": {"custom_tags": CUSTOM_TAGS}}),
+    "inject-b3": lane(1, propagation={"inject": ["b3"]}),
+    "inject-b3multi": lane(1, propagation={"inject": ["b3multi"]}),
+    "inject-both": lane(1, propagation={"inject": ["tracecontext", "b3"]}),
+    "refused": lane(1, frontend="refused"),
+    "no-endpoint": lane(1, frontend="none"),
+    "small-batches": lane(1, batch={"max_batch_spans": 4, "interval_ms": 500}),
+    "small-queue": lane(1, batch={"max_queue_spans": 4, "max_batch_spans": 4, "interval_ms": 500}),
+    # Port 1 is nobody's: it refuses.
+    "collector-down": lane(1, collector_port=1),
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def module():
+    """The filter that all tests load; without it none can pass."""
+    if not topology.MODULE.is_file():
+        pytest.exit(f"expected the filter at {topology.MODULE}, but found nothing: run `make wasm` first", 1)
+    return topology.MODULE
+
+
+@pytest.fixture(scope="session", params=ENVOY_VERSIONS)
+def envoys(request, module):
+    """A running Envoy of each version with all LANES, shared by the tests."""
+    with Topology(LANES, envoy=tools.envoy(request.param)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session", params=[OLDEST_ENVOY, NEWEST_ENVOY])
+def outermost_envoy(request):
+    """The binaries of the oldest and the newest version."""
+    return tools.envoy(request.param)
+
+
+@pytest.fixture(scope="session")
+def newest_envoy():
+    return tools.envoy(NEWEST_ENVOY)
+
+
+@pytest.fixture(params=["1.1", "2"])
+def http(request):
+    """The HTTP version that the client speaks."""
+    return request.param
+
+
+@pytest.fixture
+def client(envoys, http):
+    with Client(envoys, http) as client:
+        yield client
+
+
+@pytest.fixture
+def client_1(envoys):
+    """A client for what does not depend on the HTTP version."""
+    with Client(envoys, "1.1") as client:
+        yield client

@@ -1,0 +1,150 @@
+"""What is traced: each decision, seen in the services' headers and in the spans that came or did not."""
+
+import re
+
+from traffic import new_context
+
+UNSAMPLED_ROOT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-02")
+SAMPLED_ROOT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-03")
+
+
+def trace_id_of(traceparent: str) -> str:
+    return traceparent.split("-")[1]
+
+
+def reasons(spans) -> list[str]:
+    return [span.attributes["sidespan.reason"] for span in spans]
+
+
+def test_debug_header_forces_a_trace_over_an_unsampled_parent(client):
+    parent = new_context()
+    answer = client.through("ratio-0", "/a", {"traceparent": parent.traceparent("00"), "x-debug-trace": "true"})
+
+    server, outbound, backend = client.spans(parent.trace_id)
+    assert answer.status == 200
+    assert server.parent_span_id == parent.span_id
+    assert [call.context() for call in answer.calls] == [
+        {"traceparent": f"00-{parent.trace_id}-{server.span_id}-01"},
+        {"traceparent": f"00-{parent.trace_id}-{backend.span_id}-01"},
+    ]
+    assert reasons([server, outbound, backend]) == ["debug-header", "parent", "parent"]
+
+
+def test_health_check_is_dropped_under_a_sampled_parent(client):
+    parent = new_context()
+    answer = client.through("ratio-1", "/healthz", {"traceparent": parent.traceparent("01")})
+
+    assert answer.status == 200
+    assert [call.context() for call in answer.calls] == [{"traceparent": parent.traceparent("00")}]
+    assert client.recorded_spans("ratio-1", parent.trace_id) == []
+
+
+def test_dropped_root_goes_on_unsampled(client):
+    answer = client.through("ratio-1", "/healthz")
+
+    (context,) = [call.context() for call in answer.calls]
+    assert list(context) == ["traceparent"]
+    assert UNSAMPLED_ROOT.fullmatch(context["traceparent"])
+    assert client.recorded_spans("ratio-1", trace_id_of(context["traceparent"])) == []
+
+
+def test_root_at_ratio_0_goes_on_unsampled(client):
+    answer = client.through("ratio-0", "/a")
+
+    contexts = [call.context() for call in answer.calls]
+    assert UNSAMPLED_ROOT.fullmatch(contexts[0]["traceparent"])
+    # Nothing is recorded below, so nothing of it changes either.
+    assert contexts == [contexts[0], contexts[0]]
+    assert client.recorded_spans("ratio-0", trace_id_of(contexts[0]["traceparent"])) == []
+
+
+def test_root_at_ratio_1_is_traced(client):
+    answer = client.through("ratio-1", "/a")
+
+    contexts = [call.context() for call in answer.calls]
+    assert all(SAMPLED_ROOT.fullmatch(context["traceparent"]) for context in contexts)
+    server, outbound, backend = client.spans(trace_id_of(contexts[0]["traceparent"]))
+    assert [server.parent_span_id, outbound.parent_span_id, backend.parent_span_id] == [
+        "",
+        server.span_id,
+        outbound.span_id,
+    ]
+    assert reasons([server, outbound, backend]) == ["ratio", "parent", "parent"]
+
+
+def test_sampled_parent_is_followed_at_ratio_0(client):
+    parent = new_context()
+    client.through("ratio-0", "/a", {"traceparent": parent.traceparent("01")})
+
+    assert reasons(client.spans(parent.trace_id)) == ["parent", "parent", "parent"]
+
+
+def test_unsampled_parent_is_followed_at_ratio_1(client):
+    parent = new_context()
+    answer = client.through("ratio-1", "/a", {"traceparent": parent.traceparent("00")})
+
+    untouched = {"traceparent": parent.traceparent("00")}
+    assert [call.context() for call in answer.calls] == [untouched, untouched]
+    assert client.recorded_spans("ratio-1", parent.trace_id) == []
+
+
+def test_rule_with_a_ratio_overrides_the_general_one(client):
+    answer = client.through("ratio-0", "/checkout", method="POST")
+
+    trace_id = trace_id_of(answer.calls[0].context()["traceparent"])
+    assert reasons(client.spans(trace_id)) == ["ratio", "parent", "parent"]
+
+
+def test_rule_for_one_method_leaves_the_others(client):
+    answer = client.through("ratio-0", "/checkout")
+
+    assert UNSAMPLED_ROOT.fullmatch(answer.calls[0].context()["traceparent"])
+
+
+def test_ignored_request_is_not_touched(client):
+    sent = {
+        "traceparent": "00-no-context-at-all",
+        "tracestate": "vendor=1",
+        "b3": "neither",
+        "x-b3-traceid": "463ac35c9f6413ad",
+        "baggage": "account=7",
+    }
+    answer = client.through("ratio-1", "/site.css", sent)
+
+    assert [call.context() for call in answer.calls] == [sent, sent]
+
+
+def test_ignored_request_without_context_gets_none(client):
+    answer = client.through("ratio-1", "/site.css")
+
+    assert [call.context() for call in answer.calls] == [{}, {}]
+
+
+def test_every_decision_is_counted(client_1):
+    topology = client_1.topology
+    sent = new_context()
+    before = settled_stats(topology)
+    client_1.through("ratio-0", "/a", {"traceparent": sent.traceparent("00"), "x-debug-trace": "true"})
+    client_1.through("ratio-0", "/healthz")
+    client_1.through("ratio-0", "/site.css")
+    client_1.through("ratio-0", "/a")
+    client_1.through("ratio-0", "/a", {"traceparent": "00-malformed"})
+
+    kinds = ("force", "drop", "ignore", "parent", "ratio")
+    expected = {
+        # A hop's decision each: the services behind the first hop see what it decided.
+        "sidespan.decisions_force": 1,
+        "sidespan.decisions_drop": 1,
+        "sidespan.decisions_ignore": 3,
+        "sidespan.decisions_parent": 2 + 2 + 2,
+        "sidespan.decisions_ratio": 2,
+        "sidespan.invalid_contexts": 1,
+        "sidespan.spans_recorded": 3,
+    }
+    assert set(expected) >= {f"sidespan.decisions_{kind}" for kind in kinds}
+    topology.wait_for_stats(lambda stats: {name: stats[name] - before.get(name, 0) for name in expected} == expected)
+
+
+def settled_stats(topology):
+    """Returns the metrics when all that was recorded has left the queues."""
+    return topology.wait_for_stats(lambda stats: stats.get("sidespan.spans_queued", 0) == 0)

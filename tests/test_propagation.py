@@ -1,0 +1,157 @@
+"""What goes on upstream: every format in, every format out, and nothing malformed or stale."""
+
+import re
+
+import pytest
+from traffic import new_context
+
+# Rows: the lane, the headers sent, those that the first service gets; T is the trace id, P the
+# sender's span id, S the span id of the hop's own span. H is the trace id's right half.
+CARRIED = {
+    "w3c": ("ratio-1", {"traceparent": "00-T-P-01"}, {"traceparent": "00-T-S-01"}),
+    "w3c keeps the random bit": ("ratio-1", {"traceparent": "00-T-P-03"}, {"traceparent": "00-T-S-03"}),
+    "tracestate goes with its traceparent": (
+        "ratio-1",
+        {"traceparent": "00-T-P-01", "tracestate": "vendor=1,other=2"},
+        {"traceparent": "00-T-S-01", "tracestate": "vendor=1,other=2"},
+    ),
+    "baggage is passed on": (
+        "ratio-1",
+        {"traceparent": "00-T-P-01", "baggage": "account=7"},
+        {"traceparent": "00-T-S-01", "baggage": "account=7"},
+    ),
+    "single b3 goes on as w3c": ("ratio-1", {"b3": "T-P-1"}, {"traceparent": "00-T-S-01"}),
+    "single b3 with its parent goes on as w3c": (
+        "ratio-1",
+        {"b3": "T-P-1-05e3ac9a4f6e3b90"},
+        {"traceparent": "00-T-S-01"},
+    ),
+    "debug b3 goes on as sampled w3c": ("ratio-1", {"b3": "T-P-d"}, {"traceparent": "00-T-S-01"}),
+    "multi b3 goes on as w3c": (
+        "ratio-1",
+        {"x-b3-traceid": "T", "x-b3-spanid": "P", "x-b3-sampled": "1"},
+        {"traceparent": "00-T-S-01"},
+    ),
+    "multi b3 with flags goes on as sampled w3c": (
+        "ratio-1",
+        {"x-b3-traceid": "T", "x-b3-spanid": "P", "x-b3-flags": "1"},
+        {"traceparent": "00-T-S-01"},
+    ),
+    "w3c goes on as single b3": ("inject-b3", {"traceparent": "00-T-P-01"}, {"b3": "T-S-1"}),
+    "w3c goes on as multi b3": (
+        "inject-b3multi",
+        {"traceparent": "00-T-P-01"},
+        {"x-b3-traceid": "T", "x-b3-spanid": "S", "x-b3-sampled": "1"},
+    ),
+    "w3c goes on as both": (
+        "inject-both",
+        {"traceparent": "00-T-P-01"},
+        {"traceparent": "00-T-S-01", "b3": "T-S-1"},
+    ),
+    "debug b3 stays debug in b3": ("inject-b3", {"b3": "T-P-d"}, {"b3": "T-S-d"}),
+    "w3c wins over a b3 of another trace": (
+        "ratio-1",
+        {"traceparent": "00-T-P-01", "b3": "463ac35c9f6413ad48485a3953bb6124-a2fb4a1d1a96d312-1"},
+        {"traceparent": "00-T-S-01"},
+    ),
+    "b3 is taken where w3c is malformed": (
+        "ratio-1",
+        {"traceparent": "00-T-P", "tracestate": "vendor=1", "b3": "T-P-1"},
+        {"traceparent": "00-T-S-01"},
+    ),
+}
+CARRIED_SHORT = {
+    "64-bit single b3 is widened for w3c": ("ratio-1", {"b3": "H-P-1"}, {"traceparent": "00-0000000000000000H-S-01"}),
+    "64-bit single b3 keeps its width": ("inject-b3", {"b3": "H-P-1"}, {"b3": "H-S-1"}),
+    "64-bit multi b3 keeps its width": (
+        "inject-b3multi",
+        {"x-b3-traceid": "H", "x-b3-spanid": "P", "x-b3-sampled": "1"},
+        {"x-b3-traceid": "H", "x-b3-spanid": "S", "x-b3-sampled": "1"},
+    ),
+    "64-bit single b3 goes on as multi in its width": (
+        "inject-b3multi",
+        {"b3": "H-P-1"},
+        {"x-b3-traceid": "H", "x-b3-spanid": "S", "x-b3-sampled": "1"},
+    ),
+}
+NOT_RECORDED = {
+    "unsampled b3 goes on as unsampled w3c": ("ratio-1", {"b3": "T-P-0"}, {"traceparent": "00-T-P-00"}),
+    "unsampled multi b3 goes on as unsampled w3c": (
+        "ratio-1",
+        {"x-b3-traceid": "T", "x-b3-spanid": "P", "x-b3-sampled": "0"},
+        {"traceparent": "00-T-P-00"},
+    ),
+    "unsampled w3c goes on as unsampled b3": ("inject-b3", {"traceparent": "00-T-P-00"}, {"b3": "T-P-0"}),
+    "unsampled b3 is not touched where b3 goes on": ("inject-b3", {"b3": "T-P-0"}, {"b3": "T-P-0"}),
+}
+MALFORMED = {
+    "all-zero trace id": {"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"},
+    "all-zero span id": {"traceparent": f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01"},
+    "upper-case hex": {"traceparent": "00-4BF92F3577B34DA6A3CE929D0E0E4736-00F067AA0BA902B7-01"},
+    "version ff": {"traceparent": "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+    "a sign instead of a digit": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-+1"},
+    "cut short": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"},
+    "not UTF-8": {"traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-\xff\xfe"},
+    "b3 of other lengths": {"b3": "4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-1"},
+    "b3 with an unknown state": {"b3": "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-2"},
+    "multi b3 with half a span id": {
+        "x-b3-traceid": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "x-b3-spanid": "00f067aa",
+        "x-b3-sampled": "1",
+    },
+    "tracestate without its traceparent": {"tracestate": "vendor=1"},
+}
+
+
+def filled(headers: dict[str, str], **ids: str) -> dict[str, str]:
+    """Returns the headers with the letters of the rows replaced by the ids."""
+    letters = re.compile(rf"\b(?:0{{16}})?({'|'.join(ids)})\b")
+    fill = lambda found: found[0].replace(found[1], ids[found[1]])  # noqa: E731
+    return {name: letters.sub(fill, value) for name, value in headers.items()}
+
+
+@pytest.mark.parametrize("row", CARRIED)
+def test_context_of_a_recorded_request_is_carried(client, row):
+    lane, sent, expected = CARRIED[row]
+    parent = new_context()
+    answer = client.through(lane, "/a", filled(sent, T=parent.trace_id, P=parent.span_id))
+
+    server, *_ = client.spans(parent.trace_id)
+    assert server.parent_span_id == parent.span_id
+    assert answer.calls[0].context() == filled(expected, T=parent.trace_id, S=server.span_id)
+
+
+@pytest.mark.parametrize("row", CARRIED_SHORT)
+def test_short_trace_id_is_carried_in_its_width(client, row):
+    lane, sent, expected = CARRIED_SHORT[row]
+    parent = new_context(trace_id_bytes=8)
+    answer = client.through(lane, "/a", filled(sent, H=parent.trace_id, P=parent.span_id))
+
+    server, _, backend = client.spans("0" * 16 + parent.trace_id)
+    assert server.parent_span_id == parent.span_id
+    assert [call.context() for call in answer.calls] == [
+        filled(expected, H=parent.trace_id, S=server.span_id),
+        filled(expected, H=parent.trace_id, S=backend.span_id),
+    ]
+
+
+@pytest.mark.parametrize("row", NOT_RECORDED)
+def test_context_of_an_unrecorded_request_keeps_its_ids(client, row):
+    lane, sent, expected = NOT_RECORDED[row]
+    parent = new_context()
+    answer = client.through(lane, "/a", filled(sent, T=parent.trace_id, P=parent.span_id))
+
+    assert answer.calls[0].context() == filled(expected, T=parent.trace_id, P=parent.span_id)
+
+
+@pytest.mark.parametrize("row", MALFORMED)
+def test_malformed_context_begins_a_new_trace(client, row):
+    answer = client.through("ratio-1", "/a", MALFORMED[row])
+
+    assert answer.status == 200
+    context = answer.calls[0].context()
+    assert list(context) == ["traceparent"]
+    trace_id, span_id = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-03", context["traceparent"]).groups()
+    assert trace_id != "4bf92f3577b34da6a3ce929d0e0e4736"
+    server, *_ = client.spans(trace_id)
+    assert (server.span_id, server.parent_span_id) == (span_id, "")
