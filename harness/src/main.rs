@@ -1,1 +1,128 @@
-fn main() {}
+//! `sidespan`: the command line of the harness.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sidespan_harness::host::Module;
+use sidespan_harness::replay::{CaseResult, Loaded};
+
+/// Tries the sidespan filter without Envoy
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Replay(Replay),
+}
+
+/// Sends the requests of scenarios through the module, and compares what comes out, whole, with
+/// what they expect
+///
+/// Exit status: 0 all as expected, 1 some case is not, 2 a scenario or the module cannot be used.
+#[derive(Args)]
+#[command(after_long_help = EXAMPLE)]
+struct Replay {
+    /// The filter
+    #[arg(long, default_value = "target/sidespan.wasm", value_name = "FILE")]
+    module: PathBuf,
+    /// Print the WebAssembly instructions that each case executed
+    #[arg(long)]
+    fuel: bool,
+    /// Scenario files
+    #[arg(required = true, value_name = "SCENARIO.yaml")]
+    scenarios: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let Cli { command: Command::Replay(replay) } = Cli::parse();
+    let module = match Module::load(&replay.module, replay.fuel) {
+        Ok(module) => module,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return ExitCode::from(UNUSABLE);
+        }
+    };
+    let (mut passed, mut failed, mut unusable) = (0, 0, false);
+    for scenario in &replay.scenarios {
+        let results = Loaded::read(scenario).map_err(anyhow::Error::from);
+        match results.and_then(|loaded| loaded.run(&module)) {
+            Ok(results) => {
+                for result in &results {
+                    println!("{}", line(&scenario.display().to_string(), result));
+                }
+                failed += results.iter().filter(|result| result.failure.is_some()).count();
+                passed += results.iter().filter(|result| result.failure.is_none()).count();
+            }
+            Err(error) => {
+                eprintln!("{error:#}");
+                unusable = true;
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed");
+    match (unusable, failed) {
+        (true, _) => ExitCode::from(UNUSABLE),
+        (false, 0) => ExitCode::SUCCESS,
+        (false, _) => ExitCode::FAILURE,
+    }
+}
+
+/// What is printed for a case: one line, and below it what was wrong.
+fn line(file: &str, result: &CaseResult) -> String {
+    let mark = if result.failure.is_some() { "FAIL" } else { "ok  " };
+    let mut text = format!("{mark} {file}: {}", result.name);
+    if let Some(instructions) = result.instructions {
+        text +=
+            &format!(" ({} instructions, {} in ticks)", instructions.requests, instructions.ticks);
+    }
+    for line in result.failure.iter().flat_map(|failure| failure.lines()) {
+        text += &format!("\n     {line}");
+    }
+    text
+}
+
+const UNUSABLE: u8 = 2;
+
+const EXAMPLE: &str = r#"A scenario:
+
+  plugin: plugin.yaml           # an Istio WasmPlugin or the bare configuration; or `config: {…}`
+  node: {id: sidecar~a, cluster: checkout, metadata: {NAMESPACE: shop}}
+  environment: {POD_NAME: checkout-1}
+  clusters: [otel-collector]    # those that exist; without it every name does
+  seed: 7
+  time: "2026-01-01T00:00:00Z"
+  cases:
+    - name: debug header forces a trace
+      direction: inbound        # inbound, outbound, unspecified
+      clock_ms: 250             # moves the clock first
+      repeat: 1
+      flush: true               # moves the clock afterwards until the spans are exported
+      collector: {status: 200, delay_ms: 0}
+      request:
+        {method: GET, scheme: http, authority: shop, path: "/cart?x=1", protocol: HTTP/1.1,
+         source_address: "10.0.0.9:4242", headers: {x-debug-trace: "true"}}
+      response: {status: 503, flags: "UF,URX", upstream_address: "10.0.0.8:80", duration_ms: 12}
+      expect:
+        upstream:               # all header lines, or: unchanged
+          - {name: x-debug-trace, value: "true"}
+          - {name: traceparent, value: "00-${trace}-${span}-03"}
+        client: unchanged
+        spans:
+          - name: GET
+            kind: SERVER
+            trace_id: ${trace}  # a run of hex digits, the same wherever the name comes again
+            span_id: ${span}
+            status: {code: ERROR}
+            attributes: {url.path: /cart, http.response.status_code: 503}
+        metrics: {sidespan.spans_exported: 1}
+        log: []
+        calls: [{cluster: otel-collector, headers: {":path": /v1/traces}}]
+
+Instead of `cases`, `configuration_error: TEXT` says what the filter must log while it refuses
+the configuration. A header value that is not text is written as
+`{name: x-raw, value_hex: "ff00"}`."#;

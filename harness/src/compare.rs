@@ -1,0 +1,357 @@
+//! Puts what a case expects and what was found into two trees of the same form.
+
+use std::collections::BTreeMap;
+
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
+use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
+
+use crate::captures::escape;
+use crate::headers::{self, ExpectedHeaders, Header, HeaderValue, hex};
+use crate::host::{Call, Headers, LogLine, Request};
+use crate::otlp::ExportedSpan;
+use crate::scenario::{AttributeValue, Expect, ExpectedCall, ExpectedSpan};
+use crate::tree::Tree;
+
+/// What came of a case.
+pub struct Found<'a> {
+    /// The request's headers before and after the filter.
+    pub request: (&'a Headers, &'a Headers),
+    /// The response's, likewise.
+    pub response: (&'a Headers, &'a Headers),
+    pub spans: &'a [ExportedSpan],
+    pub calls: &'a [Call],
+    pub log: &'a [LogLine],
+    pub metrics: BTreeMap<&'a str, Option<i64>>,
+    /// Start of the scenario, start of the request, and the request's duration.
+    pub times: Times,
+}
+
+/// Times in nanoseconds, the starts since 1970.
+#[derive(Clone, Copy)]
+pub struct Times {
+    pub scenario_ns: u64,
+    pub request_ns: u64,
+    pub duration_ns: u64,
+}
+
+/// The expected and the found tree. What is compared only where it is expected is in neither,
+/// unless it is.
+pub fn trees(expect: &Expect, found: &Found) -> (Tree, Tree) {
+    let mut pairs = vec![
+        ("upstream", header_trees(&expect.upstream, found.request)),
+        ("client", header_trees(&expect.client, found.response)),
+        ("spans", span_trees(&expect.spans, found)),
+    ];
+    if !expect.metrics.is_empty() {
+        pairs.push(("metrics", metric_trees(&expect.metrics, &found.metrics)));
+    }
+    if !expect.log.is_empty() {
+        pairs.push(("log", log_trees(&expect.log, found.log)));
+    }
+    if let Some(calls) = &expect.calls {
+        pairs.push(("calls", call_trees(calls, found.calls)));
+    }
+    let (mut expected_entries, mut found_entries) = (Vec::new(), Vec::new());
+    for (key, (expected, found)) in pairs {
+        expected_entries.push((key.to_owned(), expected));
+        found_entries.push((key.to_owned(), found));
+    }
+    (Tree::Map(expected_entries), Tree::Map(found_entries))
+}
+
+fn header_trees(expected: &ExpectedHeaders, (before, after): (&Headers, &Headers)) -> (Tree, Tree) {
+    let mut found = headers::show(after);
+    let expected = match expected {
+        ExpectedHeaders::Unchanged => literal(headers::show(before)),
+        ExpectedHeaders::Lines(lines) => {
+            // A pseudo header that nobody named is compared with what was sent.
+            found.retain(|line| {
+                let named = lines.0.iter().any(|expected| expected.name == line.name);
+                let sent = before.first(&line.name).map(headers::show_value);
+                named || !line.name.starts_with(':') || sent.as_ref() != Some(&line.value)
+            });
+            expected_lines(&lines.0)
+        }
+    };
+    (line_tree(expected), line_tree(found))
+}
+
+/// Lines that are meant as they are, without captures.
+fn literal(mut lines: Vec<Header>) -> Vec<Header> {
+    for line in &mut lines {
+        if let HeaderValue::Text(text) = &mut line.value {
+            *text = escape(text);
+        }
+    }
+    lines
+}
+
+/// Expected lines with bytes that are text shown as text, as found ones are.
+fn expected_lines(lines: &[Header]) -> Vec<Header> {
+    let shown = lines.iter().map(|line| match &line.value {
+        HeaderValue::Text(_) => line.clone(),
+        HeaderValue::Bytes(bytes) => {
+            literal(vec![Header { name: line.name.clone(), value: headers::show_value(bytes) }])
+                .remove(0)
+        }
+    });
+    shown.collect()
+}
+
+fn line_tree(lines: Vec<Header>) -> Tree {
+    let entries = lines.into_iter().map(|line| {
+        let value = match line.value {
+            HeaderValue::Text(text) => Tree::Text(text),
+            HeaderValue::Bytes(bytes) => Tree::Plain(format!("value_hex {}", hex(&bytes))),
+        };
+        (line.name, value)
+    });
+    Tree::sorted(entries.collect())
+}
+
+fn span_trees(expected: &[ExpectedSpan], found: &Found) -> (Tree, Tree) {
+    let trees = expected.iter().map(|span| expected_span(span, found.times)).collect();
+    let found_trees = found.spans.iter().enumerate();
+    let found_trees =
+        found_trees.map(|(index, span)| found_span(span, expected.get(index), found.times));
+    (Tree::List(trees), Tree::List(found_trees.collect()))
+}
+
+fn expected_span(span: &ExpectedSpan, times: Times) -> Tree {
+    let request_start = times.request_ns - times.scenario_ns;
+    let start = span.start_ms.map_or(request_start, |ms| ms * NANOS_PER_MS);
+    let duration = span.duration_ms.map_or(times.duration_ns, |ms| ms * NANOS_PER_MS);
+    let mut entries = vec![
+        entry("name", Tree::text(&span.name)),
+        entry("kind", Tree::plain(span.kind.as_str())),
+        entry("trace_id", Tree::text(&span.trace_id)),
+        entry("span_id", Tree::text(&span.span_id)),
+    ];
+    push_text(&mut entries, "parent_span_id", &span.parent_span_id);
+    push_text(&mut entries, "trace_state", &span.trace_state);
+    if let Some(flags) = span.flags {
+        entries.push(entry("flags", Tree::Plain(format!("{flags:#05x}"))));
+    }
+    entries.push(entry("start_ms", milliseconds(start.into())));
+    entries.push(entry("duration_ms", milliseconds(duration.into())));
+    push_status(&mut entries, span.status.code.as_str(), &span.status.message);
+    entries.push(entry("attributes", expected_attributes(&span.attributes)));
+    let events = span.events.iter().map(|event| {
+        Tree::Map(vec![
+            entry("name", Tree::text(&event.name)),
+            entry("attributes", expected_attributes(&event.attributes)),
+        ])
+    });
+    push_list(&mut entries, "events", events.collect());
+    let links = span.links.iter().map(|link| {
+        let mut entries = vec![
+            entry("trace_id", Tree::text(&link.trace_id)),
+            entry("span_id", Tree::text(&link.span_id)),
+        ];
+        push_text(&mut entries, "trace_state", &link.trace_state);
+        entries.push(entry("attributes", expected_attributes(&link.attributes)));
+        Tree::Map(entries)
+    });
+    push_list(&mut entries, "links", links.collect());
+    if let Some(scope) = &span.scope {
+        entries.push(entry("scope", Tree::text(scope)));
+    }
+    if let Some(resource) = &span.resource {
+        entries.push(entry("resource", expected_attributes(resource)));
+    }
+    Tree::Map(entries)
+}
+
+fn found_span(exported: &ExportedSpan, expected: Option<&ExpectedSpan>, times: Times) -> Tree {
+    let span = &exported.span;
+    let mut entries = vec![
+        entry("name", Tree::text(&span.name)),
+        entry("kind", Tree::plain(kind(span.kind))),
+        entry("trace_id", Tree::text(hex(&span.trace_id))),
+        entry("span_id", Tree::text(hex(&span.span_id))),
+    ];
+    push_text(&mut entries, "parent_span_id", &hex(&span.parent_span_id));
+    push_text(&mut entries, "trace_state", &span.trace_state);
+    if expected.is_none_or(|expected| expected.flags.is_some()) {
+        entries.push(entry("flags", Tree::Plain(format!("{:#05x}", span.flags))));
+    }
+    let start = i128::from(span.start_time_unix_nano) - i128::from(times.scenario_ns);
+    let duration = i128::from(span.end_time_unix_nano) - i128::from(span.start_time_unix_nano);
+    entries.push(entry("start_ms", milliseconds(start)));
+    entries.push(entry("duration_ms", milliseconds(duration)));
+    if let Some(status) = &span.status {
+        push_status(&mut entries, &status_code(status.code), &status.message);
+    }
+    entries.push(entry("attributes", attributes(&span.attributes)));
+    let events = span.events.iter().map(|event| {
+        Tree::Map(vec![
+            entry("name", Tree::text(&event.name)),
+            entry("attributes", attributes(&event.attributes)),
+        ])
+    });
+    push_list(&mut entries, "events", events.collect());
+    let links = span.links.iter().map(|link| {
+        let mut entries = vec![
+            entry("trace_id", Tree::text(hex(&link.trace_id))),
+            entry("span_id", Tree::text(hex(&link.span_id))),
+        ];
+        push_text(&mut entries, "trace_state", &link.trace_state);
+        entries.push(entry("attributes", attributes(&link.attributes)));
+        Tree::Map(entries)
+    });
+    push_list(&mut entries, "links", links.collect());
+    push_dropped(&mut entries, span);
+    if expected.is_some_and(|expected| expected.scope.is_some()) {
+        entries.push(entry("scope", Tree::text(&exported.scope)));
+    }
+    if expected.is_some_and(|expected| expected.resource.is_some()) {
+        entries.push(entry("resource", attributes(&exported.resource)));
+    }
+    Tree::Map(entries)
+}
+
+fn push_text(entries: &mut Vec<(String, Tree)>, key: &str, text: &str) {
+    if !text.is_empty() {
+        entries.push(entry(key, Tree::text(text)));
+    }
+}
+
+fn push_list(entries: &mut Vec<(String, Tree)>, key: &str, items: Vec<Tree>) {
+    if !items.is_empty() {
+        entries.push(entry(key, Tree::List(items)));
+    }
+}
+
+/// A status that says nothing is as good as none.
+fn push_status(entries: &mut Vec<(String, Tree)>, code: &str, message: &str) {
+    if code == "UNSET" && message.is_empty() {
+        return;
+    }
+    let mut status = vec![entry("code", Tree::plain(code))];
+    push_text(&mut status, "message", message);
+    entries.push(entry("status", Tree::Map(status)));
+}
+
+/// Nobody expects dropped parts, so they show as a difference.
+fn push_dropped(entries: &mut Vec<(String, Tree)>, span: &Span) {
+    let counts = [
+        ("dropped_attributes_count", span.dropped_attributes_count),
+        ("dropped_events_count", span.dropped_events_count),
+        ("dropped_links_count", span.dropped_links_count),
+    ];
+    entries.extend(
+        counts
+            .into_iter()
+            .filter(|&(_, count)| count > 0)
+            .map(|(key, count)| entry(key, Tree::plain(count))),
+    );
+}
+
+fn kind(number: i32) -> String {
+    let kind =
+        SpanKind::try_from(number).map(|kind| kind.as_str_name().trim_start_matches("SPAN_KIND_"));
+    kind.map_or_else(|_| number.to_string(), str::to_owned)
+}
+
+fn status_code(number: i32) -> String {
+    let code = StatusCode::try_from(number)
+        .map(|code| code.as_str_name().trim_start_matches("STATUS_CODE_"));
+    code.map_or_else(|_| number.to_string(), str::to_owned)
+}
+
+fn expected_attributes(attributes: &BTreeMap<String, AttributeValue>) -> Tree {
+    let entries = attributes.iter().map(|(key, value)| (key.clone(), expected_value(value)));
+    Tree::sorted(entries.collect())
+}
+
+fn expected_value(value: &AttributeValue) -> Tree {
+    match value {
+        AttributeValue::Bool(value) => Tree::plain(value),
+        AttributeValue::Int(value) => Tree::plain(value),
+        AttributeValue::Double(value) => Tree::Plain(format!("{value:?}")),
+        AttributeValue::Text(value) => Tree::text(value),
+        AttributeValue::List(values) => Tree::List(values.iter().map(expected_value).collect()),
+    }
+}
+
+fn attributes(attributes: &[KeyValue]) -> Tree {
+    let entries = attributes
+        .iter()
+        .map(|attribute| (attribute.key.clone(), any_value(attribute.value.as_ref())));
+    Tree::sorted(entries.collect())
+}
+
+fn any_value(value: Option<&AnyValue>) -> Tree {
+    match value.and_then(|value| value.value.as_ref()) {
+        None => Tree::plain("null"),
+        Some(Value::BoolValue(value)) => Tree::plain(value),
+        Some(Value::IntValue(value)) => Tree::plain(value),
+        Some(Value::DoubleValue(value)) => Tree::Plain(format!("{value:?}")),
+        Some(Value::StringValue(value)) => Tree::text(value),
+        Some(Value::BytesValue(value)) => Tree::Plain(format!("value_hex {}", hex(value))),
+        Some(Value::ArrayValue(array)) => {
+            Tree::List(array.values.iter().map(|value| any_value(Some(value))).collect())
+        }
+        Some(Value::KvlistValue(list)) => attributes(&list.values),
+        Some(other) => Tree::Plain(format!("{other:?}")),
+    }
+}
+
+fn metric_trees(
+    expected: &BTreeMap<String, i64>,
+    found: &BTreeMap<&str, Option<i64>>,
+) -> (Tree, Tree) {
+    let trees = expected.iter().map(|(name, value)| (name.clone(), Tree::plain(value)));
+    let found_trees = expected.keys().map(|name| {
+        let value = found.get(name.as_str()).copied().flatten();
+        (name.clone(), value.map_or_else(|| Tree::plain("not defined"), Tree::plain))
+    });
+    (Tree::Map(trees.collect()), Tree::Map(found_trees.collect()))
+}
+
+fn log_trees(expected: &[String], log: &[LogLine]) -> (Tree, Tree) {
+    let found =
+        expected.iter().filter(|text| log.iter().any(|line| line.message.contains(text.as_str())));
+    let tree = |text: &String| Tree::text(escape(text));
+    (Tree::List(expected.iter().map(tree).collect()), Tree::List(found.map(Tree::text).collect()))
+}
+
+fn call_trees(expected: &[ExpectedCall], found: &[Call]) -> (Tree, Tree) {
+    let trees = expected.iter().map(|call| {
+        let lines = expected_lines(&call.headers.0);
+        call_tree(&escape(&call.cluster), lines, call.timeout_ms)
+    });
+    let found_trees = found.iter().enumerate().map(|(index, call)| {
+        let headers = match &call.request {
+            Request::Http { headers, .. } => headers,
+            Request::Grpc { metadata, .. } => metadata,
+        };
+        let timed = expected.get(index).is_some_and(|expected| expected.timeout_ms.is_some());
+        call_tree(&call.cluster, headers::show(headers), timed.then_some(call.timeout_ms))
+    });
+    (Tree::List(trees.collect()), Tree::List(found_trees.collect()))
+}
+
+fn call_tree(cluster: &str, lines: Vec<Header>, timeout_ms: Option<u32>) -> Tree {
+    let mut entries =
+        vec![entry("cluster", Tree::text(cluster)), entry("headers", line_tree(lines))];
+    entries.extend(timeout_ms.map(|timeout| entry("timeout_ms", Tree::plain(timeout))));
+    Tree::Map(entries)
+}
+
+fn entry(key: &str, value: Tree) -> (String, Tree) {
+    (key.to_owned(), value)
+}
+
+/// Nanoseconds as milliseconds, with a fraction where there is one.
+fn milliseconds(nanoseconds: i128) -> Tree {
+    let (whole, rest) =
+        (nanoseconds / i128::from(NANOS_PER_MS), nanoseconds % i128::from(NANOS_PER_MS));
+    if rest == 0 {
+        Tree::plain(whole)
+    } else {
+        Tree::Plain(format!("{}", nanoseconds as f64 / NANOS_PER_MS as f64))
+    }
+}
+
+const NANOS_PER_MS: u64 = 1_000_000;

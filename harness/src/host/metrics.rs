@@ -1,0 +1,95 @@
+//! Metrics that the module defines: counters, gauges and histograms, with Envoy's rules.
+
+use std::collections::BTreeMap;
+
+use super::guest::{Answer, Status};
+
+/// Kind of a metric; Envoy keeps it in the low bits of the metric's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter = 0,
+    Gauge = 1,
+    Histogram = 2,
+}
+
+/// All metrics of a VM. Those of one kind and name share their value.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    defined: Vec<Metric>,
+    by_name: BTreeMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Metric {
+    kind: Kind,
+    value: i64,
+    /// What a histogram recorded, as its count alone: a scenario cannot ask for more.
+    recorded: u64,
+}
+
+impl Metrics {
+    /// Defines a metric, or finds the one of that name, and gives its id.
+    pub fn define(&mut self, kind: u32, name: &str) -> Answer<u32> {
+        let kind = match kind {
+            0 => Kind::Counter,
+            1 => Kind::Gauge,
+            2 => Kind::Histogram,
+            _ => return Err(Status::BadArgument.into()),
+        };
+        let index = *self.by_name.entry(name.to_owned()).or_insert(self.defined.len());
+        if index == self.defined.len() {
+            self.defined.push(Metric { kind, value: 0, recorded: 0 });
+        } else if self.defined[index].kind != kind {
+            return Err(Status::BadArgument.into());
+        }
+        Ok((index as u32) << KIND_BITS | kind as u32)
+    }
+
+    /// Adds to a counter or a gauge. A counter takes only what is above zero, a histogram nothing.
+    pub fn increment(&mut self, id: u32, offset: i64) -> Answer {
+        let metric = self.metric(id)?;
+        match metric.kind {
+            Kind::Counter if offset > 0 => metric.value = metric.value.wrapping_add(offset),
+            Kind::Gauge => metric.value = metric.value.wrapping_add(offset),
+            Kind::Counter | Kind::Histogram => return Err(Status::BadArgument.into()),
+        }
+        Ok(())
+    }
+
+    /// Adds to a counter, sets a gauge, records in a histogram.
+    pub fn record(&mut self, id: u32, value: u64) -> Answer {
+        let metric = self.metric(id)?;
+        match metric.kind {
+            Kind::Counter => metric.value = metric.value.wrapping_add(value as i64),
+            Kind::Gauge => metric.value = value as i64,
+            Kind::Histogram => metric.recorded += 1,
+        }
+        Ok(())
+    }
+
+    /// Value of a counter or a gauge; a histogram has none.
+    pub fn read(&mut self, id: u32) -> Answer<u64> {
+        let metric = self.metric(id)?;
+        match metric.kind {
+            Kind::Counter | Kind::Gauge => Ok(metric.value as u64),
+            Kind::Histogram => Err(Status::BadArgument.into()),
+        }
+    }
+
+    /// Value of a metric by its name: for a histogram, how often it recorded.
+    pub fn value(&self, name: &str) -> Option<i64> {
+        let metric = self.by_name.get(name).and_then(|&index| self.defined.get(index))?;
+        Some(match metric.kind {
+            Kind::Histogram => metric.recorded as i64,
+            Kind::Counter | Kind::Gauge => metric.value,
+        })
+    }
+
+    fn metric(&mut self, id: u32) -> Answer<&mut Metric> {
+        let metric = self.defined.get_mut((id >> KIND_BITS) as usize);
+        let metric = metric.filter(|metric| metric.kind as u32 == id & ((1 << KIND_BITS) - 1));
+        Ok(metric.ok_or(Status::NotFound)?)
+    }
+}
+
+const KIND_BITS: u32 = 2;

@@ -1,0 +1,133 @@
+//! The part of WASI that Envoy provides: environment, clock, randomness, output to the log. There
+//! are no arguments and no files.
+
+use wasmtime::{Caller, Linker};
+
+use super::guest::{Answer, Guest, Refusal, slice};
+use super::state::{LogLevel, State};
+
+/// Defines one import a line; the body gives WASI's error number.
+macro_rules! wasi {
+    ($linker:ident, $($name:ident |$guest:ident $(, $argument:ident: $type:ty)*| $body:expr;)*) => {
+        for module in ["wasi_snapshot_preview1", "wasi_unstable"] {$(
+            $linker.func_wrap(module, stringify!($name), |caller: Caller<'_, State> $(, $argument: $type)*| {
+                #[allow(unused_variables)]
+                let $guest = &mut Guest::new(caller);
+                errno((|| -> Answer<u32> { $body })())
+            })?;
+        )*}
+    };
+}
+
+/// Links the functions that Envoy 1.36 has.
+pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasi! { linker,
+        args_sizes_get |guest, count: u32, size: u32| {
+            guest.write_u32(count, 0)?;
+            guest.write_u32(size, 0)?;
+            Ok(SUCCESS)
+        };
+        args_get |guest, _pointers: u32, _text: u32| Ok(SUCCESS);
+        environ_sizes_get |guest, count: u32, size: u32| {
+            let environment = environment(guest.state());
+            guest.write_u32(count, environment.len() as u32)?;
+            guest.write_u32(size, environment.iter().map(Vec::len).sum::<usize>() as u32)?;
+            Ok(SUCCESS)
+        };
+        environ_get |guest, pointers: u32, text: u32| {
+            let (mut pointers, mut text) = (pointers, text);
+            for variable in environment(guest.state()) {
+                guest.write_u32(pointers, text)?;
+                guest.write(text, &variable)?;
+                pointers = pointers.wrapping_add(4);
+                text = text.wrapping_add(variable.len() as u32);
+            }
+            Ok(SUCCESS)
+        };
+        clock_time_get |guest, clock: u32, _precision: u64, result: u32| {
+            let now = guest.state().now_ns;
+            match clock {
+                REALTIME | MONOTONIC => guest.write_u64(result, now)?,
+                _ => return Ok(NOTSUP),
+            }
+            Ok(SUCCESS)
+        };
+        random_get |guest, at: u32, size: u32| {
+            guest.fill(at, size, |state, bytes| state.random.fill(bytes))?;
+            Ok(SUCCESS)
+        };
+        fd_write |guest, fd: u32, vectors: u32, count: u32, result: u32| fd_write(guest, fd, vectors, count, result);
+        fd_read |guest, _fd: u32, _vectors: u32, _count: u32, _result: u32| Ok(NOSYS);
+        fd_seek |guest, _fd: u32, _offset: i64, _whence: u32, _result: u32| Ok(NOSYS);
+        fd_close |guest, _fd: u32| Ok(NOSYS);
+        fd_fdstat_get |guest, fd: u32, result: u32| {
+            if !(STDOUT..=STDERR).contains(&fd) {
+                return Ok(BADF);
+            }
+            // A character device that can be written.
+            guest.write_u64(result, 2)?;
+            guest.write_u64(result.wrapping_add(8), 64)?;
+            guest.write_u64(result.wrapping_add(16), 0)?;
+            Ok(SUCCESS)
+        };
+        fd_prestat_get |guest, _fd: u32, _result: u32| Ok(BADF);
+        fd_prestat_dir_name |guest, _fd: u32, _path: u32, _size: u32| Ok(BADF);
+        path_open |
+            guest, _fd: u32, _lookup: u32, _path: u32, _size: u32, _flags: u32,
+            _rights: u64, _inherited: u64, _fd_flags: u32, _result: u32
+        | Ok(NOENT);
+    }
+    for module in ["wasi_snapshot_preview1", "wasi_unstable"] {
+        linker.func_wrap(module, "proc_exit", |code: u32| -> wasmtime::Result<()> {
+            Err(wasmtime::Error::msg(format!("the module called proc_exit({code})")))
+        })?;
+    }
+    Ok(())
+}
+
+/// The environment as `NAME=value` with a NUL.
+fn environment(state: &State) -> Vec<Vec<u8>> {
+    state.environment.iter().map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()
+}
+
+fn fd_write(guest: &mut Guest, fd: u32, vectors: u32, count: u32, result: u32) -> Answer<u32> {
+    let level = match fd {
+        STDOUT => LogLevel::Info,
+        STDERR => LogLevel::Error,
+        _ => return Ok(BADF),
+    };
+    let (memory, state) = guest.split()?;
+    let mut text = Vec::new();
+    for index in 0..count {
+        let vector = slice(memory, vectors.wrapping_add(index.wrapping_mul(8)), 8)?;
+        let (address, size) = vector.split_at(4);
+        text.extend_from_slice(slice(memory, little_endian(address), little_endian(size))?);
+    }
+    state.log(level, &text);
+    guest.write_u32(result, text.len() as u32)?;
+    Ok(SUCCESS)
+}
+
+fn little_endian(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
+}
+
+fn errno(answer: Answer<u32>) -> wasmtime::Result<u32> {
+    match answer {
+        Ok(number) => Ok(number),
+        Err(Refusal::Status(_)) => Ok(FAULT),
+        Err(Refusal::Trap(trap)) => Err(trap),
+    }
+}
+
+const STDOUT: u32 = 1;
+const STDERR: u32 = 2;
+const REALTIME: u32 = 0;
+const MONOTONIC: u32 = 1;
+
+const SUCCESS: u32 = 0;
+const BADF: u32 = 8;
+const FAULT: u32 = 21;
+const NOENT: u32 = 44;
+const NOSYS: u32 = 52;
+const NOTSUP: u32 = 58;

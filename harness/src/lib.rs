@@ -1,0 +1,17 @@
+//! Loads the sidespan module as Envoy does, and replays requests against it.
+//!
+//! [`host`] is the proxy-wasm host. [`scenario`] is the file that a user writes; [`replay`] runs
+//! it in the host against a [`collector`] and [`compare`]s, whole, what came out.
+
+pub mod captures;
+pub mod collector;
+pub mod compare;
+pub mod headers;
+pub mod host;
+pub mod otlp;
+pub mod plugin;
+pub mod replay;
+pub mod scenario;
+pub mod tree;
+pub mod values;
+pub mod yaml;
