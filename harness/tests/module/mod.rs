@@ -1,0 +1,36 @@
+//! The module under test, and the checkout that it is in.
+
+#![allow(dead_code)] // each test binary uses a part
+
+use std::path::{Path, PathBuf};
+
+use sidespan_harness::host::Module;
+
+/// The built filter. A test without it fails: it has nothing to say.
+#[track_caller]
+pub fn path() -> PathBuf {
+    let path = checkout().join("target/sidespan.wasm");
+    assert!(path.is_file(), "target/sidespan.wasm is missing: run make wasm");
+    path
+}
+
+#[track_caller]
+pub fn load() -> Module {
+    Module::load(&path(), false).expect("the module loads")
+}
+
+/// Compiles a module that is written in WebAssembly's text format.
+#[track_caller]
+pub fn from_wat(body: &str) -> anyhow::Result<Module> {
+    let file = tempfile::Builder::new().suffix(".wasm").tempfile()?;
+    let text = format!("(module {body} (func (export \"proxy_abi_version_0_2_1\")))");
+    std::fs::write(
+        file.path(),
+        wat::parse_str(text).expect("the text of the test is WebAssembly"),
+    )?;
+    Module::load(file.path(), false)
+}
+
+pub fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the harness is a folder of the checkout")
+}

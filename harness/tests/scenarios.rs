@@ -1,0 +1,54 @@
+//! Every scenario of the project passes.
+
+mod module;
+
+use std::path::{Path, PathBuf};
+
+use sidespan_harness::replay::Loaded;
+
+#[test]
+fn every_example_passes() {
+    let folders = entries(&module::checkout().join("examples"));
+    let scenarios =
+        folders.iter().filter(|folder| folder.is_dir()).map(|folder| folder.join("scenario.yaml"));
+    check(scenarios.collect());
+}
+
+#[test]
+fn every_scenario_of_the_tests_passes() {
+    let files = entries(&module::checkout().join("tests/scenarios"));
+    check(
+        files
+            .into_iter()
+            .filter(|file| file.extension().is_some_and(|end| end == "yaml"))
+            .collect(),
+    );
+}
+
+#[track_caller]
+fn check(scenarios: Vec<PathBuf>) {
+    assert!(!scenarios.is_empty(), "expected scenarios, but found none");
+    let module = module::load();
+    let mut failures = Vec::new();
+    for scenario in &scenarios {
+        let results = Loaded::read(scenario)
+            .map_err(anyhow::Error::from)
+            .and_then(|loaded| loaded.run(&module));
+        match results {
+            Ok(results) => failures.extend(results.into_iter().filter_map(|result| {
+                let failure = result.failure?;
+                Some(format!("{}: {}\n{failure}", scenario.display(), result.name))
+            })),
+            Err(error) => failures.push(format!("{error:#}")),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// What is in a folder, by name; a folder that is not there is empty.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
