@@ -127,7 +127,7 @@ class _Demo:
         tools.progress("waits for the filters to export their spans")
         recorded = [answer for answer in answers + ordinary if answer.sampled()]
         for answer in recorded:
-            self._running.receiver.trace(answer.trace_id(), spans=len(answer.calls) * 2 - 1)
+            self._running.receiver.trace(answer.trace_id(), _spans(answer))
         stats = self._running.wait_for_stats(lambda stats: stats.get("sidespan.spans_queued") == 0)
 
         self._print_route()
@@ -146,14 +146,14 @@ class _Demo:
         print()
         print(style.bold(f"{number}  {request.title}"))
         print(f"{_MARGIN}{request.method} {request.target}   {style.dim(f'answered {answer.status}')}")
-        _print_fields({f"{name}:": value for name, value in request.headers.items()}, style, "sent")
-        _print_fields(_context(answer), style, "seen")
+        _print_fields({f"{name}:": value for name, value in request.headers.items()}, style)
+        _print_fields(_context(answer), style)
         print()
         if request.dropped_by:
             spans = [span for span in self._running.receiver.spans() if span.trace_id == answer.trace_id()]
             print(f"{_MARGIN}{len(spans)} spans, dropped by rule {request.dropped_by}")
         else:
-            _print_trace(self._running.receiver.trace(answer.trace_id(), 3), style)
+            _print_trace(self._running.receiver.trace(answer.trace_id(), _spans(answer)), style)
 
     def _print_dropped(self, answers: list[Answer], ordinary: list[Answer]) -> None:
         style = self._style
@@ -165,11 +165,11 @@ class _Demo:
         unsampled = [answer for answer in ordinary if not answer.sampled()]
         if unsampled:
             what = f"{len(unsampled)} of {len(ordinary)} × {ORDINARY.method} {ORDINARY.target}"
-            self._print_drop(what, "ratio 0.1", unsampled[0])
+            self._print_drop(what, f"ratio {_shipped_ratio()}", unsampled[0])
 
     def _print_drop(self, what: str, why: str, answer: Answer) -> None:
-        seen = self._style.dim(f"service got {answer.traceparent()}")
-        print(f"{_MARGIN}{what:26}  {why:20}  {seen}")
+        print(f"{_MARGIN}{what:26}  {why}")
+        _print_fields({"  service got": f"traceparent: {answer.traceparent()}"}, self._style)
 
     def _print_counters(self, stats: dict[str, int]) -> None:
         counts = Counter({name.removeprefix("sidespan."): value for name, value in stats.items()})
@@ -234,6 +234,11 @@ def send(port: int, request: Request) -> Answer:
     return Answer(answer.status, calls)
 
 
+def _shipped_ratio() -> float:
+    listener = topology.load_bootstrap(topology.BOOTSTRAP)["static_resources"]["listeners"][0]
+    return json.loads(topology.wasm_configuration(listener)["configuration"]["value"])["sampling"]["ratio"]
+
+
 def _settled(receiver: Receiver) -> dict[str, list[Span]]:
     """Returns the traces to which nothing was added for as long as a filter may hold a span back."""
     last_change: dict[str, float] = {}
@@ -245,6 +250,11 @@ def _settled(receiver: Receiver) -> dict[str, list[Span]]:
     return {id: trace for id, trace in traces.items() if time.time() - last_change[id] > _SETTLED_SECONDS}
 
 
+def _spans(answer: Answer) -> int:
+    """Returns how many sidecars the request passed: one into each service, one out of each but the last."""
+    return len(answer.calls) * 2 - 1
+
+
 def _context(answer: Answer) -> dict[str, str]:
     return {
         f"{service} got": "  ".join(f"{name}: {headers[name]}" for name in _CONTEXT_HEADERS if name in headers)
@@ -252,10 +262,9 @@ def _context(answer: Answer) -> dict[str, str]:
     }
 
 
-def _print_fields(fields: dict[str, str], style: Style, kind: str) -> None:
+def _print_fields(fields: dict[str, str], style: Style) -> None:
     for name, value in fields.items():
-        label = f"{name:13}"
-        print(f"{_MARGIN}{style.dim(label)} {printable(value) if kind == 'sent' else style.bold(printable(value))}")
+        print(f"{_MARGIN}{style.dim(f'{name:14}')} {printable(value)}")
 
 
 def _print_trace(trace: list[Span], style: Style) -> None:
@@ -271,4 +280,7 @@ def _version(envoy: Path) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

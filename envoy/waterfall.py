@@ -4,6 +4,7 @@
     │                    200 · why: debug-header · user.id: ada
     └ frontend   CLIENT  GET /cart    ╺━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸      9.8 ms
                          200 · why: parent
+      all spans          cloud.region: eu-west-1
 """
 
 import os
@@ -75,6 +76,7 @@ def draw(trace: list[Span], style: Style) -> list[str]:
     service_width = max(len(row.branch) + len(row.span.service) for row in rows)
     operation_width = min(max(len(_operation(row.span)) for row in rows), _OPERATION_AT_MOST)
     bar_width = style.width - service_width - operation_width - _DURATION_WIDTH - 13
+    shared = _shared_tags(trace)
     begin = min(span.start_ns for span in trace)
     whole = max(max(span.end_ns for span in trace) - begin, 1)
 
@@ -97,10 +99,14 @@ def draw(trace: list[Span], style: Style) -> list[str]:
             )
         )  # fmt: skip
         indent = service_width + 10
-        tags = _tags(span)
-        status = style.bad(tags[0]) if failed else style.good(tags[0])
-        rest = _clip("".join(f" · {tag}" for tag in tags[1:]), style.width - indent - len(tags[0]))
-        lines.append(f"{style.dim(f'{row.below:{indent}}')}{status}{style.dim(rest)}")
+        outcome = _outcome(span)
+        own = [f"why: {span.attributes[_REASON]}", *_written(_custom_tags(span), but=shared)]
+        rest = _clip("".join(f" · {tag}" for tag in own), style.width - indent - len(outcome))
+        painted = style.bad(outcome) if failed else style.good(outcome)
+        lines.append(f"{style.dim(f'{row.below:{indent}}')}{painted}{style.dim(rest)}")
+    if shared:
+        label = f"{'all spans':{indent}}"
+        lines.append(style.dim(_clip(label + " · ".join(_written(shared)), style.width)))
     return lines
 
 
@@ -133,12 +139,23 @@ def _operation(span: Span) -> str:
     return printable(f"{span.name} {path.partition('?')[0]}")
 
 
-def _tags(span: Span) -> list[str]:
+def _outcome(span: Span) -> str:
     status = next((str(span.attributes[key]) for key in _STATUS if key in span.attributes), "no answer")
-    custom = [
-        f"{key}: {value}" for key, value in span.attributes.items() if not key.startswith(_ROUTINE)
-    ]
-    return [status, f"why: {span.attributes[_REASON]}", *map(printable, custom)]
+    return printable(f"{status} ERROR" if span.status == "ERROR" else status)
+
+
+def _custom_tags(span: Span) -> dict[str, object]:
+    return {key: value for key, value in span.attributes.items() if not key.startswith(_ROUTINE)}
+
+
+def _shared_tags(trace: list[Span]) -> dict[str, object]:
+    """Returns what all spans of a trace of several say alike, to be said once."""
+    first, *others = [_custom_tags(span) for span in trace]
+    return {key: value for key, value in first.items() if others and all(tags.get(key) == value for tags in others)}
+
+
+def _written(tags: dict[str, object], but: dict[str, object] | None = None) -> list[str]:
+    return [printable(f"{key}: {value}") for key, value in tags.items() if key not in (but or {})]
 
 
 def _bar(begin: float, end: float, width: int) -> str:

@@ -50,10 +50,6 @@ LANES = {
     "inject-both": lane(1, propagation={"inject": ["tracecontext", "b3"]}),
     "refused": lane(1, frontend="refused"),
     "no-endpoint": lane(1, frontend="none"),
-    "small-batches": lane(1, batch={"max_batch_spans": 4, "interval_ms": 500}),
-    "small-queue": lane(1, batch={"max_queue_spans": 4, "max_batch_spans": 4, "interval_ms": 500}),
-    # Port 1 is nobody's: it refuses.
-    "collector-down": lane(1, collector_port=1),
 }
 
 
@@ -66,9 +62,15 @@ def module():
 
 
 @pytest.fixture(scope="session", params=ENVOY_VERSIONS)
-def envoys(request, module):
+def each_envoy(request):
+    """The binary of each version, for tests that start one of their own."""
+    return tools.envoy(request.param)
+
+
+@pytest.fixture(scope="session")
+def envoys(each_envoy, module):
     """A running Envoy of each version with all LANES, shared by the tests."""
-    with Topology(LANES, envoy=tools.envoy(request.param)) as running:
+    with Topology(LANES, envoy=each_envoy) as running:
         yield running
 
 

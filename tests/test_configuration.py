@@ -6,9 +6,14 @@ import subprocess
 import pytest
 import topology
 
+# Rows: the configuration, the path that is named (of an unknown key: where it stands), the findings.
 REFUSED = {
-    "unknown key": ({"samplin": {}}, "samplin", ["expected", "but found"]),
-    "key of a later version": ({"sampling": {"export_on": {}}}, "sampling.export_on", ["expected"]),
+    "unknown key": ({"samplin": {}}, "", ["expected one of `service_name`", 'but found the unknown key "samplin"']),
+    "key of a later version": (
+        {"sampling": {"export_on": {}}},
+        "sampling",
+        ["expected one of `ratio`, `rules`", 'but found the unknown key "export_on"'],
+    ),
     "wrong type": ({"sampling": {"ratio": "all"}}, "sampling.ratio", ["expected", "number", 'but found "all"']),
     "ratio above 1": ({"sampling": {"ratio": 1.5}}, "sampling.ratio", ["expected", "0 to 1", "but found 1.5"]),
     "bad regex": (
@@ -67,7 +72,7 @@ def test_bad_configuration_is_refused_with_its_path(outermost_envoy, tmp_path, r
     assert len(lines) == 1, checked.stderr
     assert "[error]" in lines[0]
     _, _, message = lines[0].partition("sidespan: configuration refused: ")
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"{path}: " if path else "expected")
     assert all(finding in message for finding in findings), message
 
 

@@ -1,107 +1,83 @@
 """How spans leave: in batches, bounded, counted, and never at the cost of a request."""
 
 import pytest
-import topology as topologies
 from conftest import lane
 from receiver import Receiver
-from topology import Topology
+from topology import Lane, Topology
 from traffic import Client, new_context
 
-BOOKS = ("spans_recorded", "spans_exported", "spans_dropped", "spans_queued")
+def books_once_settled(topology: Topology, recorded: int) -> dict[str, int]:
+    """Returns the four figures of the books as soon as all recorded spans have left the queues."""
+
+    def is_settled(stats: dict[str, int]) -> bool:
+        return stats.get("sidespan.spans_recorded") == recorded and stats["sidespan.spans_queued"] == 0
+
+    stats = topology.wait_for_stats(is_settled)
+    return {name: stats[f"sidespan.spans_{name}"] for name in ("recorded", "exported", "dropped", "queued")}
 
 
-def settled(topology: Topology) -> dict[str, int]:
-    """Returns the books once no span is queued; they balance, then and always."""
-    stats = topology.wait_for_stats(lambda stats: books(stats)["spans_recorded"] == gone(books(stats)))
-    return books(stats)
-
-
-def books(stats: dict[str, int]) -> dict[str, int]:
-    return {name: stats.get(f"sidespan.{name}", 0) for name in BOOKS}
-
-
-def gone(books: dict[str, int]) -> int:
-    return books["spans_exported"] + books["spans_dropped"]
-
-
-def grown(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
-    return {name: after[name] - before[name] for name in BOOKS}
-
-
-def send_sampled(client: Client, lane: str, count: int) -> list[str]:
+def send_sampled(client: Client, count: int) -> list[str]:
     """Sends requests straight to one sidecar, which records a span each; returns their traces."""
     parents = [new_context() for _ in range(count)]
     for parent in parents:
         headers = {"traceparent": parent.traceparent("01")}
-        assert client.send(client.lane(lane).backend_inbound, "/a", headers).status == 200
+        assert client.send(client.lane("").backend_inbound, "/a", headers).status == 200
     return [parent.trace_id for parent in parents]
 
 
-def bodies_with(receiver: Receiver, traces: list[str]):
-    return [export for export in receiver.exports() if any(span.trace_id in traces for span in export.spans)]
+def test_spans_leave_in_batches(each_envoy):
+    lanes = {"": lane(1, batch={"max_batch_spans": 4, "interval_ms": 500})}
+    with Topology(lanes, envoy=each_envoy) as running, Client(running, "1.1") as client:
+        traces = send_sampled(client, 12)
+        books = books_once_settled(running, 12)
+        bodies = running.receiver.exports()
+
+    assert sorted(span.trace_id for body in bodies for span in body.spans) == sorted(traces)
+    assert max(len(body.spans) for body in bodies) == 4
+    assert books == {"recorded": 12, "exported": 12, "dropped": 0, "queued": 0}
 
 
-def test_spans_leave_in_batches(client_1):
-    topology = client_1.topology
-    before = settled(topology)
-    traces = send_sampled(client_1, "small-batches", 12)
-    after = settled(topology)
+def test_one_body_carries_what_an_interval_brought(each_envoy):
+    lanes = {"": lane(1, batch={"interval_ms": 1000})}
+    with Topology(lanes, envoy=each_envoy) as running, Client(running, "1.1") as client:
+        traces = send_sampled(client, 40)
+        running.receiver.wait_for(lambda receiver: len(receiver.spans()) == len(traces))
+        bodies = running.receiver.exports()
 
-    bodies = bodies_with(topology.receiver, traces)
-    sent = [span.trace_id for export in bodies for span in export.spans]
-    assert sorted(sent) == sorted(traces)
-    sizes = [len(export.spans) for export in bodies]
-    assert max(sizes) == 4
-    assert grown(before, after) == {"spans_recorded": 12, "spans_exported": 12, "spans_dropped": 0, "spans_queued": 0}
-
-
-def test_export_is_an_otlp_request(client_1):
-    topology = client_1.topology
-    (trace,) = send_sampled(client_1, "ratio-1", 1)
-    topology.receiver.trace(trace, 1)
-
-    (export,) = bodies_with(topology.receiver, [trace])
-    assert export.path == "/v1/traces"
-    assert export.headers["content-type"] == "application/x-protobuf"
-    assert int(export.headers["content-length"]) == len(export.body)
+    # Forty requests take a fraction of an interval, and may meet its end once or twice.
+    assert len(bodies) <= 3
+    for body in bodies:
+        assert (body.path, body.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
 
 
-def test_full_queue_drops_and_counts(client_1):
-    topology = client_1.topology
-    before = settled(topology)
-    traces = send_sampled(client_1, "small-queue", 40)
-    after = grown(before, settled(topology))
+def test_full_queue_drops_and_counts(each_envoy):
+    lanes = {"": lane(1, batch={"max_queue_spans": 4, "max_batch_spans": 4, "interval_ms": 1000})}
+    with Topology(lanes, envoy=each_envoy) as running, Client(running, "1.1") as client:
+        send_sampled(client, 40)
+        books = books_once_settled(running, 40)
+        arrived = len(running.receiver.spans())
 
-    arrived = [span for span in topology.receiver.spans() if span.trace_id in traces]
-    assert after == {
-        "spans_recorded": 40,
-        "spans_exported": len(arrived),
-        "spans_dropped": 40 - len(arrived),
-        "spans_queued": 0,
-    }
-    assert after["spans_dropped"] > 0
+    assert books == {"recorded": 40, "exported": arrived, "dropped": 40 - arrived, "queued": 0}
+    assert books["dropped"] > 0
 
 
-def test_unreachable_collector_costs_spans_and_no_request(client_1):
-    before = settled(client_1.topology)
-    send_sampled(client_1, "collector-down", 20)
-    after = grown(before, settled(client_1.topology))
+def test_unreachable_collector_costs_spans_and_no_request(each_envoy):
+    # Port 1 is nobody's: it refuses.
+    with Topology({"": lane(1, collector_port=1)}, envoy=each_envoy) as running, Client(running, "1.1") as client:
+        send_sampled(client, 20)
+        books = books_once_settled(running, 20)
 
-    assert after == {"spans_recorded": 20, "spans_exported": 0, "spans_dropped": 20, "spans_queued": 0}
+    assert books == {"recorded": 20, "exported": 0, "dropped": 20, "queued": 0}
 
 
 @pytest.mark.parametrize("status", [400, 429, 503])
-def test_refused_export_is_counted_as_dropped(client_1, status):
-    topology = client_1.topology
-    before = settled(topology)
-    topology.receiver.status = status
-    try:
-        send_sampled(client_1, "ratio-1", 3)
-        after = grown(before, settled(topology))
-    finally:
-        topology.receiver.status = 200
+def test_refused_export_is_counted_as_dropped(each_envoy, status):
+    with Topology({"": lane(1)}, envoy=each_envoy) as running, Client(running, "1.1") as client:
+        running.receiver.status = status
+        send_sampled(client, 3)
+        books = books_once_settled(running, 3)
 
-    assert after == {"spans_recorded": 3, "spans_exported": 0, "spans_dropped": 3, "spans_queued": 0}
+    assert books == {"recorded": 3, "exported": 0, "dropped": 3, "queued": 0}
 
 
 def test_export_names_its_sender_by_configured_headers(newest_envoy):
@@ -111,11 +87,11 @@ def test_export_names_its_sender_by_configured_headers(newest_envoy):
     ]
     otlp = {"cluster": "otel-collector", "path": "/otlp/v1/traces", "headers": headers}
     exporter = {"otlp": otlp, "batch": {"interval_ms": 100}}
-    configured = topologies.Lane(filter={"sampling": {"ratio": 1}, "exporter": exporter})
-    with Topology({"": configured}, envoy=newest_envoy) as running, Client(running, "1.1") as client:
-        (trace,) = send_sampled(client, "", 1)
-        running.receiver.trace(trace, 1)
-        (export,) = bodies_with(running.receiver, [trace])
+    with Topology({"": Lane(filter={"exporter": exporter})}, envoy=newest_envoy) as running:
+        with Client(running, "1.1") as client:
+            send_sampled(client, 1)
+        running.receiver.wait_for(Receiver.spans)
+        (export,) = running.receiver.exports()
     assert export.path == "/otlp/v1/traces"
     assert (export.headers["x-token"], export.headers["x-region"]) == ("secret", "eu-west-1")
 
@@ -126,10 +102,10 @@ def test_workers_keep_one_set_of_books(newest_envoy):
         for _ in range(20):
             # Each client opens a connection of its own, and the kernel spreads them over the workers.
             with Client(running, "1.1") as client:
-                traces += send_sampled(client, "", 1)
-        after = settled(running)
+                traces += send_sampled(client, 1)
+        books = books_once_settled(running, 20)
         arrived = [span.trace_id for span in running.receiver.spans()]
-    assert after == {"spans_recorded": 20, "spans_exported": 20, "spans_dropped": 0, "spans_queued": 0}
+    assert books == {"recorded": 20, "exported": 20, "dropped": 0, "queued": 0}
     assert sorted(arrived) == sorted(traces)
 
 

@@ -30,6 +30,7 @@ def server_attributes(service: str, http: str, target: str, request_id: str, **o
         "url.path": path,
         **({"url.query": query} if query else {}),
         "server.address": service,
+        "server.port": 80,
         "client.address": "127.0.0.1",
         "network.peer.address": "127.0.0.1",
         "network.peer.port": Port(),
@@ -47,8 +48,10 @@ def server_attributes(service: str, http: str, target: str, request_id: str, **o
 def client_attributes(target: str, request_id: str, peer_port: int, **others) -> dict:
     return {
         "http.request.method": "GET",
+        "url.scheme": "http",
         "url.full": f"http://backend{target}",
         "server.address": "backend",
+        "server.port": 80,
         "network.peer.address": "127.0.0.1",
         "network.peer.port": peer_port,
         "network.protocol.version": "1.1",
