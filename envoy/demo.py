@@ -1,9 +1,10 @@
 """Runs sidespan in a real Envoy, sends telling requests, and prints what became of each.
 
-Run by `make demo`. With KEEP=1 in the environment everything then stays up until Ctrl-C, and
-traces are printed as they come.
+Run by `make demo`. With --keep everything then stays up until Ctrl-C, and traces are printed as
+they come.
 """
 
+import argparse
 import http.client
 import json
 import os
@@ -97,6 +98,9 @@ ORDINARY = Request("An ordinary request", "GET", "/products")
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", action="store_true", help="stay up until Ctrl-C, and say which ports to curl")
+    arguments = parser.parse_args()
     topology.exit_on_sigterm()
     if not topology.MODULE.is_file():
         sys.exit(f"expected the filter at {topology.MODULE}, but found nothing: run `make wasm` first")
@@ -107,7 +111,7 @@ def main() -> None:
     tools.progress(f"starts {_version(envoy)} with two services and an OTLP receiver")
     with topology.Topology(envoy=envoy) as running:
         _Demo(running, Style.of_stdout()).play()
-        if os.environ.get("KEEP"):
+        if arguments.keep:
             _Visit(running, Style.of_stdout()).host()
         tools.progress("stops everything")
 

@@ -62,11 +62,14 @@ class Span:
 class Receiver:
     """A running receiver; a context manager that stops it. Port 0 takes a free one.
 
-    `status` is what it answers from now on; only what it accepted counts among `spans`.
+    `status` is what it answers from now on; only what it accepted counts among `spans`. While
+    `answers` is cleared it takes requests and answers none.
     """
 
     def __init__(self, port: int = 0):
         self.status = 200
+        self.answers = threading.Event()
+        self.answers.set()
         self._exports: list[Export] = []
         self._changed = threading.Condition()
         self._server = _Server(("127.0.0.1", port), _Handler)
@@ -78,6 +81,7 @@ class Receiver:
         return self
 
     def __exit__(self, *_):
+        self.answers.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -163,6 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
         status = self.server.receiver.keep(self.path, headers, body)
+        self.server.receiver.answers.wait()
         answer = ExportTraceServiceResponse().SerializeToString()
         self.send_response(status)
         self.send_header("Content-Type", "application/x-protobuf")

@@ -6,18 +6,16 @@ import signal
 import subprocess
 import sys
 
-from conftest import NEWEST_ENVOY
-from topology import BOOTSTRAP, MODULE
-
 import tools
+from conftest import NEWEST_ENVOY
+from topology import BOOTSTRAP
 
 DEMO = BOOTSTRAP.with_name("demo.py")
 SPAN_LINE = re.compile(r"(frontend|backend)\s+(SERVER|CLIENT)\s+(GET|POST) /\S+\s+[━╸╺ ]+\d+\.\d ms")
 
 
-def environment(**more: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in ("KEEP", "NO_COLOR")}
-    return inherited | {"ENVOY": str(tools.envoy(NEWEST_ENVOY))} | more
+def environment() -> dict[str, str]:
+    return os.environ | {"ENVOY": str(tools.envoy(NEWEST_ENVOY))}
 
 
 def test_demo_shows_every_trace_and_what_was_dropped(module):
@@ -35,7 +33,7 @@ def test_demo_shows_every_trace_and_what_was_dropped(module):
 
 def test_kept_demo_stays_until_ctrl_c(module):
     with subprocess.Popen(
-        [sys.executable, DEMO], env=environment(KEEP="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, DEMO, "--keep"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as shown:
         try:
             curl = next(line for line in shown.stdout if line.strip().startswith("curl "))
@@ -46,4 +44,3 @@ def test_kept_demo_stays_until_ctrl_c(module):
         finally:
             shown.kill()
     assert shown.returncode == 0
-    assert MODULE.is_file()

@@ -69,8 +69,10 @@ class Client:
 
     def send(self, port: int, target: str, headers: dict | list | None = None, method: str = "GET") -> Answer:
         """Returns the status, and how each service was called, in their order."""
-        own = [("host", "frontend"), ("user-agent", "tests")]
         given = list(headers.items()) if isinstance(headers, dict) else headers or []
+        # Envoy joins lines of the same name, so a test's own user agent must be the only one.
+        names = {name for name, _ in given}
+        own = [pair for pair in [("host", "frontend"), ("user-agent", "tests")] if pair[0] not in names]
         answer = self._client.request(method, f"http://127.0.0.1:{port}{target}", headers=own + given)
         assert answer.http_version == f"HTTP/{self.http}"
         is_json = answer.headers.get("content-type") == "application/json"
