@@ -11,6 +11,7 @@ pub mod host;
 pub mod otlp;
 pub mod plugin;
 pub mod replay;
+pub mod report;
 pub mod scenario;
 pub mod tree;
 pub mod values;

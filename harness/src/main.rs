@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use sidespan_harness::host::Module;
-use sidespan_harness::replay::{CaseResult, Loaded};
+use sidespan_harness::replay::Loaded;
+use sidespan_harness::report::Report;
 
 /// Tries the sidespan filter without Envoy
 #[derive(Parser)]
@@ -47,43 +48,23 @@ fn main() -> ExitCode {
             return ExitCode::from(UNUSABLE);
         }
     };
-    let (mut passed, mut failed, mut unusable) = (0, 0, false);
+    let (mut report, mut unusable) = (Report::default(), false);
     for scenario in &replay.scenarios {
-        let results = Loaded::read(scenario).map_err(anyhow::Error::from);
-        match results.and_then(|loaded| loaded.run(&module)) {
-            Ok(results) => {
-                for result in &results {
-                    println!("{}", line(&scenario.display().to_string(), result));
-                }
-                failed += results.iter().filter(|result| result.failure.is_some()).count();
-                passed += results.iter().filter(|result| result.failure.is_none()).count();
-            }
+        let loaded = Loaded::read(scenario).map_err(anyhow::Error::from);
+        match loaded.and_then(|loaded| loaded.run(&module)) {
+            Ok(results) => print!("{}", report.add(scenario, &results)),
             Err(error) => {
                 eprintln!("{error:#}");
                 unusable = true;
             }
         }
     }
-    println!("{passed} passed, {failed} failed");
-    match (unusable, failed) {
+    print!("{}", report.summary());
+    match (unusable, report.failed) {
         (true, _) => ExitCode::from(UNUSABLE),
         (false, 0) => ExitCode::SUCCESS,
         (false, _) => ExitCode::FAILURE,
     }
-}
-
-/// What is printed for a case: one line, and below it what was wrong.
-fn line(file: &str, result: &CaseResult) -> String {
-    let mark = if result.failure.is_some() { "FAIL" } else { "ok  " };
-    let mut text = format!("{mark} {file}: {}", result.name);
-    if let Some(instructions) = result.instructions {
-        text +=
-            &format!(" ({} instructions, {} in ticks)", instructions.requests, instructions.ticks);
-    }
-    for line in result.failure.iter().flat_map(|failure| failure.lines()) {
-        text += &format!("\n     {line}");
-    }
-    text
 }
 
 const UNUSABLE: u8 = 2;

@@ -69,10 +69,9 @@ fn reason(error: &Error, found: &str) -> String {
         Error::SerdeMissingField { field, .. } => {
             format!("expected the key `{field}`, but found none")
         }
-        Error::SerdeInvalidType { expected, .. }
-        | Error::SerdeInvalidValue { expected, .. }
-        | Error::SerdeInvalidLength { expected, .. } => {
-            format!("expected {expected}, but found {found}")
+        Error::SerdeInvalidType { unexpected, expected, .. }
+        | Error::SerdeInvalidValue { unexpected, expected, .. } => {
+            format!("expected {}, but found {unexpected}", value(expected))
         }
         Error::Unexpected { expected, .. } => {
             format!("expected {}, but found {found}", node(expected))
@@ -113,6 +112,14 @@ fn node(expected: &str) -> &str {
         "mapping start" => "a map",
         "sequence start" => "a list",
         "string scalar" => "text",
+        other => other,
+    }
+}
+
+/// What serde expects in the words of a user.
+fn value(expected: &str) -> &str {
+    match expected {
+        "a nonzero u64" => "a whole number from 1 up",
         other => other,
     }
 }

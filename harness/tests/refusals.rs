@@ -1,0 +1,219 @@
+//! A scenario that cannot be read is refused with its place, what was expected and what was found.
+
+use std::process::Command;
+
+use sidespan_harness::replay::Loaded;
+
+/// Writes a scenario beside a few files that it may name, and reads it.
+#[track_caller]
+fn check(scenario: &str, expected: &str) {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let file = folder.path().join("scenario.yaml");
+    let files = [
+        ("scenario.yaml", scenario),
+        ("plugin.yaml", "kind: WasmPlugin\nspec:\n  pluginConfig: {}\n"),
+        ("broken.yaml", "a: 1\nb: [1\n"),
+        ("twice.yaml", "ratio: 1\nratio: 2\n"),
+        ("filter.yaml", "kind: EnvoyFilter\nspec: {}\n"),
+    ];
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).expect("a file for the test");
+    }
+    let refused = Loaded::read(&file).err().map(|refused| refused.to_string()).unwrap_or_default();
+    let refused = refused.replace(&format!("{}/", folder.path().display()), "");
+    assert_eq!(refused, expected, "{scenario}");
+}
+
+#[test]
+fn keys_that_are_not_known_are_refused() {
+    check(
+        "casess: []\n",
+        "scenario.yaml:1:1: expected one of the keys `plugin`, `config`, `node`, `environment`, `clusters`, `seed`, \
+         `time`, `configuration_error`, `cases`, but found the key `casess`",
+    );
+    check(
+        "node: {zone: a}\ncases: []\n",
+        "scenario.yaml:1:8: expected one of the keys `id`, `cluster`, `metadata`, but found the key `zone`",
+    );
+    check(
+        "cases:\n  - name: a\n    request:\n      host: shop\n",
+        "scenario.yaml:4:7: expected one of the keys `method`, `scheme`, `authority`, `path`, `protocol`, \
+         `source_address`, `destination_address`, `headers`, `body`, `trailers`, but found the key `host`",
+    );
+    check(
+        "cases:\n  - name: a\n    expect:\n      spans:\n        - name: GET\n          tags: {}\n",
+        "scenario.yaml:6:11: expected one of the keys `name`, `kind`, `trace_id`, `span_id`, `parent_span_id`, \
+         `trace_state`, `flags`, `start_ms`, `duration_ms`, `status`, `attributes`, `resource`, `scope`, `events`, \
+         `links`, but found the key `tags`",
+    );
+    check(
+        "cases:\n  - name: a\n    request:\n      headers:\n        - {name: x, text: y}\n",
+        "scenario.yaml:5:21: expected one of the keys `name`, `value`, `value_hex`, but found the key `text`",
+    );
+    check(
+        "cases:\n  - name: a\n    collector: {code: 1}\n",
+        "scenario.yaml:3:17: expected one of the keys `status`, `grpc_status`, `delay_ms`, `headers`, \
+         but found the key `code`",
+    );
+}
+
+#[test]
+fn keys_that_must_be_there_are_missed() {
+    check("seed: 1\n", "scenario.yaml:1:1: expected the key `cases`, but found none");
+    check(
+        "cases:\n  - direction: inbound\n",
+        "scenario.yaml:2:5: expected the key `name`, but found none",
+    );
+    check(
+        "cases:\n  - name: a\n    expect:\n      spans:\n        - {name: GET, kind: SERVER, span_id: a}\n",
+        "scenario.yaml:5:37: expected the key `trace_id`, but found none",
+    );
+}
+
+#[test]
+fn values_of_another_type_are_refused() {
+    check("cases: 1\n", "scenario.yaml:1:8: expected a list, but found `1`");
+    check("cases:\n  name: a\n", "scenario.yaml:2:3: expected a list, but found a map");
+    check("cases: [a]\n", "scenario.yaml:1:9: expected a map, but found `a`");
+    check(
+        "seed: -1\n",
+        "scenario.yaml:1:7: expected a whole number from 0 up (64 bits), but found `-1`",
+    );
+    check(
+        "seed: seven # lucky\n",
+        "scenario.yaml:1:7: expected a whole number from 0 up (64 bits), but found `seven`",
+    );
+    check("environment: [A]\n", "scenario.yaml:1:14: expected a map, but found a list");
+    check("plugin:\n", "scenario.yaml:1:1: expected the key `cases`, but found none");
+    check(
+        "time: yesterday\n",
+        "scenario.yaml:1:7: expected a time such as 2026-01-01T00:00:00Z, but found \"yesterday\"",
+    );
+    check(
+        "cases:\n  - {name: a, flush: yes}\n",
+        "scenario.yaml:2:22: expected `true` or `false`, but found `yes`",
+    );
+    check(
+        "cases:\n  - {name: a, direction: upwards}\n",
+        "scenario.yaml:2:26: expected one of `unspecified`, `inbound`, `outbound`, but found `upwards`",
+    );
+    check(
+        "cases:\n  - {name: a, repeat: 0}\n",
+        "scenario.yaml:2:15: expected a whole number from 1 up, but found integer `0`",
+    );
+    check(
+        "cases:\n  - {name: a, response: {status: 70000}}\n",
+        "scenario.yaml:2:34: expected a whole number from 0 up (16 bits), but found `70000`",
+    );
+    check(
+        "cases:\n  - {name: a, response: {flags: \"UF,XX\"}}\n",
+        "scenario.yaml:2:33: expected a response flag such as UF, but found \"XX\"",
+    );
+    check(
+        "cases:\n  - name: a\n    request: {headers: 1}\n",
+        "scenario.yaml:3:24: expected header lines (a map, or a list of {name, value}), but found `1`",
+    );
+    check(
+        "cases:\n  - name: a\n    request: {headers: [{name: a, value_hex: \"f\"}]}\n",
+        "scenario.yaml:3:25: expected pairs of hex digits, but found \"f\"",
+    );
+    check(
+        "cases:\n  - name: a\n    request: {headers: [{name: a}]}\n",
+        "scenario.yaml:3:25: expected `value` or `value_hex`, but found neither",
+    );
+    check(
+        "cases:\n  - name: a\n    expect: {upstream: changed}\n",
+        "scenario.yaml:3:24: expected header lines or `unchanged`, but found \"changed\"",
+    );
+    check(
+        "cases:\n  - name: a\n    expect: {spans: [{name: a, kind: server, trace_id: a, span_id: b}]}\n",
+        "scenario.yaml:3:38: expected one of `INTERNAL`, `SERVER`, `CLIENT`, `PRODUCER`, `CONSUMER`, \
+         but found `server`",
+    );
+    check(
+        "cases:\n  - name: a\n    expect: {metrics: {a: 1.5}}\n",
+        "scenario.yaml:3:27: expected a whole number (64 bits), but found `1.5`",
+    );
+}
+
+#[test]
+fn what_is_not_one_yaml_document_is_refused() {
+    check(
+        "cases: []\n---\ncases: []\n",
+        "scenario.yaml:3:1: expected one document, but found several",
+    );
+    check(
+        "cases: []\ncases: []\n",
+        "scenario.yaml:2:1: expected each key once, but found `cases` again",
+    );
+}
+
+#[test]
+fn files_that_are_not_there_are_refused_at_the_place_that_names_them() {
+    check(
+        "seed: 1\nplugin: absent.yaml\ncases: []\n",
+        "scenario.yaml:2:9: expected a file, but found none at `absent.yaml`",
+    );
+    let refused =
+        Loaded::read("absent/scenario.yaml".as_ref()).err().map(|refused| refused.to_string());
+    assert_eq!(
+        refused.as_deref(),
+        Some(
+            "absent/scenario.yaml: expected a readable file, but found: No such file or directory (os error 2)"
+        )
+    );
+}
+
+#[test]
+fn plugins_that_cannot_be_read_are_refused_with_their_own_place() {
+    check(
+        "plugin: twice.yaml\ncases: []\n",
+        "twice.yaml:2:1: expected each key once, but found `ratio` again",
+    );
+    check(
+        "plugin: filter.yaml\ncases: []\n",
+        "filter.yaml: expected the kind WasmPlugin, but found \"EnvoyFilter\"",
+    );
+}
+
+#[test]
+fn keys_that_exclude_each_other_are_refused() {
+    check(
+        "plugin: plugin.yaml\nconfig: {}\ncases: []\n",
+        "scenario.yaml:1:9: expected `plugin` or `config`, but found both",
+    );
+    check(
+        "cases: []\nconfiguration_error: x\n",
+        "scenario.yaml:2:22: expected `cases` or `configuration_error`, but found both",
+    );
+}
+
+#[test]
+fn scenarios_that_can_be_read_are_not_refused() {
+    check("plugin: plugin.yaml\ncases: []\n", "");
+    check("configuration_error: x\n", "");
+    check("cases:\n  - name: a\n    request: {headers: {X-A: 1}}\n    response: {flags: 32}\n", "");
+}
+
+#[test]
+fn replay_says_why_and_exits_with_2() {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let scenario = folder.path().join("scenario.yaml");
+    std::fs::write(&scenario, "cases:\n  - nam: a\n").expect("a file for the test");
+    let module = folder.path().join("module.wasm");
+    std::fs::write(&module, wat::parse_str("(module)").expect("WebAssembly"))
+        .expect("a file for the test");
+    let replay = |module: &std::path::Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sidespan"))
+            .args(["replay".as_ref(), "--module".as_ref(), module, &scenario])
+            .output()
+            .expect("sidespan runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (status, error) = replay(&module);
+    assert_eq!(status, Some(2));
+    assert!(error.contains("scenario.yaml:2:5: expected one of the keys `name`"), "{error}");
+    let (status, error) = replay(&folder.path().join("absent.wasm"));
+    assert_eq!(status, Some(2));
+    assert!(error.contains("absent.wasm is missing: run make wasm"), "{error}");
+}
