@@ -3,7 +3,6 @@
 .PHONY: help demo test wasm replay lint bench
 
 MODULE := target/sidespan.wasm
-BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
 SCENARIOS ?= $(wildcard examples/*/scenario.yaml tests/scenarios/*.yaml)
 
 help: ## list the targets
@@ -18,8 +17,9 @@ test: lint wasm ## test everything
 
 wasm: ## build target/sidespan.wasm
 	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
-	cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked
-	@python3 src/plugin/exports.py $(BUILT) $(MODULE)
+	CARGO_TARGET_WASM32_WASIP1_LINKER=$(CURDIR)/src/plugin/wasm_ld.py \
+		cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked
+	@cp target/wasm32-wasip1/wasm/sidespan.wasm $(MODULE)
 
 replay: wasm ## replay SCENARIOS (default: all) against the module
 	cargo run -q -p sidespan-harness --locked -- replay $(SCENARIOS)

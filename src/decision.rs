@@ -79,15 +79,11 @@ pub fn decide<'c>(
         None => root_ratio,
     };
     match parent {
-        Sampling::Deferred => Decision {
-            kind: Kind::Ratio,
-            sampled: ratio.samples(trace_id),
-            reason: Reason::Ratio,
-        },
-        stated => Decision {
-            kind: Kind::Parent,
-            sampled: stated.is_sampled(),
-            reason: Reason::Parent,
-        },
+        Sampling::Deferred => {
+            Decision { kind: Kind::Ratio, sampled: ratio.samples(trace_id), reason: Reason::Ratio }
+        }
+        stated => {
+            Decision { kind: Kind::Parent, sampled: stated.is_sampled(), reason: Reason::Parent }
+        }
     }
 }

@@ -129,7 +129,10 @@ mod tests {
         let head = Head::new(vec![(b"x", b"1"), (b"x", b"2"), (b"empty", b"")]);
         let value = |name: &str, value: &str, invert| HeaderMatch {
             name: name.to_owned(),
-            condition: HeaderCondition::Value(StringMatch { kind: exact(value), ignore_case: false }),
+            condition: HeaderCondition::Value(StringMatch {
+                kind: exact(value),
+                ignore_case: false,
+            }),
             invert,
         };
         let present = |name: &str, wanted, invert| HeaderMatch {

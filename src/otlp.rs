@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags, TraceId};
+use opentelemetry::{KeyValue, Value};
 
 /// The fields of one `Span` message, as far as they are known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -82,25 +83,33 @@ pub struct SpanIds<'a> {
     pub trace_state: &'a [u8],
 }
 
-/// Encodes string attributes as a span holds them.
-pub fn encode_attributes<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+/// Encodes attributes as a span holds them. Values that are no strings are left out.
+pub fn encode_attributes(attributes: &[KeyValue]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for (key, value) in attributes {
+    for (key, value) in texts(attributes) {
         put_text_attribute(&mut bytes, key, value.as_bytes());
     }
     bytes
 }
 
-/// Encodes a `Resource` message as `ResourceSpans` holds it.
-pub fn encode_resource<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<u8> {
+/// Encodes a `Resource` message as `ResourceSpans` holds it. Values that are no strings are left
+/// out.
+pub fn encode_resource(attributes: &[KeyValue]) -> Vec<u8> {
     let mut resource = Vec::new();
-    for (key, value) in attributes {
+    for (key, value) in texts(attributes) {
         put_attribute_head(&mut resource, RESOURCE_ATTRIBUTES, key, field_len(value.len()));
         put_bytes(&mut resource, any_value::STRING, value.as_bytes());
     }
     let mut bytes = Vec::new();
     put_bytes(&mut bytes, resource_spans::RESOURCE, &resource);
     bytes
+}
+
+fn texts(attributes: &[KeyValue]) -> impl Iterator<Item = (&str, &str)> {
+    attributes.iter().filter_map(|attribute| match &attribute.value {
+        Value::String(value) => Some((attribute.key.as_str(), value.as_str())),
+        _ => None,
+    })
 }
 
 /// Appends a finished span to a run of spans, as `ScopeSpans` holds them.

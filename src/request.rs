@@ -65,7 +65,11 @@ pub fn on_request_headers<'c>(
     let recording = recorded.then(|| Recording {
         context,
         parent_span_id: parent.map(|parent| parent.span_id),
-        trace_state: incoming.has_trace_state().then(|| trace_state(head)).flatten().unwrap_or_default(),
+        trace_state: incoming
+            .has_trace_state()
+            .then(|| trace_state(head))
+            .flatten()
+            .unwrap_or_default(),
         reason: decision.reason,
     });
     Outcome {

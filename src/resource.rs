@@ -2,8 +2,6 @@
 //!
 //! <https://opentelemetry.io/docs/specs/semconv/resource/>
 
-use std::collections::BTreeMap;
-
 use opentelemetry::KeyValue;
 
 use crate::attributes as key;
@@ -27,12 +25,17 @@ pub struct Node {
     pub cluster_id: String,
 }
 
-/// Returns the attributes in the order of their keys. What is configured wins over the node.
+/// Returns the attributes, each key once. What is configured wins over the node, and
+/// `service_name` over `service.name` among the configured attributes.
 pub fn resource(
     service_name: Option<&str>,
-    configured: &BTreeMap<String, String>,
+    configured: &[(String, String)],
     node: &Node,
 ) -> Vec<KeyValue> {
+    let from_config = service_name.map(|name| (key::SERVICE_NAME, name));
+    let from_config = from_config
+        .into_iter()
+        .chain(configured.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     let from_node = [
         (key::SERVICE_NAME, service_name_of(node)),
         (key::SERVICE_VERSION, &node.canonical_revision),
@@ -40,14 +43,14 @@ pub fn resource(
         (key::K8S_POD_NAME, &node.pod_name),
         (key::K8S_CLUSTER_NAME, &node.cluster_id),
     ];
-    let mut attributes: BTreeMap<&str, &str> =
-        from_node.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-    attributes.extend(configured.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-    attributes.extend(service_name.map(|name| (key::SERVICE_NAME, name)));
+    let from_node = from_node.into_iter().filter(|(_, value)| !value.is_empty());
+    let mut attributes: Vec<KeyValue> = Vec::new();
+    for (key, value) in from_config.chain(from_node) {
+        if !attributes.iter().any(|known| known.key.as_str() == key) {
+            attributes.push(KeyValue::new(key.to_owned(), value.to_owned()));
+        }
+    }
     attributes
-        .into_iter()
-        .map(|(key, value)| KeyValue::new(key.to_owned(), value.to_owned()))
-        .collect()
 }
 
 fn service_name_of(node: &Node) -> &str {

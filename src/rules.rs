@@ -257,7 +257,8 @@ mod tests {
                 direction: Some(Direction::Outbound),
             },
         )];
-        let head = |method, authority| [(":path", "/"), (":method", method), (":authority", authority)];
+        let head =
+            |method, authority| [(":path", "/"), (":method", method), (":authority", authority)];
         check(&rules, &head("GET", "a.shop"), Direction::Outbound, Some("all"));
         check(&rules, &head("GET", "a.shop"), Direction::Inbound, None);
         check(&rules, &head("PUT", "a.shop"), Direction::Outbound, None);

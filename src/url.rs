@@ -120,7 +120,10 @@ mod tests {
             ("a=1&b=2", "a=1&b=2"),
             ("sig=abc", "sig=REDACTED"),
             ("a=1&Signature=x=y&b", "a=1&Signature=REDACTED&b"),
-            ("X-Goog-Signature=&AWSAccessKeyId=k", "X-Goog-Signature=REDACTED&AWSAccessKeyId=REDACTED"),
+            (
+                "X-Goog-Signature=&AWSAccessKeyId=k",
+                "X-Goog-Signature=REDACTED&AWSAccessKeyId=REDACTED",
+            ),
             ("sig", "sig"),
             ("signature=x", "signature=x"),
             ("", ""),

@@ -5,11 +5,12 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use regex_lite::RegexBuilder;
 
+use super::decode::OneOrMany;
 use super::error::{ConfigError, quoted};
+use super::json::Json;
 use super::raw::{
-    Format, OneOrMany, RawBatch, RawCustomTag, RawDecision, RawDirection, RawExportHeader,
-    RawExporter, RawHeaderMatch, RawMatch, RawPropagation, RawProtocol, RawRule, RawSampling,
-    RawStringMatch, RawConfig, Written,
+    Format, RawBatch, RawConfig, RawCustomTag, RawDecision, RawDirection, RawExportHeader,
+    RawExporter, RawHeaderMatch, RawMatch, RawPropagation, RawRule, RawSampling, RawStringMatch,
 };
 use super::{Config, Exporter, RequestHeaderTag, Tags};
 use crate::attributes;
@@ -29,7 +30,7 @@ pub fn config(raw: RawConfig, environment: Environment<'_>) -> Result<Config> {
     let (ratio, rules) = sampling(raw.sampling).map_err(|error| error.under("sampling"))?;
     Ok(Config {
         service_name: service_name.map_err(|error| error.under("service_name"))?,
-        resource_attributes: raw.resource_attributes,
+        resource_attributes: raw.resource_attributes.0,
         propagation: propagation(raw.propagation).map_err(|error| error.under("propagation"))?,
         ratio,
         rules,
@@ -108,7 +109,7 @@ fn sampling(raw: RawSampling) -> Result<(Ratio, Rules)> {
 fn rule(raw: RawRule, root_ratio: Ratio) -> Result<Rule> {
     let name = non_empty(raw.name).map_err(|error| error.under("name"))?;
     let own_ratio = raw.ratio.map(ratio).transpose().map_err(|error| error.under("ratio"))?;
-    let action = match (raw.decision, own_ratio) {
+    let action = match (raw.decision.unwrap_or(RawDecision::Parent), own_ratio) {
         (RawDecision::Parent, own) => Action::Parent(own.unwrap_or(root_ratio)),
         (_, Some(_)) => {
             let expected = "no ratio, since it goes with the decision `parent` alone";
@@ -125,7 +126,8 @@ fn rule(raw: RawRule, root_ratio: Ratio) -> Result<Rule> {
 fn conditions(raw: RawMatch) -> Result<Conditions> {
     Ok(Conditions {
         path: each(raw.path, string_match).map_err(|error| error.under("path"))?,
-        method: each(raw.method, |raw| string_match(raw.0)).map_err(|error| error.under("method"))?,
+        method: each(raw.method, |raw| string_match(raw.0))
+            .map_err(|error| error.under("method"))?,
         authority: each(raw.authority, string_match).map_err(|error| error.under("authority"))?,
         headers: each(raw.headers, header_match).map_err(|error| error.under("headers"))?,
         direction: raw.direction.map(|direction| match direction {
@@ -137,13 +139,13 @@ fn conditions(raw: RawMatch) -> Result<Conditions> {
 
 /// Compiles one value or each of many, with the index in the path where there is an array.
 fn each<R, T>(raw: OneOrMany<R>, compile: impl Fn(R) -> Result<T>) -> Result<Vec<T>> {
-    let OneOrMany(values, written) = raw;
-    let at = |place, error: ConfigError| match written {
-        Written::One => error,
-        Written::Many => error.at(place),
-    };
-    let compiled = values.into_iter().enumerate();
-    compiled.map(|(place, raw)| compile(raw).map_err(|error| at(place, error))).collect()
+    match raw {
+        OneOrMany::One(raw) => Ok(vec![compile(raw)?]),
+        OneOrMany::Many(all) => {
+            let all = all.into_iter().enumerate();
+            all.map(|(place, raw)| compile(raw).map_err(|error| error.at(place))).collect()
+        }
+    }
 }
 
 fn string_match(raw: RawStringMatch) -> Result<StringMatch> {
@@ -206,8 +208,7 @@ fn header_match(raw: RawHeaderMatch) -> Result<HeaderMatch> {
         }
         Some(present) => HeaderCondition::Present(present),
         None if !has_value => {
-            let expected =
-                "one of `exact`, `prefix`, `suffix`, `contains`, `regex`, `present`";
+            let expected = "one of `exact`, `prefix`, `suffix`, `contains`, `regex`, `present`";
             return Err(ConfigError::new(expected, "none of them"));
         }
         None => HeaderCondition::Value(string_match(value)?),
@@ -231,8 +232,7 @@ fn tags(raw: Vec<RawCustomTag>, environment: Environment<'_>) -> Result<Tags> {
             Tag::RequestHeader(tag) => request_headers.push(tag),
         }
     }
-    let pairs: Vec<_> = constant.iter().map(|tag| (tag.key.as_str(), tag.value.as_str())).collect();
-    let constant = otlp::encode_attributes(pairs.iter().map(|(key, value)| (*key, value.as_ref())));
+    let constant = otlp::encode_attributes(&constant);
     Ok(Tags { constant, request_headers })
 }
 
@@ -244,7 +244,9 @@ enum Tag {
 
 fn tag(raw: RawCustomTag, environment: Environment<'_>) -> Result<Tag> {
     match (raw.literal, raw.request_header, raw.environment) {
-        (Some(literal), None, None) => Ok(Tag::Constant(Some(KeyValue::new(raw.tag, literal.value)))),
+        (Some(literal), None, None) => {
+            Ok(Tag::Constant(Some(KeyValue::new(raw.tag, literal.value))))
+        }
         (None, Some(source), None) => {
             let header = header_name(&source.name)
                 .map_err(|error| error.under("name").under("request_header"))?;
@@ -252,8 +254,8 @@ fn tag(raw: RawCustomTag, environment: Environment<'_>) -> Result<Tag> {
             Ok(Tag::RequestHeader(RequestHeaderTag { tag: raw.tag, header, default_value }))
         }
         (None, None, Some(source)) => {
-            let name = non_empty(source.name)
-                .map_err(|error| error.under("name").under("environment"))?;
+            let name =
+                non_empty(source.name).map_err(|error| error.under("name").under("environment"))?;
             let value = environment(&name).or(source.default_value);
             Ok(Tag::Constant(value.map(|value| KeyValue::new(raw.tag, value))))
         }
@@ -280,7 +282,6 @@ fn check_tag_name(tag: &str, names: &[String]) -> Result<()> {
 
 fn exporter(raw: RawExporter, environment: Environment<'_>) -> Result<Exporter> {
     let (limits, interval) = batch(&raw.batch).map_err(|error| error.under("batch"))?;
-    let RawProtocol::HttpProtobuf = raw.otlp.protocol;
     let under = |error: ConfigError, key: &str| error.under(key).under("otlp");
     let path = raw.otlp.path.unwrap_or_else(|| DEFAULT_OTLP_PATH.to_owned());
     if !path.starts_with('/') {
@@ -312,7 +313,9 @@ fn batch(raw: &RawBatch) -> Result<(Limits, Duration)> {
     let max_batch_spans = batch.map_err(|error| error.under("max_batch_spans"))?;
     if max_batch_spans > max_queue_spans {
         let expected = format!("at most max_queue_spans, which is {max_queue_spans}");
-        return Err(ConfigError::new(expected, max_batch_spans.to_string()).under("max_batch_spans"));
+        return Err(
+            ConfigError::new(expected, max_batch_spans.to_string()).under("max_batch_spans")
+        );
     }
     let interval = at_least(MIN_INTERVAL_MS, raw.interval_ms.unwrap_or(DEFAULT_INTERVAL_MS));
     let interval_ms = interval.map_err(|error| error.under("interval_ms"))?;
@@ -324,10 +327,12 @@ fn export_header(raw: RawExportHeader, environment: Environment<'_>) -> Result<(
     let name = header_name(&raw.name).map_err(|error| error.under("name"))?;
     let value = match (raw.literal, raw.environment) {
         (Some(literal), None) => literal.value,
-        (None, Some(source)) => environment(&source.name).or(source.default_value).ok_or_else(|| {
-            let expected = "an environment variable of the VM, or a default_value";
-            ConfigError::new(expected, quoted(&source.name)).under("name").under("environment")
-        })?,
+        (None, Some(source)) => {
+            environment(&source.name).or(source.default_value).ok_or_else(|| {
+                let expected = "an environment variable of the VM, or a default_value";
+                ConfigError::new(expected, quoted(&source.name)).under("name").under("environment")
+            })?
+        }
         (None, None) => return Err(ConfigError::new("`literal` or `environment`", "neither")),
         (Some(_), Some(_)) => return Err(ConfigError::new("`literal` or `environment`", "both")),
     };
@@ -335,7 +340,10 @@ fn export_header(raw: RawExportHeader, environment: Environment<'_>) -> Result<(
 }
 
 fn ratio(share: f64) -> Result<Ratio> {
-    Ratio::new(share).ok_or_else(|| ConfigError::new("a number from 0 to 1", share.to_string()))
+    Ratio::new(share).ok_or_else(|| {
+        let found = serde_json::Number::from_f64(share).map_or(Json::Null, Json::Number);
+        found.unlike("a number from 0 to 1")
+    })
 }
 
 fn non_empty(value: String) -> Result<String> {

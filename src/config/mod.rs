@@ -3,9 +3,9 @@
 mod compile;
 mod decode;
 mod error;
+mod json;
 pub mod raw;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::propagation::Propagation;
@@ -13,13 +13,17 @@ use crate::queue::Limits;
 use crate::ratio::Ratio;
 use crate::rules::Rules;
 
+use decode::Decode;
+use json::Json;
+use raw::RawConfig;
+
 pub use error::ConfigError;
 
 /// A configuration in force.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub service_name: Option<String>,
-    pub resource_attributes: BTreeMap<String, String>,
+    pub resource_attributes: Vec<(String, String)>,
     pub propagation: Propagation,
     /// Share of roots that are sampled where no rule says otherwise.
     pub ratio: Ratio,
@@ -66,6 +70,361 @@ impl Config {
         json: &[u8],
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        compile::config(decode::decode(json)?, environment)
+        compile::config(RawConfig::decode(Json::parse(json)?)?, environment)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::propagation::{Source, Target};
+
+    fn environment(name: &str) -> Option<String> {
+        (name == "POD_NAME").then(|| "checkout-1".to_owned())
+    }
+
+    fn parse(json: &str) -> Result<Config, ConfigError> {
+        Config::parse(json.as_bytes(), &environment)
+    }
+
+    #[track_caller]
+    fn check_refused(json: &str, expected: &str) {
+        let error = parse(json).map(|_| "accepted").unwrap_err();
+        assert_eq!(error.to_string(), expected, "{json}");
+    }
+
+    /// A rule at place 1 with this member beside its name.
+    fn rule(member: &str) -> String {
+        format!(r#"{{"sampling": {{"rules": [{{"name": "a"}}, {{"name": "b", {member}}}]}}}}"#)
+    }
+
+    fn tag(member: &str) -> String {
+        format!(r#"{{"custom_tags": [{{"tag": "a", {member}}}]}}"#)
+    }
+
+    fn exporter(member: &str) -> String {
+        format!(r#"{{"exporter": {{"otlp": {{"cluster": "c", {member}}}}}}}"#)
+    }
+
+    fn batch(member: &str) -> String {
+        format!(r#"{{"exporter": {{"otlp": {{"cluster": "c"}}, "batch": {{{member}}}}}}}"#)
+    }
+
+    #[test]
+    fn nothing_configured_is_valid() {
+        for nothing in ["", " \n", "{}", r#"{"sampling": {}, "propagation": {}, "exporter": null}"#]
+        {
+            let config = parse(nothing).unwrap();
+            assert_eq!(config.propagation.extract, [Source::TraceContext, Source::B3]);
+            assert_eq!(config.propagation.inject, [Target::TraceContext]);
+            assert_eq!(config.ratio, Ratio::ALWAYS);
+            assert_eq!(config.exporter, None);
+        }
+    }
+
+    #[test]
+    fn exporter_defaults_are_those_of_opentelemetry() {
+        let config = parse(r#"{"exporter": {"otlp": {"cluster": "c"}}}"#).unwrap();
+        let expected = Exporter {
+            cluster: "c".to_owned(),
+            path: "/v1/traces".to_owned(),
+            timeout: Duration::from_secs(10),
+            headers: vec![],
+            limits: Limits { max_queue_spans: 2048, max_batch_spans: 512 },
+            interval: Duration::from_secs(1),
+        };
+        assert_eq!(config.exporter, Some(expected));
+    }
+
+    #[test]
+    fn values_come_from_the_environment() {
+        let config = parse(&exporter(
+            r#""headers": [{"name": "X-Pod", "environment": {"name": "POD_NAME"}},
+                           {"name": "x-b", "environment": {"name": "NONE", "default_value": "d"}},
+                           {"name": "x-c", "literal": {"value": "l"}}]"#,
+        ));
+        let headers = config.unwrap().exporter.unwrap().headers;
+        let expected = [("x-pod", "checkout-1"), ("x-b", "d"), ("x-c", "l")];
+        assert_eq!(headers, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_as_doubles() {
+        let config = parse(&batch(r#""interval_ms": 5e1, "max_queue_spans": 10.0"#)).unwrap();
+        let exporter = config.exporter.unwrap();
+        assert_eq!(exporter.interval, Duration::from_millis(50));
+        assert_eq!(exporter.limits, Limits { max_queue_spans: 10, max_batch_spans: 10 });
+    }
+
+    #[test]
+    fn what_is_not_an_object_of_known_keys_is_refused() {
+        let keys = "`service_name`, `resource_attributes`, `propagation`, `sampling`, \
+                    `custom_tags`, `exporter`";
+        let keys = keys.replacen('`', "one of `", 1);
+        check_refused("[]", "expected an object, but found an array");
+        check_refused("1.5", "expected an object, but found 1.5");
+        check_refused(
+            "{",
+            "expected one JSON object, but found EOF while parsing an object at line 1 column 1",
+        );
+        check_refused(
+            "{}{}",
+            "expected one JSON object, but found trailing characters at line 1 column 3",
+        );
+        check_refused(
+            r#"{"service_name": "a", "service_name": "b"}"#,
+            "expected one JSON object, but found the key \"service_name\" twice at line 1 column 36",
+        );
+        let found = "but found the unknown key \"response\"";
+        check_refused(r#"{"response": {}}"#, &format!("expected {keys}, {found}"));
+    }
+
+    #[test]
+    fn wrong_values_are_refused_with_their_path() {
+        for (json, expected) in [
+            (r#"{"service_name": 1}"#.to_owned(), "service_name: expected a string, but found 1"),
+            (
+                r#"{"service_name": ""}"#.to_owned(),
+                "service_name: expected a non-empty string, but found \"\"",
+            ),
+            (
+                r#"{"resource_attributes": {"a.b": true}}"#.to_owned(),
+                "resource_attributes.a.b: expected a string, but found true",
+            ),
+            (
+                r#"{"propagation": {"extract": ["b3", "zipkin"]}}"#.to_owned(),
+                "propagation.extract[1]: expected one of `tracecontext`, `b3`, `b3multi`, \
+                 `baggage`, `none`, but found \"zipkin\"",
+            ),
+            (
+                r#"{"propagation": {"inject": ["b3", "b3"]}}"#.to_owned(),
+                "propagation.inject[1]: expected each format once, but found it again",
+            ),
+            (
+                r#"{"propagation": {"inject": ["b3", "none"]}}"#.to_owned(),
+                "propagation.inject: expected `none` alone or other formats, but found both",
+            ),
+            (
+                r#"{"propagation": {"trust": "accept"}}"#.to_owned(),
+                "propagation: expected one of `extract`, `inject`, but found the unknown key \
+                 \"trust\"",
+            ),
+            (
+                r#"{"sampling": {"ratio": 1.5}}"#.to_owned(),
+                "sampling.ratio: expected a number from 0 to 1, but found 1.5",
+            ),
+            (
+                r#"{"sampling": {"ratio": "1"}}"#.to_owned(),
+                "sampling.ratio: expected a number, but found \"1\"",
+            ),
+            (
+                r#"{"sampling": {"export_on": {}}}"#.to_owned(),
+                "sampling: expected one of `ratio`, `rules`, but found the unknown key \
+                 \"export_on\"",
+            ),
+            (
+                r#"{"sampling": {"rules": [{}]}}"#.to_owned(),
+                "sampling.rules[0].name: expected a value, which is required, but found none",
+            ),
+            (
+                r#"{"sampling": {"rules": [{"name": ""}]}}"#.to_owned(),
+                "sampling.rules[0].name: expected a non-empty string, but found \"\"",
+            ),
+            (
+                r#"{"sampling": {"rules": [{"name": "a"}, {"name": "a"}]}}"#.to_owned(),
+                "sampling.rules[1].name: expected a name that no other rule has, but found \
+                 \"a\", which is the name of rules[0]",
+            ),
+            (
+                rule(r#""limit": {}"#),
+                "sampling.rules[1]: expected one of `name`, `match`, `decision`, `ratio`, but \
+                 found the unknown key \"limit\"",
+            ),
+            (
+                rule(r#""decision": "sample""#),
+                "sampling.rules[1].decision: expected one of `force`, `drop`, `ignore`, \
+                 `parent`, but found \"sample\"",
+            ),
+            (
+                rule(r#""decision": "force", "ratio": 0.5"#),
+                "sampling.rules[1].ratio: expected no ratio, since it goes with the decision \
+                 `parent` alone, but found one",
+            ),
+            (
+                rule(r#""ratio": -1"#),
+                "sampling.rules[1].ratio: expected a number from 0 to 1, but found -1.0",
+            ),
+            (
+                rule(r#""match": {"path": {"regex": "("}}"#),
+                "sampling.rules[1].match.path.regex: expected a valid regular expression, but \
+                 found \"(\"",
+            ),
+            (
+                rule(r#""match": {"path": [{"regex": "a)|(b"}]}"#),
+                "sampling.rules[1].match.path[0].regex: expected a valid regular expression, \
+                 but found \"a)|(b\"",
+            ),
+            (
+                rule(r#""match": {"path": [{"regex": "(a{1000}){1000}"}]}"#),
+                "sampling.rules[1].match.path[0].regex: expected a valid regular expression, \
+                 but found \"(a{1000}){1000}\"",
+            ),
+            (
+                rule(r#""match": {"path": ["/a"]}"#),
+                "sampling.rules[1].match.path[0]: expected an object, but found \"/a\"",
+            ),
+            (
+                rule(r#""match": {"path": [{}]}"#),
+                "sampling.rules[1].match.path[0]: expected one of `exact`, `prefix`, `suffix`, \
+                 `contains`, `regex`, but found none of them",
+            ),
+            (
+                rule(r#""match": {"path": [{"exact": "/", "prefix": "/"}]}"#),
+                "sampling.rules[1].match.path[0]: expected one of `exact`, `prefix`, `suffix`, \
+                 `contains`, `regex`, but found both `exact` and `prefix`",
+            ),
+            (
+                rule(r#""match": {"method": 1}"#),
+                "sampling.rules[1].match.method: expected an object, but found 1",
+            ),
+            (
+                rule(r#""match": {"headers": [{"exact": "1"}]}"#),
+                "sampling.rules[1].match.headers[0].name: expected a value, which is required, \
+                 but found none",
+            ),
+            (
+                rule(r#""match": {"headers": [{"name": "x y", "exact": "1"}]}"#),
+                "sampling.rules[1].match.headers[0].name: expected the name of a header, but \
+                 found \"x y\"",
+            ),
+            (
+                rule(r#""match": {"headers": [{"name": "", "exact": "1"}]}"#),
+                "sampling.rules[1].match.headers[0].name: expected the name of a header, but \
+                 found \"\"",
+            ),
+            (
+                rule(r#""match": {"headers": {"name": ":status", "exact": "1"}}"#),
+                "sampling.rules[1].match.headers.name: expected the name of a header, but \
+                 found \":status\"",
+            ),
+            (
+                rule(r#""match": {"headers": {"name": "x", "exact": true}}"#),
+                "sampling.rules[1].match.headers.exact: expected a string, but found true",
+            ),
+            (
+                rule(r#""match": {"headers": {"name": "x"}}"#),
+                "sampling.rules[1].match.headers: expected one of `exact`, `prefix`, `suffix`, \
+                 `contains`, `regex`, `present`, but found none of them",
+            ),
+            (
+                rule(r#""match": {"headers": {"name": "x", "present": true, "exact": "1"}}"#),
+                "sampling.rules[1].match.headers: expected `present` or a condition on the \
+                 value, but found both",
+            ),
+            (
+                rule(r#""match": {"direction": "in"}"#),
+                "sampling.rules[1].match.direction: expected one of `inbound`, `outbound`, but \
+                 found \"in\"",
+            ),
+            (
+                tag(r#""literal": {"value": "a"}, "environment": {"name": "A"}"#),
+                "custom_tags[0]: expected one of `literal`, `request_header`, `environment`, \
+                 but found several of them",
+            ),
+            (
+                tag(r#""literal": null"#),
+                "custom_tags[0]: expected one of `literal`, `request_header`, `environment`, \
+                 but found none of them",
+            ),
+            (
+                tag(r#""request_header": {"name": "x\n"}"#),
+                "custom_tags[0].request_header.name: expected the name of a header, but found \
+                 \"x\\n\"",
+            ),
+            (
+                tag(r#""environment": {"name": ""}"#),
+                "custom_tags[0].environment.name: expected a non-empty string, but found \"\"",
+            ),
+            (
+                r#"{"custom_tags": [{"tag": "", "literal": {"value": "a"}}]}"#.to_owned(),
+                "custom_tags[0].tag: expected a non-empty string, but found \"\"",
+            ),
+            (
+                r#"{"custom_tags": [{"tag": "url.path", "literal": {"value": "a"}}]}"#.to_owned(),
+                "custom_tags[0].tag: expected a tag that the filter does not set itself, but \
+                 found \"url.path\"",
+            ),
+            (
+                r#"{"custom_tags": [{"tag": "a", "literal": {"value": "a"}},
+                                    {"tag": "a", "literal": {"value": "b"}}]}"#
+                    .to_owned(),
+                "custom_tags[1].tag: expected a tag that no other entry has, but found \"a\", \
+                 which is the tag of custom_tags[0]",
+            ),
+            (
+                r#"{"exporter": {}}"#.to_owned(),
+                "exporter.otlp: expected a value, which is required, but found none",
+            ),
+            (
+                r#"{"exporter": {"otlp": {"cluster": ""}}}"#.to_owned(),
+                "exporter.otlp.cluster: expected a non-empty string, but found \"\"",
+            ),
+            (
+                exporter(r#""protocol": "grpc""#),
+                "exporter.otlp.protocol: expected `http/protobuf`, but found \"grpc\"",
+            ),
+            (
+                exporter(r#""path": "v1""#),
+                "exporter.otlp.path: expected a path that begins with /, but found \"v1\"",
+            ),
+            (
+                exporter(r#""timeout_ms": 0"#),
+                "exporter.otlp.timeout_ms: expected a whole number from 1 up, but found 0",
+            ),
+            (
+                exporter(r#""timeout_ms": 1.5"#),
+                "exporter.otlp.timeout_ms: expected a whole number from 0 to 4294967295, but \
+                 found 1.5",
+            ),
+            (
+                exporter(r#""headers": [{"name": "a", "environment": {"name": "NONE"}}]"#),
+                "exporter.otlp.headers[0].environment.name: expected an environment variable \
+                 of the VM, or a default_value, but found \"NONE\"",
+            ),
+            (
+                exporter(r#""headers": [{"name": "a"}]"#),
+                "exporter.otlp.headers[0]: expected `literal` or `environment`, but found \
+                 neither",
+            ),
+            (
+                batch(r#""max_batch_spans": 0"#),
+                "exporter.batch.max_batch_spans: expected a whole number from 1 up, but found 0",
+            ),
+            (
+                batch(r#""max_batch_spans": 9, "max_queue_spans": 8"#),
+                "exporter.batch.max_batch_spans: expected at most max_queue_spans, which is 8, \
+                 but found 9",
+            ),
+            (
+                batch(r#""interval_ms": 1"#),
+                "exporter.batch.interval_ms: expected a whole number from 10 up, but found 1",
+            ),
+        ] {
+            check_refused(&json, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = Config::parse(&bytes, &environment);
+        }
+
+        #[test]
+        fn no_structure_panics(text in r#"[\[\]{}:,"a-z0-9. -]{0,40}"#) {
+            let _ = parse(&text);
+        }
     }
 }

@@ -32,8 +32,7 @@ struct Reported {
 
 impl Exporter {
     pub fn new(settings: config::Exporter, resource: &[KeyValue]) -> Self {
-        let pairs: Vec<_> = resource.iter().map(|pair| (pair.key.as_str(), pair.value.as_str())).collect();
-        let resource = otlp::encode_resource(pairs.iter().map(|(key, value)| (*key, value.as_ref())));
+        let resource = otlp::encode_resource(resource);
         let queue = Queue::new(settings.limits);
         Self { settings, resource, queue, hurried: false, reported: Reported::default() }
     }
@@ -98,7 +97,10 @@ impl Exporter {
                 .map(|_token| ())
         });
         if let Err(status) = sent {
-            self.report(&format!("cluster \"{}\" takes no call: {status:?}", self.settings.cluster));
+            self.report(&format!(
+                "cluster \"{}\" takes no call: {status:?}",
+                self.settings.cluster
+            ));
         }
     }
 
@@ -110,7 +112,11 @@ impl Exporter {
             return;
         }
         let now = host::now();
-        if self.reported.at_unix_nanos.is_some_and(|last| now.saturating_sub(last) < REPORT_PERIOD_NANOS) {
+        if self
+            .reported
+            .at_unix_nanos
+            .is_some_and(|last| now.saturating_sub(last) < REPORT_PERIOD_NANOS)
+        {
             return;
         }
         self.reported = Reported { at_unix_nanos: Some(now), dropped };

@@ -79,7 +79,13 @@ pub fn edit_request_header(edit: &HeaderEdit) -> Result<(), Failure> {
             proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
         },
         HeaderEdit::Set { name, value } => unsafe {
-            proxy_replace_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
+            proxy_replace_header_map_value(
+                map,
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            )
         },
         HeaderEdit::Remove { name } => unsafe {
             proxy_remove_header_map_value(map, name.as_ptr(), name.len())
@@ -108,7 +114,9 @@ pub fn integer_property(path: &str) -> Option<u64> {
 
 /// Returns the plugin's configuration.
 pub fn configuration(size: usize) -> Result<Bytes, Failure> {
-    returned(|data, len| unsafe { proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, size, data, len) })
+    returned(|data, len| unsafe {
+        proxy_get_buffer_bytes(PLUGIN_CONFIGURATION, 0, size, data, len)
+    })
 }
 
 /// Returns the time since the Unix epoch in nanoseconds.

@@ -8,7 +8,9 @@ pub fn node() -> Node {
     Node {
         cluster: text("xds\0node\0cluster"),
         canonical_name: text("xds\0node\0metadata\0LABELS\0service.istio.io/canonical-name"),
-        canonical_revision: text("xds\0node\0metadata\0LABELS\0service.istio.io/canonical-revision"),
+        canonical_revision: text(
+            "xds\0node\0metadata\0LABELS\0service.istio.io/canonical-revision",
+        ),
         workload_name: text("xds\0node\0metadata\0WORKLOAD_NAME"),
         namespace: text("xds\0node\0metadata\0NAMESPACE"),
         pod_name: text("xds\0node\0metadata\0NAME"),
@@ -23,6 +25,7 @@ pub fn is_gateway() -> bool {
 }
 
 fn text(path: &str) -> String {
-    let bytes = host::property(path).map(|bytes| String::from_utf8_lossy(bytes.as_slice()).into_owned());
+    let bytes =
+        host::property(path).map(|bytes| String::from_utf8_lossy(bytes.as_slice()).into_owned());
     bytes.unwrap_or_default()
 }

@@ -124,7 +124,8 @@ fn extract_multi(head: &Head<'_>) -> Extracted {
 fn ids(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Extracted {
     let short_trace_id = trace_id.len() == 16;
     let trace_id = if short_trace_id {
-        context::span_id(trace_id).map(|id| TraceId::from(u128::from(u64::from_be_bytes(id.to_bytes()))))
+        context::span_id(trace_id)
+            .map(|id| TraceId::from(u128::from(u64::from_be_bytes(id.to_bytes()))))
     } else {
         context::trace_id(trace_id)
     };
@@ -232,7 +233,10 @@ mod tests {
     fn single_comes_before_multi() {
         let multi = [(TRACE_ID, T64), (SPAN_ID, S), (SAMPLED, "0")];
         let single = format!("{T}-{S}-1");
-        check(&[&[(SINGLE, single.as_str())], &multi[..]].concat(), context(LONG, Sampling::Sampled));
+        check(
+            &[&[(SINGLE, single.as_str())], &multi[..]].concat(),
+            context(LONG, Sampling::Sampled),
+        );
         check(&[&[(SINGLE, "broken")], &multi[..]].concat(), context(SHORT, Sampling::NotSampled));
     }
 

@@ -87,7 +87,8 @@ impl Propagation {
         if writes(Target::TraceContext) {
             let same_trace = incoming.trace_state_of == Some(context.trace_id);
             tracecontext::inject(context, same_trace, edits);
-        } else if if silent { incoming.invalid_trace_context } else { reads(Source::TraceContext) } {
+        } else if if silent { incoming.invalid_trace_context } else { reads(Source::TraceContext) }
+        {
             tracecontext::remove(edits);
         }
         let clears_b3 = if silent { incoming.invalid_b3 } else { reads(Source::B3) };
