@@ -111,7 +111,7 @@ fn values_of_another_type_are_refused() {
     );
     check(
         "cases:\n  - name: a\n    request: {headers: 1}\n",
-        "scenario.yaml:3:24: expected header lines (a map, or a list of {name, value}), but found `1`",
+        "scenario.yaml:3:15: expected header lines (a map, or a list of {name, value}), but found integer `1`",
     );
     check(
         "cases:\n  - name: a\n    request: {headers: [{name: a, value_hex: \"f\"}]}\n",
