@@ -79,3 +79,289 @@ pub fn on_request_headers<'c>(
         recording,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::propagation::testing::head;
+
+    const FRESH: FreshIds = FreshIds {
+        trace_id: TraceId::from_bytes([0xaa; 16]),
+        span_id: SpanId::from_bytes([0xbb; 8]),
+    };
+    const FRESH_TRACE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const T: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const T64: &str = "00000000000000000123456789abcdef";
+    const S: &str = "00f067aa0ba902b7";
+    const OWN: &str = "bbbbbbbbbbbbbbbb";
+
+    fn config(members: &str) -> Config {
+        let json = format!(r#"{{{members} "exporter": {{"otlp": {{"cluster": "c"}}}}}}"#);
+        Config::parse(json.as_bytes(), &|_| None).unwrap()
+    }
+
+    /// A configuration whose rule decides what `x-do` says.
+    fn obedient(ratio: f64, inject: &str) -> Config {
+        let rules = ["force", "drop", "ignore"].map(|decision| {
+            format!(
+                r#"{{"name": "{decision}-rule", "decision": "{decision}",
+                     "match": {{"headers": {{"name": "x-do", "exact": "{decision}"}}}}}}"#
+            )
+        });
+        let rules = rules.join(", ");
+        config(&format!(
+            r#""sampling": {{"ratio": {ratio}, "rules": [{rules}]}},
+               "propagation": {{"inject": [{inject}]}},"#
+        ))
+    }
+
+    /// The headers that the upstream gets.
+    fn upstream(head: &[(&str, &str)], edits: &[HeaderEdit]) -> Vec<(String, String)> {
+        let mut lines: Vec<_> =
+            head.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        for edit in edits {
+            match edit {
+                HeaderEdit::Add { name, value } => lines.push((name.to_string(), value.clone())),
+                HeaderEdit::Set { name, value } => {
+                    lines.retain(|(known, _)| known != name);
+                    lines.push((name.to_string(), value.clone()));
+                }
+                HeaderEdit::Remove { name } => lines.retain(|(known, _)| known != name),
+            }
+        }
+        lines.retain(|(name, _)| name != "x-do");
+        lines.sort();
+        lines
+    }
+
+    #[track_caller]
+    fn check(
+        config: &Config,
+        request: &[(&str, &str)],
+        expected: &[(&str, &str)],
+        kind: Kind,
+        recorded_below: Option<Option<&str>>,
+    ) {
+        let outcome = on_request_headers(config, &head(request), None, FRESH);
+        let expected: BTreeMap<_, _> = expected.iter().copied().collect();
+        let found = upstream(request, &outcome.edits);
+        let found: Vec<_> = found.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{request:?}");
+        assert_eq!(outcome.kind, kind, "{request:?}");
+        let recorded = outcome
+            .recording
+            .map(|recording| recording.parent_span_id.map(|parent| parent.to_string()));
+        assert_eq!(recorded, recorded_below.map(|parent| parent.map(str::to_owned)), "{request:?}");
+    }
+
+    fn traceparent(trace: &str, span: &str, flags: &str) -> String {
+        format!("00-{trace}-{span}-{flags}")
+    }
+
+    #[test]
+    fn the_decision_overrides_the_parent_and_keeps_its_trace() {
+        let config = obedient(1.0, r#""tracecontext""#);
+        let up = traceparent(T, S, "01");
+        let down = traceparent(T, S, "00");
+        let own = traceparent(T, OWN, "01");
+        let root = traceparent(FRESH_TRACE, OWN, "03");
+        let root_down = traceparent(FRESH_TRACE, OWN, "02");
+        let rows: [(&[(&str, &str)], &str, Kind, Option<Option<&str>>); 10] = [
+            (&[("traceparent", &up)], &own, Kind::Parent, Some(Some(S))),
+            (&[("traceparent", &down)], &down, Kind::Parent, None),
+            (&[("traceparent", &down), ("x-do", "force")], &own, Kind::Force, Some(Some(S))),
+            (&[("traceparent", &up), ("x-do", "drop")], &down, Kind::Drop, None),
+            (&[("traceparent", &up), ("x-do", "ignore")], &up, Kind::Ignore, None),
+            (&[("traceparent", "rubbish"), ("x-do", "ignore")], "rubbish", Kind::Ignore, None),
+            (&[], &root, Kind::Ratio, Some(None)),
+            (&[("x-do", "force")], &root, Kind::Force, Some(None)),
+            (&[("x-do", "drop")], &root_down, Kind::Drop, None),
+            (&[("traceparent", "rubbish")], &root, Kind::Ratio, Some(None)),
+        ];
+        for (request, traceparent, kind, recorded) in rows {
+            check(&config, request, &[("traceparent", traceparent)], kind, recorded);
+        }
+    }
+
+    #[test]
+    fn a_root_that_the_ratio_rejects_goes_on_unsampled() {
+        let config = obedient(0.0, r#""tracecontext""#);
+        let root_down = traceparent(FRESH_TRACE, OWN, "02");
+        check(&config, &[], &[("traceparent", &root_down)], Kind::Ratio, None);
+        let up = traceparent(T, S, "01");
+        let own = traceparent(T, OWN, "01");
+        check(
+            &config,
+            &[("traceparent", &up)],
+            &[("traceparent", &own)],
+            Kind::Parent,
+            Some(Some(S)),
+        );
+    }
+
+    #[test]
+    fn without_an_exporter_nothing_is_recorded_and_ids_stay() {
+        let config = Config::parse(b"{}", &|_| None).unwrap();
+        let up = traceparent(T, S, "01");
+        check(&config, &[("traceparent", &up)], &[("traceparent", &up)], Kind::Parent, None);
+    }
+
+    #[test]
+    fn contexts_cross_formats() {
+        let b3 = format!("{T}-{S}-1");
+        let b3_short = format!("{}-{S}-1", &T64[16..]);
+        let b3_debug = format!("{T}-{S}-d");
+        let b3_open = format!("{T}-{S}");
+        let multi = [("x-b3-traceid", T), ("x-b3-spanid", S), ("x-b3-sampled", "0")];
+        let own = traceparent(T, OWN, "01");
+        let own_short = traceparent(T64, OWN, "01");
+        let own_b3 = format!("{T}-{OWN}-1");
+        let own_b3_short = format!("{}-{OWN}-1", &T64[16..]);
+        let own_b3_debug = format!("{T}-{OWN}-d");
+        let unsampled = traceparent(T, S, "00");
+        let fresh_down = traceparent(FRESH_TRACE, OWN, "02");
+        let fresh_b3 = format!("{FRESH_TRACE}-{OWN}-0");
+        type Headers<'a> = &'a [(&'a str, &'a str)];
+        let rows: [(&str, Headers, Headers, Kind, Option<Option<&str>>); 12] = [
+            (
+                r#""tracecontext""#,
+                &[("b3", &b3)],
+                &[("traceparent", &own)],
+                Kind::Parent,
+                Some(Some(S)),
+            ),
+            (r#""tracecontext""#, &multi, &[("traceparent", &unsampled)], Kind::Parent, None),
+            (
+                r#""tracecontext""#,
+                &[("b3", &b3_open)],
+                &[("traceparent", &own)],
+                Kind::Ratio,
+                Some(Some(S)),
+            ),
+            (
+                r#""b3""#,
+                &[("traceparent", &own), ("tracestate", "a=1")],
+                &[("b3", &own_b3)],
+                Kind::Parent,
+                Some(Some(OWN)),
+            ),
+            (
+                r#""b3", "tracecontext""#,
+                &[("b3", &b3_short)],
+                &[("b3", &own_b3_short), ("traceparent", &own_short)],
+                Kind::Parent,
+                Some(Some(S)),
+            ),
+            (
+                r#""b3""#,
+                &[("b3", &b3_debug), ("x-b3-sampled", "1")],
+                &[("b3", &own_b3_debug)],
+                Kind::Parent,
+                Some(Some(S)),
+            ),
+            (
+                r#""b3multi""#,
+                &[("b3", &b3_debug)],
+                &[("x-b3-traceid", T), ("x-b3-spanid", OWN), ("x-b3-flags", "1")],
+                Kind::Parent,
+                Some(Some(S)),
+            ),
+            (
+                r#""b3multi""#,
+                &[("b3", &b3_debug), ("x-do", "drop")],
+                &[("x-b3-traceid", T), ("x-b3-spanid", S), ("x-b3-sampled", "0")],
+                Kind::Drop,
+                None,
+            ),
+            (
+                r#""b3", "tracecontext""#,
+                &[("b3", "0")],
+                &[("b3", &fresh_b3), ("traceparent", &fresh_down)],
+                Kind::Parent,
+                None,
+            ),
+            (
+                r#""tracecontext""#,
+                &[("b3", "0"), ("x-b3-parentspanid", S), ("tracestate", "a=1")],
+                &[("traceparent", &fresh_down)],
+                Kind::Parent,
+                None,
+            ),
+            (
+                r#""none""#,
+                &[("traceparent", &unsampled), ("b3", "rubbish")],
+                &[("traceparent", &unsampled)],
+                Kind::Parent,
+                None,
+            ),
+            (
+                r#""baggage""#,
+                &[("traceparent", "rubbish"), ("tracestate", "a=1"), ("baggage", "k=v")],
+                &[("baggage", "k=v")],
+                Kind::Ratio,
+                Some(None),
+            ),
+        ];
+        for (inject, request, expected, kind, recorded) in rows {
+            check(&obedient(1.0, inject), request, expected, kind, recorded);
+        }
+    }
+
+    #[test]
+    fn trace_state_goes_on_with_its_own_trace_alone() {
+        let config = obedient(1.0, r#""tracecontext""#);
+        let (up, own) = (traceparent(T, S, "01"), traceparent(T, OWN, "01"));
+        let b3_same = format!("{T}-{S}-1");
+        let b3_other = format!("{T64}-{S}-1");
+        let b3_first = config_with_b3_first();
+        let state = ("tracestate", "a=1");
+        let kept = [("traceparent", own.as_str()), state];
+        let parent = Some(Some(S));
+        check(&config, &[("traceparent", &up), state], &kept, Kind::Parent, parent);
+        let both = [("traceparent", up.as_str()), state, ("b3", &b3_same)];
+        check(&b3_first, &both, &kept, Kind::Parent, parent);
+        let both = [("traceparent", up.as_str()), state, ("b3", &b3_other)];
+        let other = traceparent(T64, OWN, "01");
+        check(&b3_first, &both, &[("traceparent", &other)], Kind::Parent, parent);
+        let root = traceparent(FRESH_TRACE, OWN, "03");
+        check(&config, &[state], &[("traceparent", &root)], Kind::Ratio, Some(None));
+    }
+
+    fn config_with_b3_first() -> Config {
+        config(r#""propagation": {"extract": ["b3", "tracecontext"]},"#)
+    }
+
+    #[test]
+    fn invalid_contexts_are_counted_for_each_format() {
+        let config = obedient(1.0, r#""tracecontext""#);
+        let request = [("traceparent", "x"), ("b3", "y")];
+        let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+        assert_eq!(outcome.invalid_contexts, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn no_headers_panic(
+            values in prop::collection::vec(any::<Vec<u8>>(), 8),
+            inject in prop::sample::select(vec![r#""b3""#, r#""b3multi", "tracecontext""#, r#""none""#]),
+        ) {
+            let names = ["traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid",
+                         "x-b3-sampled", ":path", "x-do"];
+            let lines = names.iter().zip(&values).map(|(name, value)| (name.as_bytes(), value.as_slice()));
+            let _ = on_request_headers(&obedient(0.5, inject), &Head::new(lines.collect()), None, FRESH);
+        }
+
+        /// Doing the work again on what went upstream unsampled changes nothing.
+        #[test]
+        fn an_unsampled_context_is_left_alone(trace in 1u128.., span in 1u64.., random: bool) {
+            let line = format!("00-{trace:032x}-{span:016x}-0{}", if random { 2 } else { 0 });
+            let config = obedient(1.0, r#""tracecontext""#);
+            let outcome = on_request_headers(&config, &head(&[("traceparent", &line)]), None, FRESH);
+            prop_assert_eq!(outcome.edits, vec![]);
+        }
+    }
+}

@@ -221,3 +221,252 @@ const OTHER_METHOD: &str = "_OTHER";
 const UNKNOWN_METHOD_NAME: &str = "HTTP";
 /// The conventions' fallback for `error.type`.
 const UNKNOWN_ERROR: &str = "_OTHER";
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use opentelemetry::trace::{SpanId, TraceId};
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    use opentelemetry_proto::tonic::trace::v1::{Span, span, status};
+    use prost::Message;
+
+    use super::*;
+    use crate::context::Sampling;
+
+    const RESPONSE: ResponseFacts<'_> = ResponseFacts {
+        status: 200,
+        flags: 0,
+        code_details: b"via_upstream",
+        upstream_address: b"10.0.0.7:8080",
+        end_unix_nanos: 2_000,
+    };
+
+    fn config() -> Config {
+        let json = br#"{"custom_tags": [
+            {"tag": "environment", "literal": {"value": "production"}},
+            {"tag": "user.id", "request_header": {"name": "X-User-Id", "default_value": "-"}},
+            {"tag": "tenant.id", "request_header": {"name": "x-tenant-id"}},
+            {"tag": "pod", "environment": {"name": "POD_NAME", "default_value": "none"}},
+            {"tag": "zone", "environment": {"name": "ZONE"}}]}"#;
+        Config::parse(json, &|_| None).unwrap()
+    }
+
+    fn record(
+        direction: Direction,
+        lines: &[(&str, &[u8])],
+        source: &str,
+        response: ResponseFacts<'_>,
+    ) -> (Span, BTreeMap<String, String>) {
+        let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), *v)).collect());
+        let recording = Recording {
+            context: Context {
+                trace_id: TraceId::from(1),
+                span_id: SpanId::from(2),
+                sampling: Sampling::Sampled,
+                random: true,
+                short_trace_id: false,
+            },
+            parent_span_id: Some(SpanId::from(3)),
+            trace_state: b"a=1".to_vec(),
+            reason: Reason::Rule("debug-header"),
+        };
+        let facts = RequestFacts {
+            direction,
+            source_address: source.as_bytes(),
+            protocol: b"HTTP/1.1",
+            start_unix_nanos: 1_000,
+        };
+        let active = ActiveSpan::start(&config(), &head, &recording, facts);
+        let mut span = Span::decode(active.finish(response).bytes.as_slice()).unwrap();
+        let attributes = std::mem::take(&mut span.attributes).into_iter();
+        let text = |value| match value {
+            Value::StringValue(text) => text,
+            Value::IntValue(number) => format!("={number}"),
+            other => panic!("{other:?}"),
+        };
+        let attributes =
+            attributes.map(|pair| (pair.key, text(pair.value.unwrap().value.unwrap()))).collect();
+        (span, attributes)
+    }
+
+    #[track_caller]
+    fn check(
+        direction: Direction,
+        lines: &[(&str, &[u8])],
+        source: &str,
+        response: ResponseFacts<'_>,
+        expected: &[(&str, &str)],
+    ) {
+        let (_, found) = record(direction, lines, source, response);
+        let constant = [
+            ("component", "proxy"),
+            ("span.source", "mesh"),
+            ("sidespan.reason", "debug-header"),
+            ("environment", "production"),
+            ("pod", "none"),
+            ("network.protocol.version", "1.1"),
+        ];
+        let expected = expected.iter().chain(&constant);
+        let expected: BTreeMap<_, _> =
+            expected.map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_server_span_describes_the_request() {
+        check(
+            Direction::Inbound,
+            &[
+                (":method", b"GET"),
+                (":scheme", b"https"),
+                (":authority", b"shop:8443"),
+                (":path", b"/cart?item=1&sig=secret"),
+                ("user-agent", b"curl/8"),
+                ("x-request-id", b"7"),
+                ("x-user-id", b"u\xff"),
+                ("x-tenant-id", b"acme"),
+            ],
+            "10.0.0.9:4242",
+            RESPONSE,
+            &[
+                ("http.request.method", "GET"),
+                ("url.scheme", "https"),
+                ("url.path", "/cart"),
+                ("url.query", "item=1&sig=REDACTED"),
+                ("server.address", "shop"),
+                ("server.port", "=8443"),
+                ("client.address", "10.0.0.9"),
+                ("network.peer.address", "10.0.0.9"),
+                ("network.peer.port", "=4242"),
+                ("user_agent.original", "curl/8"),
+                ("guid:x-request-id", "7"),
+                ("http.response.status_code", "=200"),
+                ("response_code_details", "via_upstream"),
+                ("user.id", "u\u{fffd}"),
+                ("tenant.id", "acme"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_client_span_describes_the_call() {
+        check(
+            Direction::Outbound,
+            &[
+                (":method", b"BREW"),
+                (":scheme", b"http"),
+                (":authority", b"user:pass@pot"),
+                (":path", b"/coffee?milk"),
+            ],
+            "10.0.0.9:4242",
+            ResponseFacts { status: 404, ..RESPONSE },
+            &[
+                ("http.request.method", "_OTHER"),
+                ("http.request.method_original", "BREW"),
+                ("url.scheme", "http"),
+                ("url.full", "http://pot/coffee?milk"),
+                ("server.address", "pot"),
+                ("server.port", "=80"),
+                ("network.peer.address", "10.0.0.7"),
+                ("network.peer.port", "=8080"),
+                ("http.response.status_code", "=404"),
+                ("error.type", "404"),
+                ("response_code_details", "via_upstream"),
+                ("user.id", "-"),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_address_from_forwarded_headers_is_no_peer() {
+        let (_, attributes) = record(Direction::Inbound, &[], "203.0.113.7:0", RESPONSE);
+        assert_eq!(attributes.get("client.address").map(String::as_str), Some("203.0.113.7"));
+        assert_eq!(attributes.get("network.peer.address"), None);
+    }
+
+    #[test]
+    fn a_request_without_a_response_names_its_flags() {
+        let reset = ResponseFacts {
+            status: 0,
+            flags: 1 << 14,
+            code_details: b"downstream_remote_disconnect",
+            ..RESPONSE
+        };
+        let (span, attributes) = record(Direction::Inbound, &[], "", reset);
+        assert_eq!(attributes.get("error.type").map(String::as_str), Some("DC"));
+        assert_eq!(attributes.get("response_flags").map(String::as_str), Some("DC"));
+        assert_eq!(attributes.get("http.response.status_code"), None);
+        assert_eq!(span.status.unwrap().code(), status::StatusCode::Error);
+    }
+
+    #[test]
+    fn who_the_span_is_and_when_it_was() {
+        let (span, _) = record(Direction::Inbound, &[(":method", b"GET")], "", RESPONSE);
+        let expected = Span {
+            trace_id: 1u128.to_be_bytes().to_vec(),
+            span_id: 2u64.to_be_bytes().to_vec(),
+            parent_span_id: 3u64.to_be_bytes().to_vec(),
+            trace_state: "a=1".to_owned(),
+            name: "GET".to_owned(),
+            kind: span::SpanKind::Server.into(),
+            start_time_unix_nano: 1_000,
+            end_time_unix_nano: 2_000,
+            flags: 0x303,
+            ..Span::default()
+        };
+        assert_eq!(span, expected);
+    }
+
+    #[test]
+    fn status_follows_the_http_conventions() {
+        use Direction::{Inbound, Outbound};
+        for (direction, code, error) in [
+            (Inbound, 200, false),
+            (Inbound, 404, false),
+            (Inbound, 500, true),
+            (Inbound, 0, true),
+            (Outbound, 302, false),
+            (Outbound, 404, true),
+            (Outbound, 503, true),
+        ] {
+            let response = ResponseFacts { status: code, ..RESPONSE };
+            let (span, _) = record(direction, &[], "", response);
+            let found =
+                span.status.is_some_and(|status| status.code() == status::StatusCode::Error);
+            assert_eq!(found, error, "{direction:?} {code}");
+        }
+    }
+
+    #[test]
+    fn long_values_are_cut_at_a_character_and_counted() {
+        let path = "/é".repeat(crate::otlp::MAX_ATTRIBUTE_VALUE_BYTES);
+        let head = Head::new(vec![(b":path", path.as_bytes())]);
+        let recording = Recording {
+            context: Context {
+                trace_id: TraceId::from(1),
+                span_id: SpanId::from(2),
+                sampling: Sampling::Sampled,
+                random: true,
+                short_trace_id: false,
+            },
+            parent_span_id: None,
+            trace_state: vec![],
+            reason: Reason::Ratio,
+        };
+        let facts = RequestFacts {
+            direction: Direction::Inbound,
+            source_address: b"",
+            protocol: b"",
+            start_unix_nanos: 0,
+        };
+        let finished = ActiveSpan::start(&config(), &head, &recording, facts).finish(RESPONSE);
+        assert_eq!(finished.truncated, 1);
+        let span = Span::decode(finished.bytes.as_slice()).unwrap();
+        let path = span.attributes.iter().find(|pair| pair.key == "url.path").unwrap();
+        let Some(Value::StringValue(kept)) = path.value.clone().unwrap().value else {
+            panic!("{path:?}");
+        };
+        assert_eq!(kept.len(), 1024);
+    }
+}
