@@ -5,6 +5,7 @@ they come.
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -12,8 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import tools
@@ -31,6 +31,8 @@ _ORDINARY_REQUESTS = 20
 _SETTLED_SECONDS = 1.5  # a little more than the filters' interval: by then a trace is whole
 _REFRESH_SECONDS = 0.25
 _MARGIN = "   "
+_DECISIONS = ("force", "drop", "ignore", "parent", "ratio")
+_BOOKS = ("recorded", "exported", "dropped", "queued")
 _CONTEXT_HEADERS = ("traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled")
 
 
@@ -99,20 +101,26 @@ ORDINARY = Request("An ordinary request", "GET", "/products")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--keep", action="store_true", help="stay up until Ctrl-C, and say which ports to curl")
+    keep_help = "stay up until Ctrl-C, and say which ports to curl"
+    parser.add_argument("--keep", action="store_true", help=keep_help)
     arguments = parser.parse_args()
     topology.exit_on_sigterm()
     if not topology.MODULE.is_file():
         sys.exit(f"expected the filter at {topology.MODULE}, but found nothing: run `make wasm` first")
     try:
-        envoy = tools.envoy()
-    except tools.ToolError as error:
+        _show(tools.envoy(), arguments.keep)
+    except (tools.ToolError, topology.StartError, TimeoutError) as error:
         sys.exit(str(error))
+
+
+def _show(envoy: Path, keep: bool) -> None:
     tools.progress(f"starts {_version(envoy)} with two services and an OTLP receiver")
     with topology.Topology(envoy=envoy) as running:
         _Demo(running, Style.of_stdout()).play()
-        if arguments.keep:
-            _Visit(running, Style.of_stdout()).host()
+        if keep:
+            with contextlib.suppress(KeyboardInterrupt):
+                _Visit(running, Style.of_stdout()).host()
+            print()
         tools.progress("stops everything")
 
 
@@ -132,10 +140,10 @@ class _Demo:
         recorded = [answer for answer in answers + ordinary if answer.sampled()]
         for answer in recorded:
             self._running.receiver.trace(answer.trace_id(), _spans(answer))
-        stats = self._running.wait_for_stats(lambda stats: stats.get("sidespan.spans_queued") == 0)
+        stats = self._running.wait_for_stats(lambda stats: _is_complete(stats, answers + ordinary))
 
         self._print_route()
-        for number, (request, answer) in enumerate(zip(REQUESTS, answers), 1):
+        for number, (request, answer) in enumerate(zip(REQUESTS, answers, strict=True), 1):
             self._print_request(number, request, answer)
         self._print_dropped(answers, ordinary)
         self._print_counters(stats)
@@ -163,7 +171,7 @@ class _Demo:
         style = self._style
         print()
         print(style.bold("Dropped, and why"))
-        for request, answer in zip(REQUESTS, answers):
+        for request, answer in zip(REQUESTS, answers, strict=True):
             if request.dropped_by:
                 self._print_drop(f"{request.method} {request.target}", f"rule {request.dropped_by}", answer)
         unsampled = [answer for answer in ordinary if not answer.sampled()]
@@ -176,15 +184,13 @@ class _Demo:
         _print_fields({"  service got": f"traceparent: {answer.traceparent()}"}, self._style)
 
     def _print_counters(self, stats: dict[str, int]) -> None:
-        counts = Counter({name.removeprefix("sidespan."): value for name, value in stats.items()})
-        decisions = [f"{counts[f'decisions_{kind}']} {kind}" for kind in ("force", "drop", "ignore", "parent", "ratio")]
+        decisions = [f"{stats[f'sidespan.decisions_{kind}']} {kind}" for kind in _DECISIONS]
+        books = {kind: f"{stats[f'sidespan.spans_{kind}']} {kind}" for kind in _BOOKS}
+        source = self._style.dim("   (Envoy's /stats, wasmcustom.sidespan.*)")
         print()
-        print(self._style.bold("The filter's own counters") + self._style.dim("   (Envoy's /stats, wasmcustom.sidespan.*)"))
+        print(self._style.bold("The filter's own counters") + source)
         print(f"{_MARGIN}decisions  {' · '.join(decisions)}")
-        print(
-            f"{_MARGIN}spans      {counts['spans_recorded']} recorded = {counts['spans_exported']} exported"
-            f" + {counts['spans_dropped']} dropped + {counts['spans_queued']} queued"
-        )
+        print(f"{_MARGIN}spans      {books.pop('recorded')} = {' + '.join(books.values())}")
         print()
 
 
@@ -198,36 +204,40 @@ class _Visit:
     def host(self) -> None:
         lane = self._running.lane()
         url = f"http://127.0.0.1:{lane.frontend_inbound}"
+        admin = self._running.admin_port
+        short_b3 = f"{os.urandom(8).hex()}-{_PARENT}-1"
         print(self._style.bold("Running until Ctrl-C. Try:"))
-        print(f"{_MARGIN}curl -s {url}/products -H 'x-debug-trace: true' | python3 -m json.tool")
-        print(f"{_MARGIN}curl -s -X POST {url}/checkout -H 'x-user-id: ada'")
-        print(f"{_MARGIN}curl -s '{url}/orders?status=503&delay_ms=20' -H 'b3: {os.urandom(16).hex()}-{_PARENT}-1'")
-        print(f"{_MARGIN}curl -s --http2-prior-knowledge {url}/products -H 'x-debug-trace: true'")
-        print(f"{_MARGIN}curl -s 'http://127.0.0.1:{self._running.admin_port}/stats?filter=sidespan'")
-        ports = f"frontend inbound {lane.frontend_inbound}, frontend outbound {lane.frontend_outbound}"
-        print(self._style.dim(f"{_MARGIN}{ports}, backend inbound {lane.backend_inbound}, admin {self._running.admin_port}"))
+        for command in (
+            f"curl -s {url}/products -H 'x-debug-trace: true' | python3 -m json.tool",
+            f"curl -s -X POST {url}/checkout -H 'x-user-id: ada'",
+            f"curl -s '{url}/orders?status=503' -H 'b3: {short_b3}'",
+            f"curl -s --http2-prior-knowledge {url}/products -H 'x-debug-trace: true'",
+            f"curl -s 'http://127.0.0.1:{admin}/stats?filter=sidespan'",
+        ):
+            print(f"{_MARGIN}{command}")
+        ports = [f"{field.name.replace('_', ' ')} {getattr(lane, field.name)}" for field in fields(lane)]
+        print(self._style.dim(f"{_MARGIN}ports: {', '.join(ports)}, admin {admin}"))
         sys.stdout.flush()
         printed = {span.trace_id for span in self._running.receiver.spans()}
-        try:
-            while True:
-                for trace_id, trace in _settled(self._running.receiver).items():
-                    if trace_id not in printed:
-                        printed.add(trace_id)
-                        self._print(trace_id, trace)
-                time.sleep(_REFRESH_SECONDS)
-        except KeyboardInterrupt:
-            print()
+        while True:
+            for trace_id, trace in _settled(self._running.receiver).items():
+                if trace_id not in printed:
+                    printed.add(trace_id)
+                    self._print(trace_id, trace)
+            time.sleep(_REFRESH_SECONDS)
 
     def _print(self, trace_id: str, trace: list[Span]) -> None:
         print()
-        print(f"{_MARGIN}{self._style.bold(time.strftime('%H:%M:%S'))}  {self._style.dim(f'trace {trace_id}')}")
+        clock = self._style.bold(time.strftime("%H:%M:%S"))
+        print(f"{_MARGIN}{clock}  {self._style.dim(f'trace {trace_id}')}")
         _print_trace(trace, self._style)
         sys.stdout.flush()
 
 
 def send(port: int, request: Request) -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(request.method, request.target, headers={"Host": "frontend", "User-Agent": "demo"} | request.headers)
+    own = {"Host": "frontend", "User-Agent": "demo"}
+    connection.request(request.method, request.target, headers=own | request.headers)
     answer = connection.getresponse()
     hop = json.loads(answer.read())
     connection.close()
@@ -254,20 +264,31 @@ def _settled(receiver: Receiver) -> dict[str, list[Span]]:
     return {id: trace for id, trace in traces.items() if time.time() - last_change[id] > _SETTLED_SECONDS}
 
 
+def _is_complete(stats: dict[str, int], answers: list[Answer]) -> bool:
+    """Returns whether the filters have published what they did with all requests."""
+    decided = sum(stats.get(f"sidespan.decisions_{kind}", 0) for kind in _DECISIONS)
+    return decided == sum(map(_spans, answers)) and stats["sidespan.spans_queued"] == 0
+
+
 def _spans(answer: Answer) -> int:
-    """Returns how many sidecars the request passed: one into each service, one out of each but the last."""
+    """Returns how many sidecars a request passed, each of which may record a span.
+
+    There is one into each service, and one out of each but the last.
+    """
     return len(answer.calls) * 2 - 1
 
 
 def _context(answer: Answer) -> dict[str, str]:
     return {
-        f"{service} got": "  ".join(f"{name}: {headers[name]}" for name in _CONTEXT_HEADERS if name in headers)
+        f"{service} got": "  ".join(
+            f"{name}: {headers[name]}" for name in _CONTEXT_HEADERS if name in headers
+        )
         for service, headers in answer.calls
     }
 
 
-def _print_fields(fields: dict[str, str], style: Style) -> None:
-    for name, value in fields.items():
+def _print_fields(pairs: dict[str, str], style: Style) -> None:
+    for name, value in pairs.items():
         print(f"{_MARGIN}{style.dim(f'{name:14}')} {printable(value)}")
 
 

@@ -98,7 +98,9 @@ class Receiver:
         with self._changed:
             while not (answer := found(self)):
                 if not self._changed.wait(deadline - time.monotonic()):
-                    names = [f"{span.service} {span.kind} {span.name} {span.trace_id}" for span in self.spans()]
+                    names = [
+                        f"{span.service} {span.kind} {span.name} {span.trace_id}" for span in self.spans()
+                    ]
                     raise TimeoutError(
                         f"{len(self._exports)} exports in {timeout} s, and not what was waited for; "
                         f"the last spans: {names[-20:]}"

@@ -27,7 +27,9 @@ _NEXT_TIMEOUT_SECONDS = 10
 class Service:
     """A running service; a context manager that stops it. Port 0 takes a free one."""
 
-    def __init__(self, name: str, port: int = 0, next_address: str | None = None, authority: str | None = None):
+    def __init__(
+        self, name: str, port: int = 0, next_address: str | None = None, authority: str | None = None
+    ):
         self.name = name
         self.next_address = next_address
         self.authority = authority

@@ -45,6 +45,8 @@ def reexec_in_venv(requirements: Path) -> None:
         folder = _requirements_venv(requirements)
     except ToolError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     if Path(sys.prefix).resolve() != folder.resolve():
         python = _python(folder)
         os.execv(python, [str(python), *sys.argv])
@@ -121,7 +123,16 @@ def _venv(name: str, pip_arguments: list[str], key: str) -> Path:
         _run(f"makes a virtual environment for {name}", [sys.executable, "-m", "venv", folder])
         _run(
             f"installs the Python packages for {name}",
-            [_python(folder), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", *pip_arguments],
+            [
+                _python(folder),
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-input",
+                "--disable-pip-version-check",
+                *pip_arguments,
+            ],
         )
 
     return _cached(f"venv-{name}-{_digest(sys.version, sys.base_prefix, key)}", build)
@@ -174,7 +185,12 @@ def _run(what: str, command: list[str | Path], **options) -> str:
     progress(what)
     started = time.monotonic()
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **options
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        **options,
     ) as process:
         try:
             while True:

@@ -41,9 +41,9 @@ class Lane:
     """What one copy of the bootstrap is to be like.
 
     `filter` replaces keys of every listener's filter configuration, `listeners` those of the
-    listener that it names; None takes a key away. `frontend` is what the frontend's sidecar has upstream: its service,
-    a port that refuses, or no endpoint at all. Spans go to `collector_port`, by default the
-    topology's own receiver.
+    listener that it names; None takes a key away. `frontend` is what the frontend's sidecar has
+    upstream: its service, a port that refuses, or no endpoint at all. Spans go to
+    `collector_port`, by default the topology's own receiver.
     """
 
     filter: dict = field(default_factory=dict)
@@ -59,6 +59,10 @@ class RunningLane:
     frontend_inbound: int
     frontend_outbound: int
     backend_inbound: int
+
+
+class StartError(Exception):
+    """A program did not become ready; the message has the end of its log."""
 
 
 class Program:
@@ -95,9 +99,11 @@ class Program:
         deadline = time.monotonic() + _START_SECONDS
         while not ready():
             if (status := self._process.poll()) is not None:
-                raise RuntimeError(f"{self._command[0]} ended with status {status}:\n{self._log_tail()}")
+                raise StartError(f"{self._command[0]} ended with status {status}:\n{self._log_tail()}")
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{self._command[0]} is not ready after {_START_SECONDS} s:\n{self._log_tail()}")
+                raise StartError(
+                    f"{self._command[0]} is not ready after {_START_SECONDS} s:\n{self._log_tail()}"
+                )
             time.sleep(_POLL_SECONDS)
 
     def _log_tail(self) -> str:
@@ -158,8 +164,14 @@ class Topology:
 
     def stats(self) -> dict[str, int]:
         """Returns the filter's metrics by the name that the filter gave them."""
-        answer = json.loads(admin_answer(self.admin_port, "/stats?format=json&filter=^wasmcustom%5C.sidespan%5C."))
-        return {stat["name"].removeprefix("wasmcustom."): stat["value"] for stat in answer["stats"] if "name" in stat}
+        answer = json.loads(
+            admin_answer(self.admin_port, "/stats?format=json&filter=^wasmcustom%5C.sidespan%5C.")
+        )
+        return {
+            stat["name"].removeprefix("wasmcustom."): stat["value"]
+            for stat in answer["stats"]
+            if "name" in stat
+        }
 
     def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 10) -> dict[str, int]:
         """Returns the metrics as soon as they are as `wanted`; the filter flushes them on its tick."""
@@ -202,7 +214,9 @@ class Topology:
             "backend-inbound": running.backend_inbound,
         }
         endpoints = {
-            "frontend-service": {"service": frontend.port, "refused": next(ports), "none": None}[lane.frontend],
+            "frontend-service": {"service": frontend.port, "refused": next(ports), "none": None}[
+                lane.frontend
+            ],
             "backend-inbound": running.backend_inbound,
             "backend-service": backend.port,
             "otel-collector": lane.collector_port or self.receiver.port,

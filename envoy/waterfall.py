@@ -1,10 +1,10 @@
 """Draws one trace as a waterfall: a line a span with its bar in time, and its tags below.
 
-    frontend     SERVER  GET /cart  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━   12.1 ms
-    │                    200 · why: debug-header · user.id: ada
-    └ frontend   CLIENT  GET /cart    ╺━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸      9.8 ms
-                         200 · why: parent
-      all spans          cloud.region: eu-west-1
+frontend     SERVER  GET /cart  ━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━   12.1 ms
+│                    200 · why: debug-header · user.id: ada
+└ frontend   CLIENT  GET /cart    ╺━━━━━━━━━━━━━━━━━━━━━━━━━━━━╸      9.8 ms
+                     200 · why: parent
+  all spans          cloud.region: eu-west-1
 """
 
 import os
@@ -23,9 +23,19 @@ _DURATION_WIDTH = 9
 _STATUS = ("http.response.status_code", "error.type")
 _REASON = "sidespan.reason"
 _ROUTINE = (
-    "http.", "url.", "server.", "client.", "network.", "user_agent.", "error.", "guid:",
-    "component", "span.source", "response_code_details", _REASON,
-)  # fmt: skip
+    "http.",
+    "url.",
+    "server.",
+    "client.",
+    "network.",
+    "user_agent.",
+    "error.",
+    "guid:",
+    "component",
+    "span.source",
+    "response_code_details",
+    _REASON,
+)
 
 _DIM, _BOLD, _RED, _GREEN = "2", "1", "31", "32"
 _SERVICE_COLOURS = ("36", "35", "33", "34")
@@ -89,7 +99,8 @@ def draw(trace: list[Span], style: Style) -> list[str]:
         lines.append(
             "  ".join(
                 [
-                    style.dim(row.branch) + style.paint(span.service, colours[span.service], _BOLD)
+                    style.dim(row.branch)
+                    + style.paint(span.service, colours[span.service], _BOLD)
                     + " " * (service_width - len(service)),
                     style.dim(f"{span.kind:6}"),
                     f"{_clip(_operation(span), operation_width):{operation_width}}",
@@ -97,7 +108,7 @@ def draw(trace: list[Span], style: Style) -> list[str]:
                     f"{_duration(span):>{_DURATION_WIDTH - 1}}",
                 ]
             )
-        )  # fmt: skip
+        )
         indent = service_width + 10
         outcome = _outcome(span)
         own = [f"why: {span.attributes[_REASON]}", *_written(_custom_tags(span), but=shared)]
@@ -151,7 +162,11 @@ def _custom_tags(span: Span) -> dict[str, object]:
 def _shared_tags(trace: list[Span]) -> dict[str, object]:
     """Returns what all spans of a trace of several say alike, to be said once."""
     first, *others = [_custom_tags(span) for span in trace]
-    return {key: value for key, value in first.items() if others and all(tags.get(key) == value for tags in others)}
+    return {
+        key: value
+        for key, value in first.items()
+        if others and all(tags.get(key) == value for tags in others)
+    }
 
 
 def _written(tags: dict[str, object], but: dict[str, object] | None = None) -> list[str]:

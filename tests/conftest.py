@@ -1,6 +1,7 @@
 """The Envoys of the tests: one of each version, with a lane for each filter configuration."""
 
 import pytest
+
 import tools
 import topology
 from topology import Lane, Topology
@@ -35,7 +36,10 @@ def lane(ratio: float = 1, *, batch: dict | None = None, propagation: dict | Non
             "sampling": {"ratio": ratio, "rules": RULES},
             "custom_tags": [],
             "propagation": propagation or {},
-            "exporter": {"otlp": {"cluster": "otel-collector"}, "batch": {"interval_ms": 100} | (batch or {})},
+            "exporter": {
+                "otlp": {"cluster": "otel-collector"},
+                "batch": {"interval_ms": 100} | (batch or {}),
+            },
         },
         **options,
     )
@@ -68,17 +72,19 @@ def each_envoy(request):
 
 
 @pytest.fixture(scope="session")
-def envoys(each_envoy, module):
-    """A running Envoy of each version with all LANES, shared by the tests."""
+def envoys(each_envoy):
+    """A running Envoy of each version with all LANES, shared by the tests: starting one takes a second."""
     with Topology(LANES, envoy=each_envoy) as running:
         yield running
         # A trap or a refused hostcall shows here, even where every request was answered.
-        assert [line for line in running.log().splitlines() if "[error]" in line or "[critical]" in line] == []
+        assert [
+            line for line in running.log().splitlines() if "[error]" in line or "[critical]" in line
+        ] == []
 
 
 @pytest.fixture(scope="session", params=[OLDEST_ENVOY, NEWEST_ENVOY])
 def outermost_envoy(request):
-    """The binaries of the oldest and the newest version."""
+    """The binary of the oldest and of the newest version, for what hardly differs between them."""
     return tools.envoy(request.param)
 
 

@@ -11,6 +11,7 @@ import tools  # noqa: E402
 tools.reexec_in_venv(HERE / "requirements.txt")
 
 import pytest  # noqa: E402
+
 import topology  # noqa: E402
 
 topology.exit_on_sigterm()

@@ -3,17 +3,23 @@
 import json
 import os
 import subprocess
-import time
+import uuid
 from pathlib import Path
 
 import pytest
+
 import tools
 from conftest import lane
+from expected import client_attributes, server_attributes
 from topology import BOOTSTRAP, Program, Topology, admin_answer, free_ports
 from traffic import Client, new_context
 
 CONFIGURATION = BOOTSTRAP.with_name("collector.yaml")
 BUILDER_CONFIGURATION = Path(__file__).with_name("collector-builder.yaml")
+
+# As OTLP numbers them.
+SERVER, CLIENT = 2, 3
+ERROR = 2
 
 
 @pytest.fixture(scope="session")
@@ -22,24 +28,34 @@ def collector():
 
 
 def exported_spans(traces: Path, trace_id: str) -> list[dict]:
-    """Returns the spans of a trace in what the file exporter wrote, each with its service."""
+    """Returns the spans of a trace in what the file exporter wrote, oldest first, each with its resource."""
     spans = []
-    # The last line may not be whole yet.
     for line in traces.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            for resource in json.loads(line)["resourceSpans"]:
-                service = attributes(resource["resource"])["service.name"]
-                for scope in resource["scopeSpans"]:
-                    spans += [{"service": service, **span} for span in scope["spans"] if span["traceId"] == trace_id]
-    return spans
+        if not line.endswith("\n"):
+            break  # not whole yet
+        for of_resource in json.loads(line)["resourceSpans"]:
+            resource = attributes(of_resource["resource"])
+            for of_scope in of_resource["scopeSpans"]:
+                spans += [
+                    {**span, "resource": resource}
+                    for span in of_scope["spans"]
+                    if span["traceId"] == trace_id
+                ]
+    return sorted(spans, key=lambda span: int(span["startTimeUnixNano"]))
 
 
 def attributes(part: dict) -> dict:
-    return {pair["key"]: next(iter(pair["value"].values())) for pair in part["attributes"]}
+    decoded = {}
+    for pair in part["attributes"]:
+        ((kind, value),) = pair["value"].items()
+        decoded[pair["key"]] = int(value) if kind == "intValue" else value
+    return decoded
 
 
 def test_shipped_configuration_is_valid(collector):
-    checked = subprocess.run([collector, "validate", "--config", CONFIGURATION], capture_output=True, text=True)
+    checked = subprocess.run(
+        [collector, "validate", "--config", CONFIGURATION], capture_output=True, text=True
+    )
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
@@ -52,32 +68,38 @@ def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path):
         "OTLP_HTTP_ENDPOINT": f"127.0.0.1:{http_port}",
         "OTLP_GRPC_ENDPOINT": f"127.0.0.1:{next(ports)}",
         "HEALTH_ENDPOINT": f"127.0.0.1:{health_port}",
+        # Nobody is there: the traces must be in the file all the same.
         "JAEGER_OTLP_ENDPOINT": f"127.0.0.1:{next(ports)}",
         "TRACES_FILE": str(traces),
         "BATCH_TIMEOUT": "100ms",
     }
+    parent, request_id, target = new_context(), str(uuid.uuid4()), "/orders/7?status=503"
     with Program([collector, "--config", CONFIGURATION], tmp_path / "collector.log", environment) as program:
         program.wait_until(lambda: admin_answer(health_port, "/") is not None)
-        configured = lane(1, collector_port=http_port)
-        with Topology({"": configured}, envoy=newest_envoy) as running, Client(running, "1.1") as client:
-            parent = new_context()
-            client.through("", "/orders/7?status=503", {"traceparent": parent.traceparent("01")})
-            deadline = time.monotonic() + 20
-            while len(spans := exported_spans(traces, parent.trace_id)) < 3:
-                assert time.monotonic() < deadline, program.log.read_text()
-                time.sleep(0.05)
+        lanes = {"": lane(1, collector_port=http_port)}
+        with Topology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
+            headers = {"traceparent": parent.traceparent("01"), "x-request-id": request_id}
+            client.through("", target, headers)
+            program.wait_until(lambda: len(exported_spans(traces, parent.trace_id)) == 3)
             stats = running.wait_for_stats(lambda stats: stats["sidespan.spans_exported"] == 3)
+            peer_port = client.lane("").backend_inbound
 
-    server, outbound, backend = sorted(spans, key=lambda span: int(span["startTimeUnixNano"]))
-    assert [(span["service"], span["kind"], span["name"]) for span in (server, outbound, backend)] == [
-        ("frontend", 2, "GET"),
-        ("frontend", 3, "GET"),
-        ("backend", 2, "GET"),
+    server, outbound, backend = exported_spans(traces, parent.trace_id)
+    assert [(span["name"], span["kind"], span["status"]) for span in (server, outbound, backend)] == [
+        ("GET", SERVER, {"code": ERROR}),
+        ("GET", CLIENT, {"code": ERROR}),
+        ("GET", SERVER, {"code": ERROR}),
     ]
-    assert [span["parentSpanId"] for span in (server, outbound, backend)] == [
-        parent.span_id,
-        server["spanId"],
-        outbound["spanId"],
-    ]
-    assert [attributes(span)["http.response.status_code"] for span in (server, outbound, backend)] == ["503"] * 3
+    parents = [span["parentSpanId"] for span in (server, outbound, backend)]
+    assert parents == [parent.span_id, server["spanId"], outbound["spanId"]]
+    resources = [span["resource"] for span in (server, outbound, backend)]
+    assert resources == [{"service.name": name} for name in ("frontend", "frontend", "backend")]
+    error = {"http.response.status_code": 503, "error.type": "503"}
+    assert attributes(server) == server_attributes(
+        "frontend", "1.1", target, request_id, **error, **{"user_agent.original": "tests"}
+    )
+    assert attributes(outbound) == client_attributes(target, request_id, peer_port, **error)
+    assert attributes(backend) == server_attributes(
+        "backend", "1.1", target, request_id, **error, **{"user_agent.original": "frontend"}
+    )
     assert stats["sidespan.spans_dropped"] == 0

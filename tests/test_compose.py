@@ -5,9 +5,10 @@ import subprocess
 
 import jsonschema
 import pytest
+import yaml
+
 import service
 import tools
-import yaml
 from topology import BOOTSTRAP
 
 # The Compose specification's own library, whose schema is the strict one.
@@ -35,8 +36,10 @@ def test_schema_refuses_an_unknown_key(schema, compose):
     assert not jsonschema.validators.validator_for(schema)(schema).is_valid(compose)
 
 
-def test_mounted_files_exist(compose, module):
-    mounted = [volume.split(":")[0] for part in compose["services"].values() for volume in part.get("volumes", [])]
+def test_mounted_files_exist(compose):
+    mounted = [
+        volume.split(":")[0] for part in compose["services"].values() for volume in part.get("volumes", [])
+    ]
     assert mounted
     assert [file for file in mounted if not (COMPOSE_FILE.parent / file).is_file()] == []
 
@@ -46,7 +49,7 @@ def test_network_namespaces_are_those_of_services(compose):
     assert modes == {"service:envoy"}
 
 
-def test_envoy_takes_its_command_line(compose, module, outermost_envoy):
+def test_envoy_takes_its_command_line(compose, outermost_envoy):
     (name, *arguments) = compose["services"]["envoy"]["command"]
     assert name == "envoy"
     checked = subprocess.run(

@@ -4,24 +4,41 @@ import json
 import subprocess
 
 import pytest
+
 import topology
 
 # Rows: the configuration, the path that is named (of an unknown key: where it stands), the findings.
 REFUSED = {
-    "unknown key": ({"samplin": {}}, "", ["expected one of `service_name`", 'but found the unknown key "samplin"']),
+    "unknown key": (
+        {"samplin": {}},
+        "",
+        ["expected one of `service_name`", 'but found the unknown key "samplin"'],
+    ),
     "key of a later version": (
         {"sampling": {"export_on": {}}},
         "sampling",
         ["expected one of `ratio`, `rules`", 'but found the unknown key "export_on"'],
     ),
-    "wrong type": ({"sampling": {"ratio": "all"}}, "sampling.ratio", ["expected", "number", 'but found "all"']),
-    "ratio above 1": ({"sampling": {"ratio": 1.5}}, "sampling.ratio", ["expected", "0 to 1", "but found 1.5"]),
+    "wrong type": (
+        {"sampling": {"ratio": "all"}},
+        "sampling.ratio",
+        ["expected", "number", 'but found "all"'],
+    ),
+    "ratio above 1": (
+        {"sampling": {"ratio": 1.5}},
+        "sampling.ratio",
+        ["expected", "0 to 1", "but found 1.5"],
+    ),
     "bad regex": (
         {"sampling": {"rules": [{"name": "a"}, {"name": "b", "match": {"path": {"regex": "("}}}]}},
         "sampling.rules[1].match.path.regex",
         ["expected a valid regular expression", 'but found "("'],
     ),
-    "empty rule name": ({"sampling": {"rules": [{"name": ""}]}}, "sampling.rules[0].name", ["expected", 'but found ""']),
+    "empty rule name": (
+        {"sampling": {"rules": [{"name": ""}]}},
+        "sampling.rules[0].name",
+        ["expected", 'but found ""'],
+    ),
     "duplicate rule names": (
         {"sampling": {"rules": [{"name": "a"}, {"name": "a"}]}},
         "sampling.rules[1].name",
@@ -59,7 +76,9 @@ def validate(envoy, folder, text: str | None) -> subprocess.CompletedProcess:
         wasm["configuration"]["value"] = text
     file = folder / "envoy.json"
     file.write_text(json.dumps(bootstrap))
-    return subprocess.run([envoy, "--mode", "validate", "-c", file], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [envoy, "--mode", "validate", "-c", file], capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize("row", REFUSED)

@@ -20,7 +20,9 @@ def reasons(spans) -> list[str]:
 
 def test_debug_header_forces_a_trace_over_an_unsampled_parent(client):
     parent = new_context()
-    answer = client.through("ratio-0", "/a", {"traceparent": parent.traceparent("00"), "x-debug-trace": "true"})
+    answer = client.through(
+        "ratio-0", "/a", {"traceparent": parent.traceparent("00"), "x-debug-trace": "true"}
+    )
 
     server, outbound, backend = client.spans(parent.trace_id)
     assert answer.status == 200

@@ -18,8 +18,10 @@ def environment() -> dict[str, str]:
     return os.environ | {"ENVOY": str(tools.envoy(NEWEST_ENVOY))}
 
 
-def test_demo_shows_every_trace_and_what_was_dropped(module):
-    shown = subprocess.run([sys.executable, DEMO], env=environment(), capture_output=True, text=True, timeout=120)
+def test_demo_shows_every_trace_and_what_was_dropped():
+    shown = subprocess.run(
+        [sys.executable, DEMO], env=environment(), capture_output=True, text=True, timeout=120
+    )
 
     assert shown.returncode == 0, shown.stderr
     assert len(SPAN_LINE.findall(shown.stdout)) == 4 * 3
@@ -31,9 +33,13 @@ def test_demo_shows_every_trace_and_what_was_dropped(module):
     assert "\x1b" not in shown.stdout
 
 
-def test_kept_demo_stays_until_ctrl_c(module):
+def test_kept_demo_stays_until_ctrl_c():
     with subprocess.Popen(
-        [sys.executable, DEMO, "--keep"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, DEMO, "--keep"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as shown:
         try:
             curl = next(line for line in shown.stdout if line.strip().startswith("curl "))

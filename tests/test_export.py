@@ -1,10 +1,12 @@
 """How spans leave: in batches, bounded, counted, and never at the cost of a request."""
 
 import pytest
+
 from conftest import lane
 from receiver import Receiver
 from topology import Lane, Topology
 from traffic import Client, new_context
+
 LONGEST_ATTRIBUTE = 1024
 
 
@@ -59,7 +61,9 @@ def test_full_queue_drops_and_counts(each_envoy):
         send_sampled(client, 40)
         # One call is under way with a batch, and no other is made; the queue holds what it may.
         books = {"spans_recorded": 40, "spans_exported": 0, "spans_dropped": 34, "spans_queued": 6}
-        running.wait_for_stats(lambda stats: stats.items() >= {f"sidespan.{k}": v for k, v in books.items()}.items())
+        running.wait_for_stats(
+            lambda stats: stats.items() >= {f"sidespan.{k}": v for k, v in books.items()}.items()
+        )
         assert len(running.receiver.exports()) == 1
         running.receiver.answers.set()
         settled = books_once_settled(running, 40)
@@ -69,7 +73,10 @@ def test_full_queue_drops_and_counts(each_envoy):
 
 def test_unreachable_collector_costs_spans_and_no_request(each_envoy):
     # Port 1 is nobody's: it refuses.
-    with Topology({"": lane(1, collector_port=1)}, envoy=each_envoy) as running, Client(running, "1.1") as client:
+    with (
+        Topology({"": lane(1, collector_port=1)}, envoy=each_envoy) as running,
+        Client(running, "1.1") as client,
+    ):
         send_sampled(client, 20)
         books = books_once_settled(running, 20)
 

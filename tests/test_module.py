@@ -69,14 +69,20 @@ def imports(module: bytes) -> list[tuple[str, str]]:
             found = []
             for _ in range(content.unsigned()):
                 found.append((content.name(), content.name()))
-                assert content.bytes(1) == bytes([_FUNCTION]), f"expected a function, but found another kind: {found[-1]}"
+                assert content.bytes(1) == bytes([_FUNCTION]), (
+                    f"expected a function, but found another kind: {found[-1]}"
+                )
                 content.unsigned()
             return found
     return []
 
 
 def test_oldest_envoy_provides_every_import(module):
-    missing = [(source, name) for source, name in imports(module.read_bytes()) if name not in PROVIDED.get(source, [])]
+    missing = [
+        (source, name)
+        for source, name in imports(module.read_bytes())
+        if name not in PROVIDED.get(source, [])
+    ]
     assert missing == []
 
 

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from traffic import new_context
 
 # Rows: the lane, the headers sent, those that the first service gets; T is the trace id, P the
@@ -61,7 +62,11 @@ CARRIED = {
     ),
 }
 CARRIED_SHORT = {
-    "64-bit single b3 is widened for w3c": ("ratio-1", {"b3": "H-P-1"}, {"traceparent": "00-0000000000000000H-S-01"}),
+    "64-bit single b3 is widened for w3c": (
+        "ratio-1",
+        {"b3": "H-P-1"},
+        {"traceparent": "00-0000000000000000H-S-01"},
+    ),
     "64-bit single b3 keeps its width": ("inject-b3", {"b3": "H-P-1"}, {"b3": "H-S-1"}),
     "64-bit multi b3 keeps its width": (
         "inject-b3multi",

@@ -1,6 +1,7 @@
 """Whose spans they are: the resource, from the configuration, from Istio's node metadata, from the node."""
 
 import pytest
+
 from conftest import lane
 from topology import Topology
 from traffic import Client, new_context
@@ -39,7 +40,11 @@ def server_span(running: Topology):
     "node, filter, resource, kind",
     [
         pytest.param(
-            {"id": "sidecar~10.0.0.1~checkout.shop~shop.svc", "cluster": "checkout.shop", "metadata": ISTIO_METADATA},
+            {
+                "id": "sidecar~10.0.0.1~checkout.shop~shop.svc",
+                "cluster": "checkout.shop",
+                "metadata": ISTIO_METADATA,
+            },
             {},
             {"service.name": "checkout", **ISTIO_RESOURCE},
             "SERVER",
@@ -64,7 +69,11 @@ def server_span(running: Topology):
             id="a plain envoy is named by its cluster",
         ),
         pytest.param(
-            {"id": "sidecar~10.0.0.1~checkout.shop~shop.svc", "cluster": "checkout.shop", "metadata": ISTIO_METADATA},
+            {
+                "id": "sidecar~10.0.0.1~checkout.shop~shop.svc",
+                "cluster": "checkout.shop",
+                "metadata": ISTIO_METADATA,
+            },
             {"service_name": "front"},
             {"service.name": "front", **ISTIO_RESOURCE},
             "SERVER",
@@ -82,7 +91,10 @@ def test_resource_names_the_workload(outermost_envoy, node, filter, resource, ki
 def test_gateway_serves_on_its_outbound_listener(outermost_envoy):
     node = {"id": "router~10.0.0.2~gateway.istio~istio.svc", "cluster": "gateway.istio"}
     parent = new_context()
-    with Topology({"": lane(1)}, envoy=outermost_envoy, node=node) as running, Client(running, "1.1") as client:
+    with (
+        Topology({"": lane(1)}, envoy=outermost_envoy, node=node) as running,
+        Client(running, "1.1") as client,
+    ):
         client.send(running.lane().frontend_outbound, "/a", {"traceparent": parent.traceparent("01")})
         gateway, _ = client.spans(parent.trace_id, 2)
     assert gateway.kind == "SERVER"

@@ -6,64 +6,12 @@ import time
 import uuid
 
 import pytest
+
+from expected import client_attributes, server_attributes
 from traffic import new_context
 
 HAS_REMOTE, IS_REMOTE = 0x100, 0x200
 SAMPLED = 0x01
-
-
-class Port:
-    """Equal to every port number."""
-
-    def __eq__(self, other):
-        return type(other) is int and 0 < other < 65536
-
-    def __repr__(self):
-        return "a port"
-
-
-def server_attributes(service: str, http: str, target: str, request_id: str, **others) -> dict:
-    path, _, query = target.partition("?")
-    return {
-        "http.request.method": "GET",
-        "url.scheme": "http",
-        "url.path": path,
-        **({"url.query": query} if query else {}),
-        "server.address": service,
-        "server.port": 80,
-        "client.address": "127.0.0.1",
-        "network.peer.address": "127.0.0.1",
-        "network.peer.port": Port(),
-        "network.protocol.version": http,
-        "http.response.status_code": 200,
-        "component": "proxy",
-        "span.source": "mesh",
-        "sidespan.reason": "parent",
-        "response_code_details": "via_upstream",
-        "guid:x-request-id": request_id,
-        **others,
-    }
-
-
-def client_attributes(target: str, request_id: str, peer_port: int, **others) -> dict:
-    return {
-        "http.request.method": "GET",
-        "url.scheme": "http",
-        "url.full": f"http://backend{target}",
-        "server.address": "backend",
-        "server.port": 80,
-        "network.peer.address": "127.0.0.1",
-        "network.peer.port": peer_port,
-        "network.protocol.version": "1.1",
-        "user_agent.original": "frontend",
-        "http.response.status_code": 200,
-        "component": "proxy",
-        "span.source": "mesh",
-        "sidespan.reason": "parent",
-        "response_code_details": "via_upstream",
-        "guid:x-request-id": request_id,
-        **others,
-    }
 
 
 def test_request_leaves_a_chain_of_whole_spans(client):
@@ -83,12 +31,19 @@ def test_request_leaves_a_chain_of_whole_spans(client):
     assert [span.parent_span_id for span in spans] == [parent.span_id, server.span_id, outbound.span_id]
     assert [span.flags for span in spans] == [SAMPLED | HAS_REMOTE | IS_REMOTE] * 3
     assert [span.scope for span in spans] == ["sidespan"] * 3
-    times = [sent_at, *(span.start_ns for span in spans), *(span.end_ns for span in reversed(spans)), answered_at]
+    times = [
+        sent_at,
+        *(span.start_ns for span in spans),
+        *(span.end_ns for span in reversed(spans)),
+        answered_at,
+    ]
     assert times == sorted(times)
     assert server.attributes == server_attributes(
         "frontend", client.http, target, request_id, **{"user_agent.original": "tests"}
     )
-    assert outbound.attributes == client_attributes(target, request_id, client.lane("ratio-1").backend_inbound)
+    assert outbound.attributes == client_attributes(
+        target, request_id, client.lane("ratio-1").backend_inbound
+    )
     assert backend.attributes == server_attributes(
         "backend", "1.1", target, request_id, **{"user_agent.original": "frontend"}
     )
@@ -104,7 +59,9 @@ def test_root_has_no_remote_parent(client_1):
 
 def test_tracestate_is_on_every_span(client):
     parent = new_context()
-    client.through("ratio-1", "/a", {"traceparent": parent.traceparent("01"), "tracestate": "vendor=1,other=2"})
+    client.through(
+        "ratio-1", "/a", {"traceparent": parent.traceparent("01"), "tracestate": "vendor=1,other=2"}
+    )
 
     assert [span.trace_state for span in client.spans(parent.trace_id)] == ["vendor=1,other=2"] * 3
 
@@ -196,7 +153,9 @@ def test_client_that_leaves_is_told_by_envoys_flag(client_1):
 
 def test_unknown_method_is_other(client_1):
     parent = new_context()
-    connection = http.client.HTTPConnection("127.0.0.1", client_1.lane("no-endpoint").frontend_inbound, timeout=20)
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", client_1.lane("no-endpoint").frontend_inbound, timeout=20
+    )
     connection.request("PURGE", "/a", headers={"traceparent": parent.traceparent("01")})
     connection.getresponse().read()
     connection.close()

@@ -4,6 +4,7 @@ import secrets
 from dataclasses import dataclass
 
 import httpx
+
 from receiver import Span
 from topology import RunningLane, Topology
 
@@ -83,7 +84,9 @@ class Client:
             hop = hop.get("next")
         return Answer(answer.status_code, calls)
 
-    def through(self, lane: str, target: str, headers: dict | list | None = None, method: str = "GET") -> Answer:
+    def through(
+        self, lane: str, target: str, headers: dict | list | None = None, method: str = "GET"
+    ) -> Answer:
         """Sends a request to the frontend's sidecar of a lane."""
         return self.send(self.lane(lane).frontend_inbound, target, headers, method)
 
