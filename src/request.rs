@@ -89,6 +89,10 @@ mod tests {
     use super::*;
     use crate::propagation::testing::head;
 
+    type Headers<'a> = &'a [(&'a str, &'a str)];
+    /// The parent of the span that is recorded, where one is.
+    type Parent<'a> = Option<Option<&'a str>>;
+
     const FRESH: FreshIds = FreshIds {
         trace_id: TraceId::from_bytes([0xaa; 16]),
         span_id: SpanId::from_bytes([0xbb; 8]),
@@ -141,10 +145,10 @@ mod tests {
     #[track_caller]
     fn check(
         config: &Config,
-        request: &[(&str, &str)],
-        expected: &[(&str, &str)],
+        request: Headers,
+        expected: Headers,
         kind: Kind,
-        recorded_below: Option<Option<&str>>,
+        recorded_below: Parent,
     ) {
         let outcome = on_request_headers(config, &head(request), None, FRESH);
         let expected: BTreeMap<_, _> = expected.iter().copied().collect();
@@ -170,7 +174,7 @@ mod tests {
         let own = traceparent(T, OWN, "01");
         let root = traceparent(FRESH_TRACE, OWN, "03");
         let root_down = traceparent(FRESH_TRACE, OWN, "02");
-        let rows: [(&[(&str, &str)], &str, Kind, Option<Option<&str>>); 10] = [
+        let rows: [(Headers, &str, Kind, Parent); 10] = [
             (&[("traceparent", &up)], &own, Kind::Parent, Some(Some(S))),
             (&[("traceparent", &down)], &down, Kind::Parent, None),
             (&[("traceparent", &down), ("x-do", "force")], &own, Kind::Force, Some(Some(S))),
@@ -225,8 +229,7 @@ mod tests {
         let unsampled = traceparent(T, S, "00");
         let fresh_down = traceparent(FRESH_TRACE, OWN, "02");
         let fresh_b3 = format!("{FRESH_TRACE}-{OWN}-0");
-        type Headers<'a> = &'a [(&'a str, &'a str)];
-        let rows: [(&str, Headers, Headers, Kind, Option<Option<&str>>); 12] = [
+        let rows: [(&str, Headers, Headers, Kind, Parent); 12] = [
             (
                 r#""tracecontext""#,
                 &[("b3", &b3)],
