@@ -22,7 +22,7 @@ fn memory_does_not_grow_over_a_million_requests() {
             warm = vm.memory_size();
         }
         send(&mut vm, &requests, number);
-        if number % REQUESTS_PER_TICK == 0 {
+        if number.is_multiple_of(REQUESTS_PER_TICK) {
             exported += tick(&mut vm, number);
         }
     }
@@ -34,13 +34,13 @@ fn memory_does_not_grow_over_a_million_requests() {
 }
 
 fn send(vm: &mut Vm, requests: &[Headers], number: usize) {
-    let headers = if number % HUGE_EVERY == 0 {
+    let headers = if number.is_multiple_of(HUGE_EVERY) {
         huge(number)
     } else {
         requests[number % requests.len()].clone()
     };
     let info = StreamInfo {
-        direction: if number % 2 == 0 { Direction::Inbound } else { Direction::Outbound },
+        direction: if number.is_multiple_of(2) { Direction::Inbound } else { Direction::Outbound },
         protocol: "HTTP/1.1".into(),
         source_address: "10.0.0.9:40000".into(),
         upstream_address: "10.0.0.8:8080".into(),
@@ -48,7 +48,8 @@ fn send(vm: &mut Vm, requests: &[Headers], number: usize) {
         ..StreamInfo::default()
     };
     let context = vm.request(info, Message { headers, ..Message::default() }).expect("no trap");
-    let response = Headers::from_iter([(":status", if number % 7 == 0 { "503" } else { "200" })]);
+    let response =
+        Headers::from_iter([(":status", if number.is_multiple_of(7) { "503" } else { "200" })]);
     vm.response(context, Message { headers: response, ..Message::default() }).expect("no trap");
     vm.finish(context).expect("no trap");
 }

@@ -18,7 +18,7 @@ macro_rules! hostcalls {
     ($linker:ident, $($name:ident |$guest:ident $(, $argument:ident: $type:ty)*| $body:expr;)*) => {$(
         $linker.func_wrap("env", stringify!($name), |caller: Caller<'_, State> $(, $argument: $type)*| {
             let $guest = &mut Guest::new(caller);
-            status((|| -> Answer { $body })())
+            status(|| -> Answer { $body })
         })?;
     )*};
 }

@@ -38,9 +38,9 @@ impl From<Status> for Refusal {
 /// What a hostcall gives its caller in [`Guest`].
 pub type Answer<T = ()> = Result<T, Refusal>;
 
-/// Turns an answer into the status that the module sees.
-pub fn status(answer: Answer) -> wasmtime::Result<u32> {
-    match answer {
+/// Makes a hostcall, and turns its answer into the status that the module sees.
+pub fn status(call: impl FnOnce() -> Answer) -> wasmtime::Result<u32> {
+    match call() {
         Ok(()) => Ok(Status::Ok as u32),
         Err(Refusal::Status(status)) => Ok(status as u32),
         Err(Refusal::Trap(trap)) => Err(trap),

@@ -11,9 +11,9 @@ macro_rules! wasi {
     ($linker:ident, $($name:ident |$guest:ident $(, $argument:ident: $type:ty)*| $body:expr;)*) => {
         for module in ["wasi_snapshot_preview1", "wasi_unstable"] {$(
             $linker.func_wrap(module, stringify!($name), |caller: Caller<'_, State> $(, $argument: $type)*| {
-                #[allow(unused_variables)]
+                #[allow(unused_variables)] // not every function needs its caller
                 let $guest = &mut Guest::new(caller);
-                errno((|| -> Answer<u32> { $body })())
+                errno(|| -> Answer<u32> { $body })
             })?;
         )*}
     };
@@ -112,8 +112,8 @@ fn little_endian(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
 }
 
-fn errno(answer: Answer<u32>) -> wasmtime::Result<u32> {
-    match answer {
+fn errno(call: impl FnOnce() -> Answer<u32>) -> wasmtime::Result<u32> {
+    match call() {
         Ok(number) => Ok(number),
         Err(Refusal::Status(_)) => Ok(FAULT),
         Err(Refusal::Trap(trap)) => Err(trap),

@@ -1,0 +1,142 @@
+//! What a scenario can say is understood: repeated cases, the clock, late collectors, bytes that
+//! are not text, Istio's metadata, the environment.
+
+mod module;
+
+use std::sync::LazyLock;
+
+use sidespan_harness::host::Module;
+use sidespan_harness::replay::Loaded;
+
+static MODULE: LazyLock<Module> = LazyLock::new(module::load);
+
+/// Replays the cases with a configuration that records what is below /pay.
+#[track_caller]
+fn check(cases: &str) {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let file = folder.path().join("scenario.yaml");
+    std::fs::write(&file, format!("{HEAD}cases:\n{cases}")).expect("a file for the test");
+    let results = Loaded::read(&file).and_then(|loaded| Ok(loaded.run(&MODULE)));
+    for result in results.expect("the scenario can be read").expect("the module runs") {
+        let failure = result.failure.unwrap_or_default();
+        assert!(failure.is_empty(), "{}: {failure}", result.name);
+    }
+}
+
+const HEAD: &str = r#"
+config:
+  sampling:
+    ratio: 0
+    rules: [{name: pay, match: {path: {prefix: /pay}}, decision: force}]
+  custom_tags:
+    - {tag: pod, environment: {name: POD_NAME}}
+    - {tag: raw, request_header: {name: x-raw}}
+  exporter: {otlp: {cluster: otel-collector, timeout_ms: 2000}, batch: {interval_ms: 500}}
+clusters: [otel-collector]
+environment: {POD_NAME: checkout-1}
+node: {id: "sidecar~a", cluster: checkout, metadata: {NAMESPACE: shop}}
+time: "2026-05-01T12:00:00.5Z"
+"#;
+
+#[test]
+fn an_expectation_that_says_nothing_wants_nothing_changed_and_nothing_exported() {
+    check(
+        "
+  - name: a context that is not sampled
+    request: {headers: {traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00}}
+",
+    );
+}
+
+#[test]
+fn headers_may_repeat_and_need_not_be_text() {
+    check(
+        r#"
+  - name: bytes
+    request:
+      headers: [{name: X-Raw, value_hex: FF00}, {name: a, value: "1"}, {name: a, value: "2"}]
+    expect:
+      upstream:
+        - {name: traceparent, value: "00-${trace}-${span}-02"}
+        - {name: a, value: "1"}
+        - {name: a, value: "2"}
+        - {name: x-raw, value_hex: ff00}
+"#,
+    );
+}
+
+#[test]
+fn a_span_that_was_left_in_the_queue_comes_out_later() {
+    check(&format!(
+        r#"
+  - name: left
+    flush: false
+    direction: outbound
+    clock_ms: 250
+    request: {{path: /pay, method: POST, protocol: HTTP/2}}
+    response: {{status: 0, flags: "UF,URX", code_details: "", upstream_address: "", duration_ms: 5}}
+    expect:
+      upstream: {{traceparent: "00-${{trace}}-${{span}}-03"}}
+  - name: taken
+    clock_ms: 1000
+    request: {{headers: {{b3: "0"}}}}
+    expect:
+      upstream: {{traceparent: "00-${{trace2}}-${{span2}}-02"}}
+      spans:
+        - name: POST
+          kind: CLIENT
+          trace_id: ${{trace}}
+          span_id: ${{span}}
+          flags: 0x103
+          start_ms: 250
+          duration_ms: 5
+          scope: sidespan
+          status: {{code: ERROR}}
+          attributes: {FAILED_CALL}
+          resource: {{service.name: checkout, k8s.namespace.name: shop}}
+      metrics: {{sidespan.spans_recorded: 1, sidespan.spans_exported: 1}}
+"#
+    ));
+}
+
+const FAILED_CALL: &str = r#"{
+            http.request.method: POST, url.full: "http://localhost/pay", url.scheme: http,
+            server.address: localhost, server.port: 80, network.protocol.version: "2",
+            component: proxy, span.source: mesh, sidespan.reason: pay,
+            response_flags: "UF,URX", error.type: "UF,URX", pod: checkout-1}"#;
+
+#[test]
+fn a_collector_may_be_late() {
+    check(
+        r#"
+  - name: after the timeout
+    collector: {delay_ms: 2000}
+    request: {path: /pay}
+    expect:
+      upstream: {traceparent: "00-${t}-${s}-03"}
+      metrics: {sidespan.spans_dropped: 1, sidespan.spans_exported: 0}
+      calls:
+        - cluster: otel-collector
+          timeout_ms: 2000
+          headers:
+            ":method": POST
+            ":path": /v1/traces
+            ":authority": otel-collector
+            content-type: application/x-protobuf
+            user-agent: sidespan/0.1.0
+"#,
+    );
+}
+
+#[test]
+fn a_repeated_case_is_compared_the_last_time() {
+    check(
+        r#"
+  - name: a thousand times
+    repeat: 1000
+    request: {headers: {traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00}}
+    expect:
+      metrics: {sidespan.decisions_parent: 1000, sidespan.spans_recorded: 0}
+"#,
+    );
+}
