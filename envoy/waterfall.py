@@ -7,6 +7,7 @@ frontend     SERVER  GET /cart  ━━━━━━━━━━━━━━━━
   all spans          cloud.region: eu-west-1
 """
 
+import itertools
 import os
 import shutil
 import sys
@@ -17,7 +18,11 @@ from receiver import Span
 _WIDEST = 100
 _NARROWEST = 60
 _OPERATION_AT_MOST = 34
-_DURATION_WIDTH = 9
+_KIND_WIDTH = len("SERVER")
+_DURATION_WIDTH = len("1234.5 ms")
+_GAP = "  "
+# Which halves of a column a bar covers.
+_BAR = {(True, True): "━", (True, False): "╸", (False, True): "╺", (False, False): " "}
 
 # What the line below a span says of it; all other attributes are there for machines.
 _STATUS = ("http.response.status_code", "error.type")
@@ -64,11 +69,10 @@ class Style:
     def bold(self, text: str) -> str:
         return self.paint(text, _BOLD)
 
-    def bad(self, text: str) -> str:
-        return self.paint(text, _RED)
 
-    def good(self, text: str) -> str:
-        return self.paint(text, _GREEN)
+def draw(trace: list[Span], style: Style) -> list[str]:
+    """Returns the lines of a waterfall, each at most `style.width` columns wide."""
+    return _Waterfall(trace, style).lines()
 
 
 @dataclass(frozen=True)
@@ -77,48 +81,61 @@ class _Row:
     branch: str  # what leads to the span in the tree
     below: str  # the same on the line below it
 
+    def label(self) -> str:
+        return self.branch + self.span.service
 
-def draw(trace: list[Span], style: Style) -> list[str]:
-    """Returns the lines of a waterfall, each at most `style.width` columns wide."""
-    rows = _tree(trace)
-    services = list(dict.fromkeys(row.span.service for row in rows))
-    colours = {service: _SERVICE_COLOURS[i % len(_SERVICE_COLOURS)] for i, service in enumerate(services)}
-    service_width = max(len(row.branch) + len(row.span.service) for row in rows)
-    operation_width = min(max(len(_operation(row.span)) for row in rows), _OPERATION_AT_MOST)
-    bar_width = style.width - service_width - operation_width - _DURATION_WIDTH - 13
-    shared = _shared_tags(trace)
-    begin = min(span.start_ns for span in trace)
-    whole = max(max(span.end_ns for span in trace) - begin, 1)
 
-    lines = []
-    for row in rows:
-        span = row.span
-        failed = span.status == "ERROR"
-        service = row.branch + span.service
-        bar = _bar((span.start_ns - begin) / whole, (span.end_ns - begin) / whole, bar_width)
-        lines.append(
-            "  ".join(
-                [
-                    style.dim(row.branch)
-                    + style.paint(span.service, colours[span.service], _BOLD)
-                    + " " * (service_width - len(service)),
-                    style.dim(f"{span.kind:6}"),
-                    f"{_clip(_operation(span), operation_width):{operation_width}}",
-                    style.paint(bar, _RED if failed else colours[span.service]),
-                    f"{_duration(span):>{_DURATION_WIDTH - 1}}",
-                ]
-            )
-        )
-        indent = service_width + 10
+class _Waterfall:
+    def __init__(self, trace: list[Span], style: Style):
+        self._style = style
+        self._rows = _tree(trace)
+        self._shared = _shared_tags(trace)
+        services = dict.fromkeys(row.span.service for row in self._rows)
+        self._colours = dict(zip(services, itertools.cycle(_SERVICE_COLOURS)))
+        self._label_width = max(len(row.label()) for row in self._rows)
+        longest = max(len(_operation(span)) for span in trace)
+        self._operation_width = min(longest, _OPERATION_AT_MOST)
+        self._indent = self._label_width + len(f"{_GAP}{'':{_KIND_WIDTH}}{_GAP}")
+        rest = self._indent + self._operation_width + len(_GAP) * 2 + _DURATION_WIDTH
+        self._bar_width = style.width - rest
+        self._begin = min(span.start_ns for span in trace)
+        self._whole = max(max(span.end_ns for span in trace) - self._begin, 1)
+
+    def lines(self) -> list[str]:
+        lines = [line for row in self._rows for line in (self._span_line(row), self._tag_line(row))]
+        if self._shared:
+            line = f"{'all spans':{self._indent}}{' · '.join(_written(self._shared))}"
+            lines.append(self._style.dim(_clip(line, self._style.width)))
+        return lines
+
+    def _span_line(self, row: _Row) -> str:
+        span, style = row.span, self._style
+        colour = self._colours[span.service]
+        label = style.dim(row.branch) + style.paint(span.service, colour, _BOLD)
+        columns = [
+            label + " " * (self._label_width - len(row.label())),
+            style.dim(f"{span.kind:{_KIND_WIDTH}}"),
+            f"{_clip(_operation(span), self._operation_width):{self._operation_width}}",
+            style.paint(self._bar(span), _RED if span.status == "ERROR" else colour),
+            f"{_duration(span):>{_DURATION_WIDTH}}",
+        ]
+        return _GAP.join(columns)
+
+    def _tag_line(self, row: _Row) -> str:
+        span, style = row.span, self._style
         outcome = _outcome(span)
-        own = [f"why: {span.attributes[_REASON]}", *_written(_custom_tags(span), but=shared)]
-        rest = _clip("".join(f" · {tag}" for tag in own), style.width - indent - len(outcome))
-        painted = style.bad(outcome) if failed else style.good(outcome)
-        lines.append(f"{style.dim(f'{row.below:{indent}}')}{painted}{style.dim(rest)}")
-    if shared:
-        label = f"{'all spans':{indent}}"
-        lines.append(style.dim(_clip(label + " · ".join(_written(shared)), style.width)))
-    return lines
+        tags = [f"why: {span.attributes[_REASON]}", *_written(_custom_tags(span), but=self._shared)]
+        rest = _clip("".join(f" · {tag}" for tag in tags), style.width - self._indent - len(outcome))
+        painted = style.paint(outcome, _RED if span.status == "ERROR" else _GREEN)
+        return f"{style.dim(f'{row.below:{self._indent}}')}{painted}{style.dim(rest)}"
+
+    def _bar(self, span: Span) -> str:
+        """Returns a line from the span's start to its end, exact to half a column."""
+        halves = self._bar_width * 2
+        first = min(round((span.start_ns - self._begin) / self._whole * halves), halves - 1)
+        last = max(round((span.end_ns - self._begin) / self._whole * halves), first + 1)
+        covered = [first <= half < last for half in range(halves)]
+        return "".join(_BAR[covered[i], covered[i + 1]] for i in range(0, halves, 2))
 
 
 def _tree(trace: list[Span]) -> list[_Row]:
@@ -129,18 +146,19 @@ def _tree(trace: list[Span]) -> list[_Row]:
         parent = span.parent_span_id if span.parent_span_id in known else ""
         children.setdefault(parent, []).append(span)
 
-    def rows(parent: str, lead: str, depth: int) -> list[_Row]:
+    def rows(parent: str, lead: str, is_root: bool) -> list[_Row]:
         found = []
         siblings = children.get(parent, [])
         for span in siblings:
             last = span is siblings[-1]
-            branch = f"{lead}{'└ ' if last else '├ '}" if depth else lead
-            inside = f"{lead}{'  ' if last else '│ '}" if depth else lead
+            branch, inside = (lead, lead) if is_root else (lead + "├ ", lead + "│ ")
+            if last and not is_root:
+                branch, inside = lead + "└ ", lead + "  "
             found.append(_Row(span, branch, inside + ("│" if span.span_id in children else "")))
-            found += rows(span.span_id, inside, depth + 1)
+            found += rows(span.span_id, inside, is_root=False)
         return found
 
-    return rows("", "", 0)
+    return rows("", "", is_root=True)
 
 
 def _operation(span: Span) -> str:
@@ -171,16 +189,6 @@ def _shared_tags(trace: list[Span]) -> dict[str, object]:
 
 def _written(tags: dict[str, object], but: dict[str, object] | None = None) -> list[str]:
     return [printable(f"{key}: {value}") for key, value in tags.items() if key not in (but or {})]
-
-
-def _bar(begin: float, end: float, width: int) -> str:
-    """Returns a line from `begin` to `end`, shares of the width, exact to half a column."""
-    halves = width * 2
-    first = min(round(begin * halves), halves - 1)
-    last = max(round(end * halves), first + 1)
-    cell = {(True, True): "━", (True, False): "╸", (False, True): "╺", (False, False): " "}
-    covered = [first <= half < last for half in range(halves)]
-    return "".join(cell[covered[i], covered[i + 1]] for i in range(0, halves, 2))
 
 
 def _duration(span: Span) -> str:
