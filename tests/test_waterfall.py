@@ -37,7 +37,7 @@ SIBLINGS = [
     span("a", "caller", "front", 0, 10, region="eu", user="ada"),
     span("b", "a", "cart", 1, 4, region="eu"),
     span("c", "b", "store", 2, 3, region="eu"),
-    span("d", "a", "price", 5, 9, status=503, region="eu", response_flags="UF"),
+    span("d", "a", "price", 5, 9, status=503, region="eu", zone="b"),
 ]
 
 
@@ -55,7 +55,7 @@ front      SERVER  GET /cart  ━━━━━━━━━━━━━━━━�
 │ └ store  SERVER  GET /cart      ━╸                  1.0 ms
 │                  200 · why: ratio
 └ price    SERVER  GET /cart           ╺━━━━━━━       4.0 ms
-                   503 ERROR · why: ratio · response_flags: UF
+                   503 ERROR · why: ratio · zone: b
 all spans          region: eu
 """,
             id="siblings hang on one trunk, and what all say is said once",
