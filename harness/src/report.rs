@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::host::LogLine;
 use crate::replay::CaseResult;
 
 /// Counts of all cases so far.
@@ -48,4 +49,14 @@ fn case(scenario: &Path, result: &CaseResult) -> String {
         let _ = writeln!(text, "     {line}");
     }
     text
+}
+
+/// A log as part of what was wrong.
+pub fn log_text(log: &[LogLine]) -> String {
+    if log.is_empty() {
+        return "log: nothing".into();
+    }
+    let lines =
+        log.iter().map(|line| format!("log: {:?}: {}", line.level, line.message).to_string());
+    lines.collect::<Vec<_>>().join("\n")
 }

@@ -42,6 +42,7 @@ fn toy(text: &str, functions: &str) -> String {
         "(import \"env\" \"proxy_log\" (func $log (param i32 i32 i32) (result i32)))
          (import \"env\" \"proxy_get_header_map_value\" (func $header (param i32 i32 i32 i32 i32) (result i32)))
          (import \"env\" \"proxy_get_header_map_pairs\" (func $headers (param i32 i32 i32) (result i32)))
+         (import \"env\" \"proxy_get_header_map_size\" (func $map_size (param i32 i32) (result i32)))
          (import \"env\" \"proxy_add_header_map_value\" (func $add (param i32 i32 i32 i32 i32) (result i32)))
          (import \"env\" \"proxy_get_property\" (func $property (param i32 i32 i32 i32) (result i32)))
          (import \"env\" \"proxy_get_buffer_bytes\" (func $buffer (param i32 i32 i32 i32 i32) (result i32)))
@@ -83,7 +84,7 @@ fn start(text: &str) -> Vm {
         node: Node {
             id: "sidecar~a".into(),
             metadata: serde_json::from_str(
-                r#"{"NAMESPACE": "shop", "LABELS": {"app": "checkout"}}"#,
+                r#"{"NAMESPACE": "shop", "LABELS": {"app": "checkout"}, "NOTHING": null}"#,
             )
             .expect("JSON"),
             ..Node::default()
@@ -139,6 +140,17 @@ fn a_whole_map_is_readable_always_and_empty_out_of_its_phase() {
 }
 
 #[test]
+fn the_size_of_a_map_is_there_in_its_phase_alone() {
+    check("(call $map_size (i32.const 0) (i32.const 16))", "", [OK, BAD_ARGUMENT, BAD_ARGUMENT]);
+}
+
+#[test]
+fn trailers_that_never_came_are_not_found_in_on_log() {
+    let header = "(call $header (i32.const 1) (local.get $at) (local.get $size) (i32.const 16) (i32.const 20))";
+    check(header, "x", [BAD_ARGUMENT, BAD_ARGUMENT, NOT_FOUND]);
+}
+
+#[test]
 fn headers_are_changed_in_their_phase_alone() {
     let add = "(call $add (i32.const 0) (local.get $at) (local.get $size) (local.get $at) (local.get $size))";
     check(add, "x-added", [OK, BAD_ARGUMENT, BAD_ARGUMENT]);
@@ -170,7 +182,7 @@ fn properties_are_there_in_the_phases_that_envoy_has_them_in() {
         ("node.id", [NOT_FOUND; 3]),
         ("listener_direction", [NOT_FOUND; 3]),
         ("plugin_name", [OK; 3]),
-        ("", [NOT_FOUND; 3]),
+        ("xds.node.metadata.NOTHING", [SERIALIZATION_FAILURE; 3]),
     ];
     for (path, expected) in table {
         check(property, &path.replace('.', "\0"), expected);
@@ -445,6 +457,7 @@ const HISTOGRAM: u32 = 2;
 const OK: u8 = 0;
 const NOT_FOUND: u8 = 1;
 const BAD_ARGUMENT: u8 = 2;
+const SERIALIZATION_FAILURE: u8 = 3;
 const INVALID_MEMORY_ACCESS: u8 = 6;
 const CAS_MISMATCH: u8 = 8;
 const INTERNAL_FAILURE: u8 = 10;

@@ -16,7 +16,7 @@ fn check(cases: &str) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let file = folder.path().join("scenario.yaml");
     std::fs::write(&file, format!("{HEAD}cases:\n{cases}")).expect("a file for the test");
-    let results = Loaded::read(&file).and_then(|loaded| Ok(loaded.run(&MODULE)));
+    let results = Loaded::read(&file).map(|loaded| loaded.run(&MODULE));
     for result in results.expect("the scenario can be read").expect("the module runs") {
         let failure = result.failure.unwrap_or_default();
         assert!(failure.is_empty(), "{}: {failure}", result.name);

@@ -42,7 +42,8 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 
         // Header maps
         proxy_get_header_map_size |guest, map: u32, result: u32| {
-            let size = read_map(guest.state(), map)?.map_or(0, Headers::byte_size);
+            // Envoy looks among the maps that can be changed now.
+            let size = write_map(guest.state(), map)?.byte_size();
             guest.write_u32(result, size as u32)
         };
         proxy_get_header_map_pairs |guest, map: u32, data: u32, size: u32| {
@@ -62,7 +63,9 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 match read_map(state, map)? {
                     Some(map) => map.first(name).ok_or(Status::NotFound)?.to_vec(),
                     // Envoy: "maps might point to nullptr in the access log phase".
-                    None if state.stream().is_some_and(|stream| stream.phase == Phase::Log) => Vec::new(),
+                    None if state.stream().is_some_and(|stream| stream.phase == Phase::Log) => {
+                        return Err(Status::NotFound.into());
+                    }
                     None => return Err(Status::BadArgument.into()),
                 }
             };
@@ -112,7 +115,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             let value = {
                 let (memory, state) = guest.split()?;
                 let path = slice(memory, path, path_size)?;
-                properties::property(&state.node, state.stream(), path).ok_or(Status::NotFound)?
+                properties::property(&state.node, state.stream(), path)?
             };
             guest.give(&value, data, size)
         };
@@ -255,7 +258,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         // Contexts
         proxy_set_effective_context |guest, context: u32| {
             let state = guest.state();
-            if context != super::ROOT_CONTEXT && !state.streams.contains_key(&context) {
+            if context != super::vm::ROOT_CONTEXT && !state.streams.contains_key(&context) {
                 return Err(Status::BadArgument.into());
             }
             state.effective_context = context;

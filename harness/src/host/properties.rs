@@ -6,40 +6,55 @@
 
 use serde_json::Value;
 
+use super::guest::Status;
 use super::state::Node;
 use super::stream::{Phase, Stream};
 
 /// Value of a property of a stream (or of the node alone, for the root context).
-pub fn property(node: &Node, stream: Option<&Stream>, path: &[u8]) -> Option<Vec<u8>> {
-    let path_text = std::str::from_utf8(path).ok()?;
-    let mut parts = path_text.split('\0');
-    match (parts.next()?, parts.next()) {
-        ("plugin_name", None) => Some(PLUGIN_NAME.into()),
-        ("plugin_root_id" | "plugin_vm_id", None) => Some(Vec::new()),
-        ("xds", Some("node")) => node_property(node, parts),
-        ("xds", Some(key)) => xds_property(stream?, key),
-        ("request", Some(key)) => request_property(stream?, key, parts.next()),
-        ("response", Some(key)) => response_property(stream?, key, parts.next()),
-        ("source", Some(key)) => address_property(&stream?.info.source_address, key),
-        ("destination", Some(key)) => address_property(&stream?.info.destination_address, key),
-        ("upstream", Some(key)) => upstream_property(stream?, key),
-        ("connection", Some(key)) => connection_property(stream?, key),
-        _ => stream?.filter_state.get(path).cloned(),
+pub fn property(node: &Node, stream: Option<&Stream>, path: &[u8]) -> Result<Vec<u8>, Status> {
+    let path_text = std::str::from_utf8(path).map_err(|_| Status::NotFound)?;
+    if let Some(path) = path_text.strip_prefix("xds\0node\0") {
+        return node_property(node, path.split('\0'));
+    }
+    let value = match path_text {
+        "plugin_name" => Some(PLUGIN_NAME.into()),
+        "plugin_root_id" | "plugin_vm_id" => Some(Vec::new()),
+        _ => stream.and_then(|stream| stream_property(stream, path_text)),
+    };
+    value.ok_or(Status::NotFound)
+}
+
+fn node_property<'a>(
+    node: &Node,
+    mut path: impl Iterator<Item = &'a str>,
+) -> Result<Vec<u8>, Status> {
+    match path.next() {
+        Some("id") => Ok(node.id.clone().into_bytes()),
+        Some("cluster") => Ok(node.cluster.clone().into_bytes()),
+        Some("metadata") => {
+            let mut value = Value::Object(node.metadata.clone());
+            for key in path {
+                let field = value.as_object_mut().and_then(|fields| fields.remove(key));
+                value = field.ok_or(Status::NotFound)?;
+            }
+            serialize(&value).ok_or(Status::SerializationFailure)
+        }
+        _ => Err(Status::NotFound),
     }
 }
 
-fn node_property<'a>(node: &Node, mut path: impl Iterator<Item = &'a str>) -> Option<Vec<u8>> {
-    match path.next()? {
-        "id" => Some(node.id.clone().into_bytes()),
-        "cluster" => Some(node.cluster.clone().into_bytes()),
-        "metadata" => {
-            let mut value = Value::Object(node.metadata.clone());
-            for key in path {
-                value = value.as_object_mut()?.remove(key)?;
-            }
-            Some(serialize(&value))
-        }
-        _ => None,
+fn stream_property(stream: &Stream, path: &str) -> Option<Vec<u8>> {
+    let mut parts = path.split('\0');
+    match (parts.next()?, parts.next()) {
+        ("xds", Some(key)) => xds_property(stream, key),
+        ("request", Some(key)) => request_property(stream, key, parts.next()),
+        ("response", Some(key)) => response_property(stream, key, parts.next()),
+        ("source", Some(key)) => address_property(&stream.info.source_address, key),
+        ("destination", Some(key)) => address_property(&stream.info.destination_address, key),
+        ("upstream", Some(key)) => upstream_property(stream, key),
+        ("connection", Some(key)) => connection_property(stream, key),
+        ("connection_id", None) => connection_property(stream, "id"),
+        _ => stream.filter_state.get(path.as_bytes()).cloned(),
     }
 }
 
@@ -155,34 +170,36 @@ fn int(value: i64) -> Vec<u8> {
     value.to_le_bytes().to_vec()
 }
 
-/// Serialises a value of the node's metadata: a list as a map from item to nothing.
-fn serialize(value: &Value) -> Vec<u8> {
-    match value {
-        Value::Null => Vec::new(),
+/// Serialises a value of the node's metadata: a list as a map from item to nothing. Envoy cannot
+/// serialise a null.
+fn serialize(value: &Value) -> Option<Vec<u8>> {
+    Some(match value {
+        Value::Null => return None,
         Value::Bool(value) => vec![u8::from(*value)],
         // A protobuf Struct has no integers.
-        Value::Number(value) => value.as_f64().unwrap_or_default().to_le_bytes().to_vec(),
+        Value::Number(value) => value.as_f64()?.to_le_bytes().to_vec(),
         Value::String(value) => value.clone().into_bytes(),
         Value::Array(items) => {
-            pairs(items.iter().map(|item| (serialize(item), Vec::new())).collect())
+            let items = items.iter().map(|item| Some((serialize(item)?, Vec::new())));
+            pairs(&items.collect::<Option<Vec<_>>>()?)
         }
-        Value::Object(fields) => pairs(
-            fields
+        Value::Object(fields) => {
+            let fields = fields
                 .iter()
-                .map(|(key, value)| (key.clone().into_bytes(), serialize(value)))
-                .collect(),
-        ),
-    }
+                .map(|(key, value)| Some((key.clone().into_bytes(), serialize(value)?)));
+            pairs(&fields.collect::<Option<Vec<_>>>()?)
+        }
+    })
 }
 
 /// Pairs of any bytes; unlike header names these keep their case.
-fn pairs(pairs: Vec<(Vec<u8>, Vec<u8>)>) -> Vec<u8> {
+fn pairs(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     let mut bytes = (pairs.len() as u32).to_le_bytes().to_vec();
-    for (key, value) in &pairs {
+    for (key, value) in pairs {
         bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
         bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
     }
-    for (key, value) in &pairs {
+    for (key, value) in pairs {
         bytes.extend_from_slice(key);
         bytes.push(0);
         bytes.extend_from_slice(value);
