@@ -64,7 +64,7 @@ def test_full_queue_drops_and_counts(each_envoy):
         running.wait_for_stats(
             lambda stats: stats.items() >= {f"sidespan.{k}": v for k, v in books.items()}.items()
         )
-        assert len(running.receiver.exports()) == 1
+        assert len(running.receiver.wait_for(Receiver.exports)) == 1
         running.receiver.answers.set()
         settled = books_once_settled(running, 40)
 
