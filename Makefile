@@ -29,6 +29,9 @@ wasm: ## build target/sidespan.wasm
 replay: wasm ## replay SCENARIOS (default: all) against the module
 	cargo run -q -p sidespan-harness --locked -- replay $(SCENARIOS)
 
+bench: wasm ## count the WebAssembly instructions of a request
+	cargo run -q -p sidespan-harness --locked -- replay --fuel tests/scenarios/cost.yaml
+
 lint: ## check formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -82,31 +82,38 @@ pub fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
     if pairs.len() != N || !rest.is_empty() {
         return None;
     }
+    let mut seen = 0;
     for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        *byte = nibble(*high)? << 4 | nibble(*low)?;
+        let (high, low) = (nibble(*high), nibble(*low));
+        seen |= high | low;
+        *byte = high << 4 | low;
     }
-    Some(bytes)
+    (seen < NO_NIBBLE).then_some(bytes)
 }
 
-/// Appends bytes as lower-case hex.
-pub fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
+/// Fills a buffer of twice the length with bytes as lower-case hex.
+pub fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
+    let (pairs, _) = hex.as_chunks_mut::<2>();
+    for ([high, low], byte) in pairs.iter_mut().zip(bytes) {
+        *high = digit(byte >> 4);
+        *low = digit(byte & 15);
     }
 }
 
-fn nibble(digit: u8) -> Option<u8> {
+fn nibble(digit: u8) -> u8 {
     match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => NO_NIBBLE,
     }
 }
 
-fn digit(nibble: u8) -> char {
-    char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 })
+fn digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
+
+/// Above every nibble.
+const NO_NIBBLE: u8 = 16;
 
 /// W3C Trace Context Level 2, section 3.2.2.5.2.
 pub const RANDOM: TraceFlags = TraceFlags::new(0x02);

@@ -6,9 +6,9 @@ use crate::head::Head;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderEdit {
     /// Adds a line; none of that name is there.
-    Add { name: &'static str, value: String },
+    Add { name: &'static str, value: Vec<u8> },
     /// Puts one line in place of all of that name.
-    Set { name: &'static str, value: String },
+    Set { name: &'static str, value: Vec<u8> },
     /// Removes all lines of that name.
     Remove { name: &'static str },
 }
@@ -26,12 +26,12 @@ impl<'h> Edits<'h> {
     }
 
     /// Makes `value` the only line of that name.
-    pub fn set(&mut self, name: &'static str, value: String) {
+    pub fn set(&mut self, name: &'static str, value: &[u8]) {
         let mut lines = self.head.all(name);
         match (lines.next(), lines.next()) {
-            (None, _) => self.edits.push(HeaderEdit::Add { name, value }),
-            (Some(only), None) if only == value.as_bytes() => {}
-            _ => self.edits.push(HeaderEdit::Set { name, value }),
+            (None, _) => self.edits.push(HeaderEdit::Add { name, value: value.to_vec() }),
+            (Some(only), None) if only == value => {}
+            _ => self.edits.push(HeaderEdit::Set { name, value: value.to_vec() }),
         }
     }
 
@@ -55,15 +55,15 @@ mod tests {
     fn check(lines: &[(&str, &str)], expected: &[HeaderEdit]) {
         let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect());
         let mut edits = Edits::of(&head);
-        edits.set("a", "1".to_owned());
+        edits.set("a", b"1");
         edits.remove("b");
         assert_eq!(edits.finish(), expected);
     }
 
     #[test]
     fn only_what_differs_is_edited() {
-        let add = HeaderEdit::Add { name: "a", value: "1".to_owned() };
-        let set = HeaderEdit::Set { name: "a", value: "1".to_owned() };
+        let add = HeaderEdit::Add { name: "a", value: b"1".to_vec() };
+        let set = HeaderEdit::Set { name: "a", value: b"1".to_vec() };
         let remove = HeaderEdit::Remove { name: "b" };
         check(&[], std::slice::from_ref(&add));
         check(&[("a", "1")], &[]);

@@ -123,16 +123,20 @@ mod tests {
         ))
     }
 
+    fn text(value: &[u8]) -> String {
+        String::from_utf8(value.to_vec()).unwrap()
+    }
+
     /// The headers that the upstream gets.
     fn upstream(head: &[(&str, &str)], edits: &[HeaderEdit]) -> Vec<(String, String)> {
         let mut lines: Vec<_> =
             head.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         for edit in edits {
             match edit {
-                HeaderEdit::Add { name, value } => lines.push((name.to_string(), value.clone())),
+                HeaderEdit::Add { name, value } => lines.push((name.to_string(), text(value))),
                 HeaderEdit::Set { name, value } => {
                     lines.retain(|(known, _)| known != name);
-                    lines.push((name.to_string(), value.clone()));
+                    lines.push((name.to_string(), text(value)));
                 }
                 HeaderEdit::Remove { name } => lines.retain(|(known, _)| known != name),
             }

@@ -142,7 +142,8 @@ impl Fields {
         };
         match entries.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
             Some((key, _)) => {
-                Err(ConfigError::new(one_of(keys), format!("the unknown key {}", quoted(key))))
+                let expected = format!("a known key, {}", one_of(keys));
+                Err(ConfigError::new(expected, quoted(key)).under(key))
             }
             None => Ok(Self(entries)),
         }
@@ -184,7 +185,6 @@ macro_rules! objects {
                     $($field: fields.take($crate::config::decode::key(stringify!($field)))?,)*
                 })
             }
-
             fn absent() -> Option<Self> {
                 Self::decode($crate::config::json::Json::Object(Vec::new())).ok()
             }

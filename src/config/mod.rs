@@ -160,9 +160,6 @@ mod tests {
 
     #[test]
     fn what_is_not_an_object_of_known_keys_is_refused() {
-        let keys = "`service_name`, `resource_attributes`, `propagation`, `sampling`, \
-                    `custom_tags`, `exporter`";
-        let keys = keys.replacen('`', "one of `", 1);
         check_refused("[]", "expected an object, but found an array");
         check_refused("1.5", "expected an object, but found 1.5");
         check_refused(
@@ -177,8 +174,11 @@ mod tests {
             r#"{"service_name": "a", "service_name": "b"}"#,
             "expected one JSON object, but found the key \"service_name\" twice at line 1 column 36",
         );
-        let found = "but found the unknown key \"response\"";
-        check_refused(r#"{"response": {}}"#, &format!("expected {keys}, {found}"));
+        check_refused(
+            r#"{"response": {}}"#,
+            "response: expected a known key, one of `service_name`, `resource_attributes`, \
+             `propagation`, `sampling`, `custom_tags`, `exporter`, but found \"response\"",
+        );
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
             ),
             (
                 r#"{"propagation": {"trust": "accept"}}"#.to_owned(),
-                "propagation: expected one of `extract`, `inject`, but found the unknown key \
+                "propagation.trust: expected a known key, one of `extract`, `inject`, but found \
                  \"trust\"",
             ),
             (
@@ -221,7 +221,7 @@ mod tests {
             ),
             (
                 r#"{"sampling": {"export_on": {}}}"#.to_owned(),
-                "sampling: expected one of `ratio`, `rules`, but found the unknown key \
+                "sampling.export_on: expected a known key, one of `ratio`, `rules`, but found \
                  \"export_on\"",
             ),
             (
@@ -239,8 +239,8 @@ mod tests {
             ),
             (
                 rule(r#""limit": {}"#),
-                "sampling.rules[1]: expected one of `name`, `match`, `decision`, `ratio`, but \
-                 found the unknown key \"limit\"",
+                "sampling.rules[1].limit: expected a known key, one of `name`, `match`, \
+                 `decision`, `ratio`, but found \"limit\"",
             ),
             (
                 rule(r#""decision": "sample""#),
@@ -414,6 +414,51 @@ mod tests {
         ] {
             check_refused(&json, expected);
         }
+    }
+
+    /// Every key that can be written, as the README's table names it. Conditions have a paragraph.
+    fn keys() -> Vec<String> {
+        let objects: [(&str, &[&str]); 14] = [
+            ("", raw::RawConfig::KEYS),
+            ("propagation.", raw::RawPropagation::KEYS),
+            ("sampling.", raw::RawSampling::KEYS),
+            ("sampling.rules[].", raw::RawRule::KEYS),
+            ("sampling.rules[].match.", raw::RawMatch::KEYS),
+            ("custom_tags[].", raw::RawCustomTag::KEYS),
+            ("custom_tags[].literal.", raw::RawLiteral::KEYS),
+            ("custom_tags[].request_header.", raw::RawNamedSource::KEYS),
+            ("custom_tags[].environment.", raw::RawNamedSource::KEYS),
+            ("exporter.", raw::RawExporter::KEYS),
+            ("exporter.otlp.", raw::RawOtlp::KEYS),
+            ("exporter.otlp.headers[].", raw::RawExportHeader::KEYS),
+            ("exporter.otlp.headers[].environment.", raw::RawNamedSource::KEYS),
+            ("exporter.batch.", raw::RawBatch::KEYS),
+        ];
+        let of = |(prefix, keys): (&str, &[&str])| {
+            keys.iter().map(|key| format!("{prefix}{key}")).collect::<Vec<_>>()
+        };
+        let mut all: Vec<_> = objects.into_iter().flat_map(of).collect();
+        all.push("exporter.otlp.headers[].literal.value".to_owned());
+        all
+    }
+
+    #[test]
+    fn the_readme_lists_the_keys_there_are() {
+        let readme = include_str!("../../README.md");
+        let section = readme.split("\n## ").find(|part| part.starts_with("Configuration")).unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+        let listed: Vec<_> = rows.map(|row| row.split('`').next().unwrap()).collect();
+        let keys = keys();
+        let unknown: Vec<_> = listed.iter().filter(|key| !keys.iter().any(|k| k == *key)).collect();
+        assert_eq!(unknown, Vec::<&&str>::new(), "in the README alone");
+        let is_container = |key: &str| {
+            keys.iter().any(|k| k.strip_prefix(key).is_some_and(|r| r.starts_with(['.', '['])))
+        };
+        let missing: Vec<_> = keys
+            .iter()
+            .filter(|key| !is_container(key) && !listed.contains(&key.as_str()))
+            .collect();
+        assert_eq!(missing, Vec::<&String>::new(), "not in the README");
     }
 
     proptest! {

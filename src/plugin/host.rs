@@ -51,20 +51,17 @@ pub fn request_headers() -> Result<Bytes, Failure> {
 /// Reads serialized headers: their number, then the lengths of each name and value, then each name
 /// and value with a zero byte behind it. What does not add up ends the list.
 pub fn head(serialized: &[u8]) -> Head<'_> {
-    let (count, rest) = split_u32(serialized);
-    let count = usize::try_from(count).unwrap_or_default().min(rest.len() / 8);
-    let (mut lengths, mut text) = rest.split_at(count * 8);
+    let Some((count, rest)) = serialized.split_first_chunk::<4>() else {
+        return Head::default();
+    };
+    let count = (u32::from_le_bytes(*count) as usize).min(rest.len() / 8);
+    let (lengths, mut text) = rest.split_at(count * 8);
     let mut lines = Vec::with_capacity(count);
-    for _ in 0..count {
-        let (name_len, after_name) = split_u32(lengths);
-        let (value_len, after_value) = split_u32(after_name);
-        lengths = after_value;
-        let Some((name, after_name)) = split_text(text, name_len) else {
-            break;
-        };
-        let Some((value, after_value)) = split_text(after_name, value_len) else {
-            break;
-        };
+    for [a, b, c, d, e, f, g, h] in lengths.as_chunks::<8>().0 {
+        let name = split_text(text, u32::from_le_bytes([*a, *b, *c, *d]));
+        let Some((name, after_name)) = name else { break };
+        let value = split_text(after_name, u32::from_le_bytes([*e, *f, *g, *h]));
+        let Some((value, after_value)) = value else { break };
         text = after_value;
         lines.push((name, value));
     }
@@ -168,16 +165,9 @@ fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes,
     Ok(Bytes(unsafe { Vec::from_raw_parts(data, size, size) }))
 }
 
-fn split_u32(bytes: &[u8]) -> (u32, &[u8]) {
-    match bytes.split_first_chunk::<4>() {
-        Some((number, rest)) => (u32::from_le_bytes(*number), rest),
-        None => (0, &[]),
-    }
-}
-
 /// Splits text of that length off, and the zero byte behind it.
 fn split_text(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
-    let (text, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
+    let (text, rest) = bytes.split_at_checked(len as usize)?;
     Some((text, rest.split_first()?.1))
 }
 

@@ -28,38 +28,34 @@ pub fn extract(head: &Head<'_>) -> Extracted {
 
 /// Writes the single header. The parent's span id is never written.
 pub fn inject_single(context: &Context, edits: &mut Edits<'_>) {
-    let mut value = String::with_capacity(SINGLE_LENGTH);
-    push_trace_id(&mut value, context);
-    value.push('-');
-    context::push_hex(&mut value, &context.span_id.to_bytes());
+    let mut value = Vec::with_capacity(SINGLE_LENGTH);
+    value.extend_from_slice(trace_id(context, &mut [0; 32]));
+    value.push(b'-');
+    value.extend_from_slice(&span_id(context));
     match context.sampling {
         Sampling::Deferred => {}
-        Sampling::NotSampled => value.push_str("-0"),
-        Sampling::Sampled => value.push_str("-1"),
-        Sampling::Debug => value.push_str("-d"),
+        Sampling::NotSampled => value.extend_from_slice(b"-0"),
+        Sampling::Sampled => value.extend_from_slice(b"-1"),
+        Sampling::Debug => value.extend_from_slice(b"-d"),
     }
-    edits.set(SINGLE, value);
+    edits.set(SINGLE, &value);
 }
 
 /// Writes the `x-b3-*` headers. The parent's span id is never written.
 pub fn inject_multi(context: &Context, edits: &mut Edits<'_>) {
-    let mut trace_id = String::with_capacity(32);
-    push_trace_id(&mut trace_id, context);
-    edits.set(TRACE_ID, trace_id);
-    let mut span_id = String::with_capacity(16);
-    context::push_hex(&mut span_id, &context.span_id.to_bytes());
-    edits.set(SPAN_ID, span_id);
+    edits.set(TRACE_ID, trace_id(context, &mut [0; 32]));
+    edits.set(SPAN_ID, &span_id(context));
     match context.sampling {
         Sampling::Debug => {
-            edits.set(FLAGS, "1".to_owned());
+            edits.set(FLAGS, b"1");
             edits.remove(SAMPLED);
         }
         state => {
             edits.remove(FLAGS);
             match state {
                 Sampling::Deferred | Sampling::Debug => edits.remove(SAMPLED),
-                Sampling::NotSampled => edits.set(SAMPLED, "0".to_owned()),
-                Sampling::Sampled => edits.set(SAMPLED, "1".to_owned()),
+                Sampling::NotSampled => edits.set(SAMPLED, b"0"),
+                Sampling::Sampled => edits.set(SAMPLED, b"1"),
             }
         }
     }
@@ -147,10 +143,16 @@ fn state(field: &[u8]) -> Option<Sampling> {
     }
 }
 
-fn push_trace_id(text: &mut String, context: &Context) {
-    let bytes = context.trace_id.to_bytes();
-    let (_, low) = bytes.split_at(8);
-    context::push_hex(text, if context.short_trace_id { low } else { &bytes });
+/// Writes the trace id in the width that it came in.
+fn trace_id<'b>(context: &Context, hex: &'b mut [u8; 32]) -> &'b [u8] {
+    context::encode_hex(&context.trace_id.to_bytes(), hex);
+    if context.short_trace_id { &hex[16..] } else { hex }
+}
+
+fn span_id(context: &Context) -> [u8; 16] {
+    let mut hex = [0; 16];
+    context::encode_hex(&context.span_id.to_bytes(), &mut hex);
+    hex
 }
 
 pub const SINGLE: &str = "b3";

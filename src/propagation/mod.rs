@@ -156,7 +156,7 @@ pub mod testing {
             edits
                 .iter()
                 .filter_map(|edit| match edit {
-                    HeaderEdit::Add { name, value } => Some((name.as_bytes(), value.as_bytes())),
+                    HeaderEdit::Add { name, value } => Some((name.as_bytes(), value.as_slice())),
                     HeaderEdit::Set { .. } | HeaderEdit::Remove { .. } => None,
                 })
                 .collect(),

@@ -25,14 +25,11 @@ pub fn extract(head: &Head<'_>) -> Extracted {
 
 /// Writes `traceparent`, and `tracestate` only where it belongs to another trace or to none.
 pub fn inject(context: &Context, keeps_trace_state: bool, edits: &mut Edits<'_>) {
-    let mut value = String::with_capacity(LENGTH);
-    value.push_str("00-");
-    context::push_hex(&mut value, &context.trace_id.to_bytes());
-    value.push('-');
-    context::push_hex(&mut value, &context.span_id.to_bytes());
-    value.push('-');
-    context::push_hex(&mut value, &[context.flags().to_u8()]);
-    edits.set(TRACEPARENT, value);
+    let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    context::encode_hex(&context.trace_id.to_bytes(), &mut value[3..35]);
+    context::encode_hex(&context.span_id.to_bytes(), &mut value[36..52]);
+    context::encode_hex(&[context.flags().to_u8()], &mut value[53..55]);
+    edits.set(TRACEPARENT, &value);
     if !keeps_trace_state {
         edits.remove(TRACESTATE);
     }
@@ -79,7 +76,6 @@ fn parse(line: &[u8]) -> Result<Context, &'static str> {
 
 pub const TRACEPARENT: &str = "traceparent";
 pub const TRACESTATE: &str = "tracestate";
-const LENGTH: usize = 55;
 
 #[cfg(test)]
 mod tests {
