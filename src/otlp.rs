@@ -23,20 +23,24 @@ impl SpanFields {
     /// Starts a span. `trace_state` is left out where it is empty or not UTF-8.
     pub fn start(ids: SpanIds<'_>, name: &str, kind: SpanKind, start_unix_nanos: u64) -> Self {
         let mut bytes = Vec::with_capacity(TYPICAL_SPAN_BYTES);
-        put_bytes(&mut bytes, span::TRACE_ID, &ids.trace_id.to_bytes());
-        put_bytes(&mut bytes, span::SPAN_ID, &ids.span_id.to_bytes());
+        bytes.extend_from_slice(&[len_tag(span::TRACE_ID), 16]);
+        bytes.extend_from_slice(&ids.trace_id.to_bytes());
+        bytes.extend_from_slice(&[len_tag(span::SPAN_ID), 8]);
+        bytes.extend_from_slice(&ids.span_id.to_bytes());
         if let Ok(state @ [_, ..]) = std::str::from_utf8(ids.trace_state).map(str::as_bytes) {
             put_bytes(&mut bytes, span::TRACE_STATE, state);
         }
         if let Some(parent) = ids.parent_span_id {
-            put_bytes(&mut bytes, span::PARENT_SPAN_ID, &parent.to_bytes());
+            bytes.extend_from_slice(&[len_tag(span::PARENT_SPAN_ID), 8]);
+            bytes.extend_from_slice(&parent.to_bytes());
         }
         put_bytes(&mut bytes, span::NAME, name.as_bytes());
-        put_varint_field(&mut bytes, span::KIND, kind_number(&kind));
+        bytes.extend_from_slice(&[varint_tag(span::KIND), kind_number(&kind)]);
         put_fixed64(&mut bytes, span::START_TIME_UNIX_NANO, start_unix_nanos);
         let remote = if ids.parent_span_id.is_some() { IS_REMOTE } else { 0 };
         let flags = u32::from(ids.flags.to_u8()) | HAS_IS_REMOTE | remote;
-        put_fixed32(&mut bytes, span::FLAGS, flags);
+        bytes.extend_from_slice(&span::FLAGS_TAG);
+        bytes.extend_from_slice(&flags.to_le_bytes());
         Self { bytes, truncated: 0 }
     }
 
@@ -50,7 +54,8 @@ impl SpanFields {
     pub fn integer(&mut self, key: &str, value: u64) {
         let any_len = 1 + varint_len(value);
         put_attribute_head(&mut self.bytes, span::ATTRIBUTES, key, any_len);
-        put_varint_field(&mut self.bytes, any_value::INT, value);
+        self.bytes.push(varint_tag(any_value::INT));
+        put_varint(&mut self.bytes, value);
     }
 
     /// Adds attributes that were encoded once by [`encode_attributes`].
@@ -67,7 +72,7 @@ impl SpanFields {
             if !description.is_empty() {
                 put_bytes(&mut self.bytes, span::STATUS_MESSAGE, description.as_bytes());
             }
-            put_varint_field(&mut self.bytes, span::STATUS_CODE, STATUS_CODE_ERROR);
+            self.bytes.extend_from_slice(&[varint_tag(span::STATUS_CODE), STATUS_CODE_ERROR]);
         }
         self.bytes
     }
@@ -134,6 +139,10 @@ pub fn export_request(resource: &[u8], run: &[u8]) -> Vec<u8> {
 }
 
 fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) -> bool {
+    if key.len() + value.len() <= SHORT_ATTRIBUTE_BYTES && value.is_ascii() {
+        put_short_text_attribute(bytes, key, value);
+        return false;
+    }
     let value = match std::str::from_utf8(value) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => String::from_utf8_lossy(value),
@@ -145,14 +154,36 @@ fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) -> bool {
     end < value.len()
 }
 
+/// What [`put_text_attribute`] does, where every length takes one byte: nearly always.
+fn put_short_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) {
+    let (key_len, value_len) = (key.len() as u8, value.len() as u8);
+    bytes.reserve(key.len() + value.len() + 8);
+    let pair_len = key_len + value_len + 6;
+    bytes.extend_from_slice(&[
+        len_tag(span::ATTRIBUTES),
+        pair_len,
+        len_tag(key_value::KEY),
+        key_len,
+    ]);
+    bytes.extend_from_slice(key.as_bytes());
+    let any_len = value_len + 2;
+    bytes.extend_from_slice(&[
+        len_tag(key_value::VALUE),
+        any_len,
+        len_tag(any_value::STRING),
+        value_len,
+    ]);
+    bytes.extend_from_slice(value);
+}
+
 /// Writes a `KeyValue` up to its value, whose `AnyValue` takes `any_len` bytes.
-fn put_attribute_head(bytes: &mut Vec<u8>, field: u32, key: &str, any_len: usize) {
+fn put_attribute_head(bytes: &mut Vec<u8>, field: u8, key: &str, any_len: usize) {
     put_len(bytes, field, field_len(key.len()) + field_len(any_len));
     put_bytes(bytes, key_value::KEY, key.as_bytes());
     put_len(bytes, key_value::VALUE, any_len);
 }
 
-fn kind_number(kind: &SpanKind) -> u64 {
+fn kind_number(kind: &SpanKind) -> u8 {
     match kind {
         SpanKind::Internal => 1,
         SpanKind::Server => 2,
@@ -179,83 +210,86 @@ fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
-fn put_varint_field(bytes: &mut Vec<u8>, field: u32, value: u64) {
-    put_varint(bytes, u64::from(field << 3 | WIRE_VARINT));
-    put_varint(bytes, value);
-}
-
-fn put_len(bytes: &mut Vec<u8>, field: u32, len: usize) {
-    put_varint(bytes, u64::from(field << 3 | WIRE_LEN));
+fn put_len(bytes: &mut Vec<u8>, field: u8, len: usize) {
+    bytes.push(len_tag(field));
     put_varint(bytes, len as u64);
 }
 
-fn put_bytes(bytes: &mut Vec<u8>, field: u32, value: &[u8]) {
+fn put_bytes(bytes: &mut Vec<u8>, field: u8, value: &[u8]) {
     put_len(bytes, field, value.len());
     bytes.extend_from_slice(value);
 }
 
-fn put_fixed64(bytes: &mut Vec<u8>, field: u32, value: u64) {
-    put_varint(bytes, u64::from(field << 3 | WIRE_FIXED64));
+fn put_fixed64(bytes: &mut Vec<u8>, field: u8, value: u64) {
+    bytes.push(field << 3 | WIRE_FIXED64);
     bytes.extend_from_slice(&value.to_le_bytes());
 }
 
-fn put_fixed32(bytes: &mut Vec<u8>, field: u32, value: u32) {
-    put_varint(bytes, u64::from(field << 3 | WIRE_FIXED32));
-    bytes.extend_from_slice(&value.to_le_bytes());
+/// The tag of a field below 16, whose value has a length.
+const fn len_tag(field: u8) -> u8 {
+    field << 3 | WIRE_LEN
+}
+
+/// The tag of a field below 16, whose value is a varint.
+const fn varint_tag(field: u8) -> u8 {
+    field << 3 | WIRE_VARINT
 }
 
 /// Longest value of a string attribute, in bytes.
 pub const MAX_ATTRIBUTE_VALUE_BYTES: usize = 1024;
 
+/// Key and value up to here have lengths of one byte, and so has the pair.
+const SHORT_ATTRIBUTE_BYTES: usize = 121;
+
 const TYPICAL_SPAN_BYTES: usize = 1024;
 
-const WIRE_VARINT: u32 = 0;
-const WIRE_FIXED64: u32 = 1;
-const WIRE_LEN: u32 = 2;
-const WIRE_FIXED32: u32 = 5;
+const WIRE_VARINT: u8 = 0;
+const WIRE_FIXED64: u8 = 1;
+const WIRE_LEN: u8 = 2;
 
 /// `SpanFlags`: whether the parent was remote is known, and it was.
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
-const STATUS_CODE_ERROR: u64 = 2;
+const STATUS_CODE_ERROR: u8 = 2;
 
-const EXPORT_RESOURCE_SPANS: u32 = 1;
-const RESOURCE_ATTRIBUTES: u32 = 1;
-const SCOPE_NAME: u32 = 1;
-const SCOPE_VERSION: u32 = 2;
+const EXPORT_RESOURCE_SPANS: u8 = 1;
+const RESOURCE_ATTRIBUTES: u8 = 1;
+const SCOPE_NAME: u8 = 1;
+const SCOPE_VERSION: u8 = 2;
 
 mod resource_spans {
-    pub const RESOURCE: u32 = 1;
-    pub const SCOPE_SPANS: u32 = 2;
+    pub const RESOURCE: u8 = 1;
+    pub const SCOPE_SPANS: u8 = 2;
 }
 
 mod scope_spans {
-    pub const SCOPE: u32 = 1;
-    pub const SPANS: u32 = 2;
+    pub const SCOPE: u8 = 1;
+    pub const SPANS: u8 = 2;
 }
 
 mod span {
-    pub const TRACE_ID: u32 = 1;
-    pub const SPAN_ID: u32 = 2;
-    pub const TRACE_STATE: u32 = 3;
-    pub const PARENT_SPAN_ID: u32 = 4;
-    pub const NAME: u32 = 5;
-    pub const KIND: u32 = 6;
-    pub const START_TIME_UNIX_NANO: u32 = 7;
-    pub const END_TIME_UNIX_NANO: u32 = 8;
-    pub const ATTRIBUTES: u32 = 9;
-    pub const STATUS: u32 = 15;
-    pub const FLAGS: u32 = 16;
-    pub const STATUS_MESSAGE: u32 = 2;
-    pub const STATUS_CODE: u32 = 3;
+    pub const TRACE_ID: u8 = 1;
+    pub const SPAN_ID: u8 = 2;
+    pub const TRACE_STATE: u8 = 3;
+    pub const PARENT_SPAN_ID: u8 = 4;
+    pub const NAME: u8 = 5;
+    pub const KIND: u8 = 6;
+    pub const START_TIME_UNIX_NANO: u8 = 7;
+    pub const END_TIME_UNIX_NANO: u8 = 8;
+    pub const ATTRIBUTES: u8 = 9;
+    pub const STATUS: u8 = 15;
+    /// Field 16, fixed32: the one tag of two bytes.
+    pub const FLAGS_TAG: [u8; 2] = [0x85, 0x01];
+    pub const STATUS_MESSAGE: u8 = 2;
+    pub const STATUS_CODE: u8 = 3;
 }
 
 mod key_value {
-    pub const KEY: u32 = 1;
-    pub const VALUE: u32 = 2;
+    pub const KEY: u8 = 1;
+    pub const VALUE: u8 = 2;
 }
 
 mod any_value {
-    pub const STRING: u32 = 1;
-    pub const INT: u32 = 3;
+    pub const STRING: u8 = 1;
+    pub const INT: u8 = 3;
 }

@@ -205,8 +205,20 @@ fn status(kind: &SpanKind, code: u16) -> Status {
     if error { Status::error("") } else { Status::Unset }
 }
 
+/// The methods of RFC 9110, section 9, and PATCH (RFC 5789).
 fn known_method(method: &[u8]) -> Option<&'static str> {
-    KNOWN_METHODS.into_iter().find(|known| known.as_bytes() == method)
+    Some(match method {
+        b"GET" => "GET",
+        b"POST" => "POST",
+        b"PUT" => "PUT",
+        b"DELETE" => "DELETE",
+        b"HEAD" => "HEAD",
+        b"OPTIONS" => "OPTIONS",
+        b"PATCH" => "PATCH",
+        b"CONNECT" => "CONNECT",
+        b"TRACE" => "TRACE",
+        _ => return None,
+    })
 }
 
 /// `1.1` for `HTTP/1.1`.
@@ -214,9 +226,6 @@ fn protocol_version(protocol: &[u8]) -> Option<&[u8]> {
     protocol.strip_prefix(b"HTTP/")
 }
 
-/// RFC 9110, section 9, and PATCH (RFC 5789).
-const KNOWN_METHODS: [&str; 9] =
-    ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
 const OTHER_METHOD: &str = "_OTHER";
 const UNKNOWN_METHOD_NAME: &str = "HTTP";
 /// The conventions' fallback for `error.type`.

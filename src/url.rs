@@ -65,6 +65,9 @@ pub fn full_url(scheme: &[u8], authority: &[u8], target: &[u8]) -> Vec<u8> {
 }
 
 fn without_user_info(authority: &[u8]) -> &[u8] {
+    if !authority.contains(&b'@') {
+        return authority;
+    }
     authority.rsplitn(2, |byte| *byte == b'@').next().unwrap_or_default()
 }
 
