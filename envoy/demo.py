@@ -104,7 +104,7 @@ def main() -> None:
     keep_help = "stay up until Ctrl-C, and say which ports to curl"
     parser.add_argument("--keep", action="store_true", help=keep_help)
     arguments = parser.parse_args()
-    topology.exit_on_sigterm()
+    topology.exit_on_signals()
     if not topology.MODULE.is_file():
         sys.exit(f"expected the filter at {topology.MODULE}, but found nothing: run `make wasm` first")
     try:

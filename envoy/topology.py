@@ -263,9 +263,13 @@ def admin_answer(port: int, target: str) -> str | None:
     return body if answer.status == 200 else None
 
 
-def exit_on_sigterm() -> None:
-    """Makes SIGTERM unwind the stack as Ctrl-C does, so that context managers stop what they started."""
+def exit_on_signals() -> None:
+    """Makes SIGTERM and SIGINT unwind the stack, so that context managers stop what they started.
+
+    A shell starts a background job with SIGINT ignored, and Python then leaves it so.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def free_ports() -> Iterator[int]:

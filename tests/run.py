@@ -14,7 +14,7 @@ import pytest  # noqa: E402
 
 import topology  # noqa: E402
 
-topology.exit_on_sigterm()
+topology.exit_on_signals()
 arguments = sys.argv[1:]
 names_tests = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
 sys.exit(pytest.main(["-c", str(HERE / "pytest.ini"), *arguments, *([] if names_tests else [str(HERE)])]))

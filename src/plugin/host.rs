@@ -10,7 +10,6 @@ use std::ptr::null_mut;
 use std::time::Duration;
 
 use crate::edits::HeaderEdit;
-use crate::head::Head;
 
 /// A status other than OK, as the host gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,29 +42,30 @@ pub enum MetricKind {
 #[derive(Debug, Clone, Copy)]
 pub struct MetricId(u32);
 
-/// Returns all request headers, serialized; [`head`] reads them.
+/// Returns all request headers, serialized; [`pairs`] reads them.
 pub fn request_headers() -> Result<Bytes, Failure> {
     returned(|data, size| unsafe { proxy_get_header_map_pairs(REQUEST_HEADERS, data, size) })
 }
 
-/// Reads serialized headers: their number, then the lengths of each name and value, then each name
-/// and value with a zero byte behind it. What does not add up ends the list.
-pub fn head(serialized: &[u8]) -> Head<'_> {
+/// Reads serialized pairs of names and values, such as headers: their number, then the lengths of
+/// each name and value, then each name and value with a zero byte behind it. What does not add up
+/// ends the list.
+pub fn pairs(serialized: &[u8]) -> Vec<(&[u8], &[u8])> {
     let Some((count, rest)) = serialized.split_first_chunk::<4>() else {
-        return Head::default();
+        return Vec::new();
     };
     let count = (u32::from_le_bytes(*count) as usize).min(rest.len() / 8);
     let (lengths, mut text) = rest.split_at(count * 8);
-    let mut lines = Vec::with_capacity(count);
+    let mut pairs = Vec::with_capacity(count);
     for [a, b, c, d, e, f, g, h] in lengths.as_chunks::<8>().0 {
         let name = split_text(text, u32::from_le_bytes([*a, *b, *c, *d]));
         let Some((name, after_name)) = name else { break };
         let value = split_text(after_name, u32::from_le_bytes([*e, *f, *g, *h]));
         let Some((value, after_value)) = value else { break };
         text = after_value;
-        lines.push((name, value));
+        pairs.push((name, value));
     }
-    Head::new(lines)
+    pairs
 }
 
 /// Makes one change to the request's headers.
@@ -103,10 +103,18 @@ pub fn property(path: &str) -> Result<Bytes, Failure> {
     returned(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
-/// Returns a property that Envoy encodes as a 64-bit integer.
-pub fn integer_property(path: &str) -> Option<u64> {
-    let bytes = property(path).ok()?;
-    bytes.as_slice().try_into().ok().map(u64::from_le_bytes)
+/// Calls one of the functions that Envoy has beside the ABI.
+pub fn call_foreign(name: &str, argument: &[u8]) -> Result<Bytes, Failure> {
+    returned(|data, size| unsafe {
+        proxy_call_foreign_function(
+            name.as_ptr(),
+            name.len(),
+            argument.as_ptr(),
+            argument.len(),
+            data,
+            size,
+        )
+    })
 }
 
 /// Returns the plugin's configuration.
@@ -214,6 +222,14 @@ unsafe extern "C" {
     fn proxy_get_property(
         path: *const u8,
         path_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
+    fn proxy_call_foreign_function(
+        name: *const u8,
+        name_size: usize,
+        argument: *const u8,
+        argument_size: usize,
         data: *mut *mut u8,
         size: *mut usize,
     ) -> u32;

@@ -8,6 +8,7 @@ mod host;
 mod ids;
 mod metrics;
 mod node;
+mod properties;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -19,7 +20,9 @@ use self::exporter::Exporter;
 use self::host::LogLevel;
 use self::ids::IdGenerator;
 use self::metrics::{Metrics, Tally};
+use self::properties::{PropertyList, integer};
 use crate::config::Config;
+use crate::head::Head;
 use crate::request::on_request_headers;
 use crate::resource::resource;
 use crate::rules::Direction;
@@ -35,6 +38,9 @@ struct Plugin {
     gateway: bool,
     /// A rule asks for the direction.
     asks_direction: bool,
+    request_facts: PropertyList<3>,
+    server_response_facts: PropertyList<3>,
+    client_response_facts: PropertyList<4>,
     state: RefCell<State>,
 }
 
@@ -70,6 +76,22 @@ impl Root {
         self.plugin = Some(Rc::new(Plugin {
             gateway: node::is_gateway(),
             asks_direction: config.rules.ask_direction(),
+            request_facts: PropertyList::compile([
+                LISTENER_DIRECTION,
+                "source.address",
+                "request.protocol",
+            ]),
+            server_response_facts: PropertyList::compile([
+                "response.code",
+                "response.flags",
+                "response.code_details",
+            ]),
+            client_response_facts: PropertyList::compile([
+                "response.code",
+                "response.flags",
+                "response.code_details",
+                "upstream.address",
+            ]),
             config,
             state: RefCell::new(state),
         }));
@@ -159,8 +181,8 @@ impl Plugin {
     fn on_request(&self) -> Option<ActiveSpan> {
         let mut state = self.state.try_borrow_mut().ok()?;
         let serialized = host::request_headers().ok()?;
-        let head = host::head(serialized.as_slice());
-        let direction = self.asks_direction.then(|| self.direction());
+        let head = Head::new(host::pairs(serialized.as_slice()));
+        let direction = self.asks_direction.then(|| self.read_direction());
         let outcome = on_request_headers(&self.config, &head, direction, state.ids.fresh());
         state.tally.decided(outcome.kind);
         state.tally.invalid_contexts += u64::from(outcome.invalid_contexts);
@@ -169,12 +191,12 @@ impl Plugin {
             let _ = host::edit_request_header(edit);
         }
         let recording = outcome.recording?;
-        let source_address = host::property("source\0address");
-        let protocol = host::property("request\0protocol");
+        let facts = self.request_facts.read();
+        let [direction, source_address, protocol] = facts.values();
         let facts = RequestFacts {
-            direction: direction.unwrap_or_else(|| self.direction()),
-            source_address: slice(&source_address),
-            protocol: slice(&protocol),
+            direction: self.direction(integer(direction)),
+            source_address,
+            protocol,
             start_unix_nanos: host::now(),
         };
         Some(ActiveSpan::start(&self.config, &head, &recording, facts))
@@ -184,17 +206,23 @@ impl Plugin {
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
         };
-        let code_details = host::property("response\0code_details");
-        let upstream_address = span.is_client().then(|| host::property("upstream\0address"));
-        let finished = span.finish(ResponseFacts {
-            status: host::integer_property("response\0code")
-                .and_then(|code| u16::try_from(code).ok())
-                .unwrap_or_default(),
-            flags: host::integer_property("response\0flags").unwrap_or_default(),
-            code_details: slice(&code_details),
-            upstream_address: upstream_address.as_ref().map(slice).unwrap_or_default(),
-            end_unix_nanos: host::now(),
-        });
+        let end_unix_nanos = host::now();
+        let finished = if span.is_client() {
+            let facts = self.client_response_facts.read();
+            let [status, flags, code_details, upstream_address] = facts.values();
+            let (status, flags) = (status_code(status), integer(flags));
+            let facts =
+                ResponseFacts { status, flags, code_details, upstream_address, end_unix_nanos };
+            span.finish(facts)
+        } else {
+            let facts = self.server_response_facts.read();
+            let [status, flags, code_details] = facts.values();
+            let (status, flags) = (status_code(status), integer(flags));
+            let upstream_address = &[];
+            let facts =
+                ResponseFacts { status, flags, code_details, upstream_address, end_unix_nanos };
+            span.finish(facts)
+        };
         state.tally.attributes_truncated += u64::from(finished.truncated);
         if let Some(exporter) = &mut state.exporter {
             exporter.push(&finished.bytes);
@@ -203,17 +231,26 @@ impl Plugin {
 
     /// The listener's direction. It is read from the request, not from the root context, which
     /// listeners of both directions may share.
-    fn direction(&self) -> Direction {
-        const OUTBOUND: u64 = 2;
-        match host::integer_property("xds\0listener_direction") {
-            Some(OUTBOUND) if !self.gateway => Direction::Outbound,
-            _ => Direction::Inbound,
+    fn read_direction(&self) -> Direction {
+        let bytes = host::property(&LISTENER_DIRECTION.replace('.', "\0"));
+        self.direction(bytes.map(|bytes| integer(bytes.as_slice())).unwrap_or_default())
+    }
+
+    fn direction(&self, listener_direction: u64) -> Direction {
+        if listener_direction == OUTBOUND && !self.gateway {
+            Direction::Outbound
+        } else {
+            Direction::Inbound
         }
     }
 }
 
-fn slice(bytes: &Result<host::Bytes, host::Failure>) -> &[u8] {
-    bytes.as_ref().map(host::Bytes::as_slice).unwrap_or_default()
+/// An attribute of the listener: Envoy's `TrafficDirection`.
+const LISTENER_DIRECTION: &str = "xds.listener_direction";
+const OUTBOUND: u64 = 2;
+
+fn status_code(value: &[u8]) -> u16 {
+    u16::try_from(integer(value)).unwrap_or_default()
 }
 
 /// How often metrics are published where there is no exporter with an interval of its own.

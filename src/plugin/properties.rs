@@ -1,0 +1,71 @@
+//! Several of Envoy's attributes for the price of one.
+//!
+//! To read a property costs Envoy far more than the value is worth: the set-up of the look-up. Its
+//! foreign functions `expr_create` and `expr_evaluate` (`source/extensions/common/wasm/foreign.cc`)
+//! evaluate a CEL expression instead, and a list of attributes is one. An Envoy that is built
+//! without its CEL parser lacks them; the properties are then read one by one.
+
+use super::host::{self, Bytes, Failure};
+
+/// A list of attributes that are read together.
+pub struct PropertyList<const N: usize> {
+    attributes: [&'static str; N],
+    /// Envoy's token of the compiled expression, where it has one.
+    expression: Option<Bytes>,
+}
+
+/// The values of a [`PropertyList`], in its order, as the host encodes them.
+pub enum Properties<const N: usize> {
+    Together(Bytes),
+    Single([Result<Bytes, Failure>; N]),
+}
+
+impl<const N: usize> PropertyList<N> {
+    /// Has the host compile the list. Attributes are named as in CEL: `response.code`.
+    pub fn compile(attributes: [&'static str; N]) -> Self {
+        let expression = format!("[{}]", attributes.join(","));
+        let expression = host::call_foreign("expr_create", expression.as_bytes()).ok();
+        Self { attributes, expression }
+    }
+
+    /// Reads the attributes of the current stream. Where one is absent the host evaluates none of
+    /// them, and they are read one by one.
+    pub fn read(&self) -> Properties<N> {
+        let together = self
+            .expression
+            .as_ref()
+            .and_then(|token| host::call_foreign("expr_evaluate", token.as_slice()).ok());
+        match together {
+            Some(values) => Properties::Together(values),
+            None => Properties::Single(
+                self.attributes.map(|name| host::property(&name.replace('.', "\0"))),
+            ),
+        }
+    }
+}
+
+impl<const N: usize> Properties<N> {
+    /// Returns the values; one that is absent is empty. Envoy writes a list as pairs whose names are
+    /// the values.
+    pub fn values(&self) -> [&[u8]; N] {
+        let mut values: [&[u8]; N] = [&[]; N];
+        match self {
+            Self::Together(list) => {
+                for (value, (found, _)) in values.iter_mut().zip(host::pairs(list.as_slice())) {
+                    *value = found;
+                }
+            }
+            Self::Single(each) => {
+                for (value, found) in values.iter_mut().zip(each) {
+                    *value = found.as_ref().map(Bytes::as_slice).unwrap_or_default();
+                }
+            }
+        }
+        values
+    }
+}
+
+/// Reads an attribute that Envoy encodes as a 64-bit integer; 0 where it is absent.
+pub fn integer(value: &[u8]) -> u64 {
+    value.try_into().map(u64::from_le_bytes).unwrap_or_default()
+}
