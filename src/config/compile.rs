@@ -191,27 +191,16 @@ fn regex(pattern: &str, ignore_case: bool) -> Result<StringMatch> {
 
 fn header_match(raw: RawHeaderMatch) -> Result<HeaderMatch> {
     let name = header_name(&raw.name).map_err(|error| error.under("name"))?;
-    let value = RawStringMatch {
-        exact: raw.exact,
-        prefix: raw.prefix,
-        suffix: raw.suffix,
-        contains: raw.contains,
-        regex: raw.regex,
-        ignore_case: raw.ignore_case,
-    };
-    let has_value = [&value.exact, &value.prefix, &value.suffix, &value.contains, &value.regex]
-        .iter()
-        .any(|kind| kind.is_some());
-    let condition = match raw.present {
-        Some(_) if has_value => {
+    let condition = match (raw.present, raw.value) {
+        (Some(_), Some(_)) => {
             return Err(ConfigError::new("`present` or a condition on the value", "both"));
         }
-        Some(present) => HeaderCondition::Present(present),
-        None if !has_value => {
+        (Some(present), None) => HeaderCondition::Present(present),
+        (None, Some(value)) => HeaderCondition::Value(string_match(value)?),
+        (None, None) => {
             let expected = "one of `exact`, `prefix`, `suffix`, `contains`, `regex`, `present`";
             return Err(ConfigError::new(expected, "none of them"));
         }
-        None => HeaderCondition::Value(string_match(value)?),
     };
     Ok(HeaderMatch { name, condition, invert: raw.invert })
 }

@@ -159,6 +159,11 @@ impl Fields {
         }
         .map_err(|error| error.under(key))
     }
+
+    /// Returns the keys that were not taken, as an object, where there are any.
+    pub fn rest(self) -> Option<Json> {
+        (!self.0.is_empty()).then_some(Json::Object(self.0))
+    }
 }
 
 /// Defines structs that are read from objects: a field is a key, and an absent key is the value

@@ -1,7 +1,7 @@
 //! The configuration as it is written, key by key: what the README's table describes.
 
 use super::ConfigError;
-use super::decode::{Decode, Entries, OneOrMany, names, objects};
+use super::decode::{Decode, Entries, Fields, OneOrMany, names, objects};
 use super::json::Json;
 
 objects! {
@@ -81,28 +81,6 @@ objects! {
         /// Holds this somewhere.
         pub contains: Option<String>,
         /// The whole value matches this regular expression, as Envoy's `safe_regex` does.
-        pub regex: Option<String>,
-        /// ASCII letters match in either case. Default: `false`.
-        pub ignore_case: bool,
-    }
-
-    /// A condition on a header: one of the string conditions, or `present`.
-    pub struct RawHeaderMatch {
-        /// Name of the header, in either case; `:path`, `:method`, `:authority` and `:scheme` too.
-        pub name: String,
-        /// The header is there (`true`) or not (`false`), whatever its value.
-        pub present: Option<bool>,
-        /// The condition must not hold; a header that is absent then matches. Default: `false`.
-        pub invert: bool,
-        /// Equal to this.
-        pub exact: Option<String>,
-        /// Begins with this.
-        pub prefix: Option<String>,
-        /// Ends with this.
-        pub suffix: Option<String>,
-        /// Holds this somewhere.
-        pub contains: Option<String>,
-        /// The whole value matches this regular expression.
         pub regex: Option<String>,
         /// ASCII letters match in either case. Default: `false`.
         pub ignore_case: bool,
@@ -223,5 +201,45 @@ impl Decode for RawMethodMatch {
             other => other,
         };
         RawStringMatch::decode(json).map(Self)
+    }
+}
+
+/// A condition on a header: its name, and a string condition or `present`.
+#[derive(Debug)]
+pub struct RawHeaderMatch {
+    /// Name of the header, in either case; `:path`, `:method`, `:authority` and `:scheme` too.
+    pub name: String,
+    /// The header is there (`true`) or not (`false`), whatever its value.
+    pub present: Option<bool>,
+    /// The condition must not hold; a header that is absent then matches. Default: `false`.
+    pub invert: bool,
+    /// The condition on the value, whose keys stand beside the others.
+    pub value: Option<RawStringMatch>,
+}
+
+impl RawHeaderMatch {
+    /// The keys that the object may have: its own, and those of [`RawStringMatch`].
+    pub const KEYS: &[&str] = &[
+        "name",
+        "present",
+        "invert",
+        "exact",
+        "prefix",
+        "suffix",
+        "contains",
+        "regex",
+        "ignore_case",
+    ];
+}
+
+impl Decode for RawHeaderMatch {
+    fn decode(json: Json) -> Result<Self, ConfigError> {
+        let mut fields = Fields::of(json, Self::KEYS)?;
+        Ok(Self {
+            name: fields.take("name")?,
+            present: fields.take("present")?,
+            invert: fields.take("invert")?,
+            value: fields.rest().map(RawStringMatch::decode).transpose()?,
+        })
     }
 }
