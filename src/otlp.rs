@@ -21,7 +21,7 @@ pub struct SpanFields {
 
 impl SpanFields {
     /// Starts a span. `trace_state` is left out where it is empty or not UTF-8.
-    pub fn start(ids: SpanIds<'_>, name: &str, kind: SpanKind, start_unix_nanos: u64) -> Self {
+    pub fn start(ids: SpanIds<'_>, name: &str, start_unix_nanos: u64) -> Self {
         let mut bytes = Vec::with_capacity(TYPICAL_SPAN_BYTES);
         bytes.extend_from_slice(&[len_tag(span::TRACE_ID), 16]);
         bytes.extend_from_slice(&ids.trace_id.to_bytes());
@@ -35,7 +35,6 @@ impl SpanFields {
             bytes.extend_from_slice(&parent.to_bytes());
         }
         put_bytes(&mut bytes, span::NAME, name.as_bytes());
-        bytes.extend_from_slice(&[varint_tag(span::KIND), kind_number(&kind)]);
         put_fixed64(&mut bytes, span::START_TIME_UNIX_NANO, start_unix_nanos);
         let remote = if ids.parent_span_id.is_some() { IS_REMOTE } else { 0 };
         let flags = u32::from(ids.flags.to_u8()) | HAS_IS_REMOTE | remote;
@@ -64,7 +63,8 @@ impl SpanFields {
     }
 
     /// Ends a span and returns its fields.
-    pub fn end(mut self, end_unix_nanos: u64, status: &Status) -> Vec<u8> {
+    pub fn end(mut self, kind: &SpanKind, end_unix_nanos: u64, status: &Status) -> Vec<u8> {
+        self.bytes.extend_from_slice(&[varint_tag(span::KIND), kind_number(kind)]);
         put_fixed64(&mut self.bytes, span::END_TIME_UNIX_NANO, end_unix_nanos);
         if let Status::Error { description } = status {
             let message_len = if description.is_empty() { 0 } else { field_len(description.len()) };

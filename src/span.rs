@@ -8,11 +8,11 @@ use crate::attributes as key;
 use crate::config::Config;
 use crate::context::Context;
 use crate::decision::Reason;
-use crate::head::{Head, REQUEST_ID, USER_AGENT, split_query};
+use crate::head::{Head, REQUEST_ID, USER_AGENT};
 use crate::otlp::{SpanFields, SpanIds};
 use crate::response_flags;
 use crate::rules::Direction;
-use crate::url;
+use crate::url::{self, Url};
 
 /// A decision to record: who the span is and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,36 +23,32 @@ pub struct Recording<'c> {
     pub reason: Reason<'c>,
 }
 
-/// What Envoy knows of the request besides its headers.
+/// What Envoy knows of a request once it is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestFacts<'a> {
+pub struct StreamFacts<'a> {
     pub direction: Direction,
-    /// Envoy's `source.address`: the client's address, with port 0 where it was derived from
+    /// `source.address`: the client's address, with port 0 where it was derived from
     /// `x-forwarded-for`.
     pub source_address: &'a [u8],
-    /// Envoy's `request.protocol`, such as `HTTP/1.1`.
+    /// `request.protocol`, such as `HTTP/1.1`.
     pub protocol: &'a [u8],
-    pub start_unix_nanos: u64,
-}
-
-/// What Envoy knows of the request once it is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ResponseFacts<'a> {
-    /// Envoy's `response.code`; 0 where no response was sent.
+    /// `response.code`; 0 where no response was sent.
     pub status: u16,
-    /// Envoy's `response.flags`, a bit each.
+    /// `response.flags`, a bit each.
     pub flags: u64,
+    /// `response.code_details`.
     pub code_details: &'a [u8],
-    /// Envoy's `upstream.address`; empty where no upstream was reached.
+    /// `upstream.address`, for outbound requests; empty where no upstream was reached.
     pub upstream_address: &'a [u8],
     pub end_unix_nanos: u64,
 }
 
-/// A span whose request is under way.
+/// A span whose request is under way: what its headers say, encoded.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ActiveSpan {
-    kind: SpanKind,
     fields: SpanFields,
+    /// Encoded once the direction is known, which says in which attributes.
+    url: Url,
 }
 
 /// A span that is over, encoded as OTLP's `Span`.
@@ -64,17 +60,13 @@ pub struct FinishedSpan {
 }
 
 impl ActiveSpan {
-    /// Starts the span with all that the request says.
+    /// Starts the span with all that the request's headers say.
     pub fn start(
         config: &Config,
         head: &Head<'_>,
         recording: &Recording<'_>,
-        facts: RequestFacts<'_>,
+        start_unix_nanos: u64,
     ) -> Self {
-        let kind = match facts.direction {
-            Direction::Inbound => SpanKind::Server,
-            Direction::Outbound => SpanKind::Client,
-        };
         let ids = SpanIds {
             trace_id: recording.context.trace_id,
             span_id: recording.context.span_id,
@@ -84,79 +76,40 @@ impl ActiveSpan {
         };
         let method = known_method(head.method());
         let name = method.unwrap_or(UNKNOWN_METHOD_NAME);
-        let mut fields = SpanFields::start(ids, name, kind.clone(), facts.start_unix_nanos);
+        let mut fields = SpanFields::start(ids, name, start_unix_nanos);
         fields.text(key::HTTP_REQUEST_METHOD, method.unwrap_or(OTHER_METHOD).as_bytes());
         if method.is_none() {
             fields.text(key::HTTP_REQUEST_METHOD_ORIGINAL, head.method());
         }
+        header_attributes(&mut fields, config, head);
+        fields.text(key::REASON, recording.reason.as_str().as_bytes());
+        Self { fields, url: Url::new(head.scheme(), head.authority(), head.target()) }
+    }
+
+    /// Ends the span with all that Envoy knows by then.
+    pub fn finish(self, facts: StreamFacts<'_>) -> FinishedSpan {
+        let Self { mut fields, url } = self;
+        let kind = match facts.direction {
+            Direction::Inbound => SpanKind::Server,
+            Direction::Outbound => SpanKind::Client,
+        };
         match facts.direction {
-            Direction::Inbound => server_attributes(&mut fields, head, facts),
-            Direction::Outbound => client_attributes(&mut fields, head),
+            Direction::Inbound => server_attributes(&mut fields, &url, facts.source_address),
+            Direction::Outbound => {
+                fields.text(key::URL_FULL, url.full());
+                peer_attributes(&mut fields, facts.upstream_address);
+            }
         }
-        common_attributes(&mut fields, config, head, recording, facts);
-        Self { kind, fields }
-    }
-
-    /// Tells whether this is a CLIENT span, whose end asks for the upstream's address.
-    pub fn is_client(&self) -> bool {
-        self.kind == SpanKind::Client
-    }
-
-    /// Ends the span with all that the response says.
-    pub fn finish(mut self, facts: ResponseFacts<'_>) -> FinishedSpan {
-        let fields = &mut self.fields;
-        if self.kind == SpanKind::Client {
-            peer_attributes(fields, facts.upstream_address);
+        if let Some(version) = protocol_version(facts.protocol) {
+            fields.text(key::NETWORK_PROTOCOL_VERSION, version);
         }
-        if facts.status != 0 {
-            fields.integer(key::HTTP_RESPONSE_STATUS_CODE, u64::from(facts.status));
-        }
-        let flags = response_flags::names(facts.flags);
-        if !flags.is_empty() {
-            fields.text(key::RESPONSE_FLAGS, flags.as_bytes());
-        }
-        if !facts.code_details.is_empty() {
-            fields.text(key::RESPONSE_CODE_DETAILS, facts.code_details);
-        }
-        let status = status(&self.kind, facts.status);
-        if status != Status::Unset {
-            let error = if facts.status != 0 { facts.status.to_string() } else { flags };
-            let error = if error.is_empty() { UNKNOWN_ERROR.to_owned() } else { error };
-            fields.text(key::ERROR_TYPE, error.as_bytes());
-        }
+        let status = response_attributes(&mut fields, &kind, facts);
         let truncated = fields.truncated;
-        FinishedSpan { bytes: self.fields.end(facts.end_unix_nanos, &status), truncated }
+        FinishedSpan { bytes: fields.end(&kind, facts.end_unix_nanos, &status), truncated }
     }
 }
 
-fn server_attributes(fields: &mut SpanFields, head: &Head<'_>, facts: RequestFacts<'_>) {
-    let (path, query) = split_query(head.target());
-    fields.text(key::URL_PATH, path);
-    if let Some(query) = query {
-        fields.text(key::URL_QUERY, &url::redacted_query(query));
-    }
-    let (client, port) = url::host_and_port(facts.source_address);
-    if !client.is_empty() {
-        fields.text(key::CLIENT_ADDRESS, client);
-    }
-    // With port 0 the address is one that x-forwarded-for told, not the peer's.
-    if port.is_some() {
-        peer_attributes(fields, facts.source_address);
-    }
-}
-
-fn client_attributes(fields: &mut SpanFields, head: &Head<'_>) {
-    let url = url::full_url(head.scheme(), head.authority(), head.target());
-    fields.text(key::URL_FULL, &url);
-}
-
-fn common_attributes(
-    fields: &mut SpanFields,
-    config: &Config,
-    head: &Head<'_>,
-    recording: &Recording<'_>,
-    facts: RequestFacts<'_>,
-) {
+fn header_attributes(fields: &mut SpanFields, config: &Config, head: &Head<'_>) {
     if !head.scheme().is_empty() {
         fields.text(key::URL_SCHEME, head.scheme());
     }
@@ -167,15 +120,11 @@ fn common_attributes(
             fields.integer(key::SERVER_PORT, u64::from(port));
         }
     }
-    if let Some(version) = protocol_version(facts.protocol) {
-        fields.text(key::NETWORK_PROTOCOL_VERSION, version);
-    }
     for (key, header) in [(key::USER_AGENT_ORIGINAL, USER_AGENT), (key::REQUEST_ID, REQUEST_ID)] {
         if let Some(value) = head.first(header) {
             fields.text(key, value);
         }
     }
-    fields.text(key::REASON, recording.reason.as_str().as_bytes());
     fields.encoded(&config.tags.constant);
     for tag in &config.tags.request_headers {
         let default = tag.default_value.as_deref().map(str::as_bytes);
@@ -183,6 +132,42 @@ fn common_attributes(
             fields.text(&tag.tag, value);
         }
     }
+}
+
+fn server_attributes(fields: &mut SpanFields, url: &Url, source_address: &[u8]) {
+    fields.text(key::URL_PATH, url.path());
+    if let Some(query) = url.query() {
+        fields.text(key::URL_QUERY, query);
+    }
+    let (client, port) = url::host_and_port(source_address);
+    if !client.is_empty() {
+        fields.text(key::CLIENT_ADDRESS, client);
+    }
+    // With port 0 the address is one that x-forwarded-for told, not the peer's.
+    if port.is_some() {
+        peer_attributes(fields, source_address);
+    }
+}
+
+/// Adds how the request ended, and returns the span's status.
+fn response_attributes(fields: &mut SpanFields, kind: &SpanKind, facts: StreamFacts<'_>) -> Status {
+    if facts.status != 0 {
+        fields.integer(key::HTTP_RESPONSE_STATUS_CODE, u64::from(facts.status));
+    }
+    let flags = response_flags::names(facts.flags);
+    if !flags.is_empty() {
+        fields.text(key::RESPONSE_FLAGS, flags.as_bytes());
+    }
+    if !facts.code_details.is_empty() {
+        fields.text(key::RESPONSE_CODE_DETAILS, facts.code_details);
+    }
+    let status = status(kind, facts.status);
+    if status != Status::Unset {
+        let error = if facts.status != 0 { facts.status.to_string() } else { flags };
+        let error = if error.is_empty() { UNKNOWN_ERROR.to_owned() } else { error };
+        fields.text(key::ERROR_TYPE, error.as_bytes());
+    }
+    status
 }
 
 fn peer_attributes(fields: &mut SpanFields, address: &[u8]) {
@@ -243,7 +228,10 @@ mod tests {
     use super::*;
     use crate::context::Sampling;
 
-    const RESPONSE: ResponseFacts<'_> = ResponseFacts {
+    const FACTS: StreamFacts<'_> = StreamFacts {
+        direction: Direction::Inbound,
+        source_address: b"10.0.0.9:4242",
+        protocol: b"HTTP/1.1",
         status: 200,
         flags: 0,
         code_details: b"via_upstream",
@@ -261,12 +249,7 @@ mod tests {
         Config::parse(json, &|_| None).unwrap()
     }
 
-    fn record(
-        direction: Direction,
-        lines: &[(&str, &[u8])],
-        source: &str,
-        response: ResponseFacts<'_>,
-    ) -> (Span, BTreeMap<String, String>) {
+    fn record(lines: &[(&str, &[u8])], facts: StreamFacts<'_>) -> (Span, BTreeMap<String, String>) {
         let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), *v)).collect());
         let recording = Recording {
             context: Context {
@@ -280,14 +263,8 @@ mod tests {
             trace_state: b"a=1".to_vec(),
             reason: Reason::Rule("debug-header"),
         };
-        let facts = RequestFacts {
-            direction,
-            source_address: source.as_bytes(),
-            protocol: b"HTTP/1.1",
-            start_unix_nanos: 1_000,
-        };
-        let active = ActiveSpan::start(&config(), &head, &recording, facts);
-        let mut span = Span::decode(active.finish(response).bytes.as_slice()).unwrap();
+        let active = ActiveSpan::start(&config(), &head, &recording, 1_000);
+        let mut span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();
         let attributes = std::mem::take(&mut span.attributes).into_iter();
         let text = |value| match value {
             Value::StringValue(text) => text,
@@ -300,14 +277,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(
-        direction: Direction,
-        lines: &[(&str, &[u8])],
-        source: &str,
-        response: ResponseFacts<'_>,
-        expected: &[(&str, &str)],
-    ) {
-        let (_, found) = record(direction, lines, source, response);
+    fn check(lines: &[(&str, &[u8])], facts: StreamFacts<'_>, expected: &[(&str, &str)]) {
+        let (_, found) = record(lines, facts);
         let constant = [
             ("component", "proxy"),
             ("span.source", "mesh"),
@@ -325,7 +296,6 @@ mod tests {
     #[test]
     fn a_server_span_describes_the_request() {
         check(
-            Direction::Inbound,
             &[
                 (":method", b"GET"),
                 (":scheme", b"https"),
@@ -336,8 +306,7 @@ mod tests {
                 ("x-user-id", b"u\xff"),
                 ("x-tenant-id", b"acme"),
             ],
-            "10.0.0.9:4242",
-            RESPONSE,
+            FACTS,
             &[
                 ("http.request.method", "GET"),
                 ("url.scheme", "https"),
@@ -361,15 +330,13 @@ mod tests {
     #[test]
     fn a_client_span_describes_the_call() {
         check(
-            Direction::Outbound,
             &[
                 (":method", b"BREW"),
                 (":scheme", b"http"),
                 (":authority", b"user:pass@pot"),
                 (":path", b"/coffee?milk"),
             ],
-            "10.0.0.9:4242",
-            ResponseFacts { status: 404, ..RESPONSE },
+            StreamFacts { direction: Direction::Outbound, status: 404, ..FACTS },
             &[
                 ("http.request.method", "_OTHER"),
                 ("http.request.method_original", "BREW"),
@@ -389,20 +356,21 @@ mod tests {
 
     #[test]
     fn an_address_from_forwarded_headers_is_no_peer() {
-        let (_, attributes) = record(Direction::Inbound, &[], "203.0.113.7:0", RESPONSE);
+        let facts = StreamFacts { source_address: b"203.0.113.7:0", ..FACTS };
+        let (_, attributes) = record(&[], facts);
         assert_eq!(attributes.get("client.address").map(String::as_str), Some("203.0.113.7"));
         assert_eq!(attributes.get("network.peer.address"), None);
     }
 
     #[test]
     fn a_request_without_a_response_names_its_flags() {
-        let reset = ResponseFacts {
+        let reset = StreamFacts {
             status: 0,
             flags: 1 << 14,
             code_details: b"downstream_remote_disconnect",
-            ..RESPONSE
+            ..FACTS
         };
-        let (span, attributes) = record(Direction::Inbound, &[], "", reset);
+        let (span, attributes) = record(&[], reset);
         assert_eq!(attributes.get("error.type").map(String::as_str), Some("DC"));
         assert_eq!(attributes.get("response_flags").map(String::as_str), Some("DC"));
         assert_eq!(attributes.get("http.response.status_code"), None);
@@ -411,7 +379,7 @@ mod tests {
 
     #[test]
     fn who_the_span_is_and_when_it_was() {
-        let (span, _) = record(Direction::Inbound, &[(":method", b"GET")], "", RESPONSE);
+        let (span, _) = record(&[(":method", b"GET")], FACTS);
         let expected = Span {
             trace_id: 1u128.to_be_bytes().to_vec(),
             span_id: 2u64.to_be_bytes().to_vec(),
@@ -439,8 +407,7 @@ mod tests {
             (Outbound, 404, true),
             (Outbound, 503, true),
         ] {
-            let response = ResponseFacts { status: code, ..RESPONSE };
-            let (span, _) = record(direction, &[], "", response);
+            let (span, _) = record(&[], StreamFacts { direction, status: code, ..FACTS });
             let found =
                 span.status.is_some_and(|status| status.code() == status::StatusCode::Error);
             assert_eq!(found, error, "{direction:?} {code}");
@@ -463,13 +430,7 @@ mod tests {
             trace_state: vec![],
             reason: Reason::Ratio,
         };
-        let facts = RequestFacts {
-            direction: Direction::Inbound,
-            source_address: b"",
-            protocol: b"",
-            start_unix_nanos: 0,
-        };
-        let finished = ActiveSpan::start(&config(), &head, &recording, facts).finish(RESPONSE);
+        let finished = ActiveSpan::start(&config(), &head, &recording, 0).finish(FACTS);
         assert_eq!(finished.truncated, 1);
         let span = Span::decode(finished.bytes.as_slice()).unwrap();
         let path = span.attributes.iter().find(|pair| pair.key == "url.path").unwrap();

@@ -49,19 +49,43 @@ pub fn redacted_query(query: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(redacted)
 }
 
-/// Returns the absolute URL of a request, without user information and without secrets.
-pub fn full_url(scheme: &[u8], authority: &[u8], target: &[u8]) -> Vec<u8> {
-    let (path, query) = split_query(target);
-    let mut url = Vec::with_capacity(scheme.len() + 3 + authority.len() + target.len());
-    url.extend_from_slice(scheme);
-    url.extend_from_slice(b"://");
-    url.extend_from_slice(without_user_info(authority));
-    url.extend_from_slice(path);
-    if let Some(query) = query {
-        url.push(b'?');
-        url.extend_from_slice(&redacted_query(query));
+/// The absolute URL of a request, without user information and without secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Url {
+    text: Vec<u8>,
+    path_start: usize,
+    path_end: usize,
+}
+
+impl Url {
+    pub fn new(scheme: &[u8], authority: &[u8], target: &[u8]) -> Self {
+        let (path, query) = split_query(target);
+        let mut text = Vec::with_capacity(scheme.len() + 3 + authority.len() + target.len());
+        text.extend_from_slice(scheme);
+        text.extend_from_slice(b"://");
+        text.extend_from_slice(without_user_info(authority));
+        let path_start = text.len();
+        text.extend_from_slice(path);
+        let path_end = text.len();
+        if let Some(query) = query {
+            text.push(b'?');
+            text.extend_from_slice(&redacted_query(query));
+        }
+        Self { text, path_start, path_end }
     }
-    url
+
+    pub fn full(&self) -> &[u8] {
+        &self.text
+    }
+
+    pub fn path(&self) -> &[u8] {
+        self.text.get(self.path_start..self.path_end).unwrap_or_default()
+    }
+
+    /// Returns what follows the `?`, where there is one.
+    pub fn query(&self) -> Option<&[u8]> {
+        self.text.get(self.path_end + 1..)
+    }
 }
 
 fn without_user_info(authority: &[u8]) -> &[u8] {
@@ -133,7 +157,19 @@ mod tests {
         ] {
             assert_eq!(redacted_query(query.as_bytes()), expected.as_bytes());
         }
-        let url = full_url(b"https", b"u:p@shop:444", b"/a?sig=1&b=2");
-        assert_eq!(String::from_utf8(url).unwrap(), "https://shop:444/a?sig=REDACTED&b=2");
+    }
+
+    #[test]
+    fn urls_have_parts() {
+        let url = Url::new(b"https", b"u:p@shop:444", b"/a?sig=1&b=2");
+        assert_eq!(url.full(), b"https://shop:444/a?sig=REDACTED&b=2");
+        assert_eq!(
+            (url.path(), url.query()),
+            (b"/a".as_slice(), Some(b"sig=REDACTED&b=2".as_slice()))
+        );
+        let url = Url::new(b"http", b"shop", b"/a?");
+        assert_eq!((url.path(), url.query()), (b"/a".as_slice(), Some(b"".as_slice())));
+        let url = Url::new(b"http", b"shop", b"/a");
+        assert_eq!((url.path(), url.query()), (b"/a".as_slice(), None));
     }
 }

@@ -26,7 +26,7 @@ use crate::head::Head;
 use crate::request::on_request_headers;
 use crate::resource::resource;
 use crate::rules::Direction;
-use crate::span::{ActiveSpan, RequestFacts, ResponseFacts};
+use crate::span::{ActiveSpan, StreamFacts};
 
 proxy_wasm::main! {{
     proxy_wasm::set_root_context(|_| Box::new(Root::default()));
@@ -38,9 +38,7 @@ struct Plugin {
     gateway: bool,
     /// A rule asks for the direction.
     asks_direction: bool,
-    request_facts: PropertyList<3>,
-    server_response_facts: PropertyList<3>,
-    client_response_facts: PropertyList<4>,
+    stream_facts: PropertyList<6>,
     state: RefCell<State>,
 }
 
@@ -76,21 +74,13 @@ impl Root {
         self.plugin = Some(Rc::new(Plugin {
             gateway: node::is_gateway(),
             asks_direction: config.rules.ask_direction(),
-            request_facts: PropertyList::compile([
+            stream_facts: PropertyList::compile([
                 LISTENER_DIRECTION,
                 "source.address",
                 "request.protocol",
-            ]),
-            server_response_facts: PropertyList::compile([
                 "response.code",
                 "response.flags",
                 "response.code_details",
-            ]),
-            client_response_facts: PropertyList::compile([
-                "response.code",
-                "response.flags",
-                "response.code_details",
-                "upstream.address",
             ]),
             config,
             state: RefCell::new(state),
@@ -191,15 +181,7 @@ impl Plugin {
             let _ = host::edit_request_header(edit);
         }
         let recording = outcome.recording?;
-        let facts = self.request_facts.read();
-        let [direction, source_address, protocol] = facts.values();
-        let facts = RequestFacts {
-            direction: self.direction(integer(direction)),
-            source_address,
-            protocol,
-            start_unix_nanos: host::now(),
-        };
-        Some(ActiveSpan::start(&self.config, &head, &recording, facts))
+        Some(ActiveSpan::start(&self.config, &head, &recording, host::now()))
     }
 
     fn on_end(&self, span: ActiveSpan) {
@@ -207,22 +189,24 @@ impl Plugin {
             return;
         };
         let end_unix_nanos = host::now();
-        let finished = if span.is_client() {
-            let facts = self.client_response_facts.read();
-            let [status, flags, code_details, upstream_address] = facts.values();
-            let (status, flags) = (status_code(status), integer(flags));
-            let facts =
-                ResponseFacts { status, flags, code_details, upstream_address, end_unix_nanos };
-            span.finish(facts)
-        } else {
-            let facts = self.server_response_facts.read();
-            let [status, flags, code_details] = facts.values();
-            let (status, flags) = (status_code(status), integer(flags));
-            let upstream_address = &[];
-            let facts =
-                ResponseFacts { status, flags, code_details, upstream_address, end_unix_nanos };
-            span.finish(facts)
-        };
+        let facts = self.stream_facts.read();
+        let [direction, source_address, protocol, status, flags, code_details] = facts.values();
+        let direction = self.direction(integer(direction));
+        let upstream_address =
+            (direction == Direction::Outbound).then(|| host::property("upstream\0address"));
+        let finished = span.finish(StreamFacts {
+            direction,
+            source_address,
+            protocol,
+            status: u16::try_from(integer(status)).unwrap_or_default(),
+            flags: integer(flags),
+            code_details,
+            upstream_address: match &upstream_address {
+                Some(Ok(address)) => address.as_slice(),
+                _ => &[],
+            },
+            end_unix_nanos,
+        });
         state.tally.attributes_truncated += u64::from(finished.truncated);
         if let Some(exporter) = &mut state.exporter {
             exporter.push(&finished.bytes);
@@ -248,10 +232,6 @@ impl Plugin {
 /// An attribute of the listener: Envoy's `TrafficDirection`.
 const LISTENER_DIRECTION: &str = "xds.listener_direction";
 const OUTBOUND: u64 = 2;
-
-fn status_code(value: &[u8]) -> u16 {
-    u16::try_from(integer(value)).unwrap_or_default()
-}
 
 /// How often metrics are published where there is no exporter with an interval of its own.
 const PUBLISH_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
