@@ -23,6 +23,19 @@ impl Context {
         let random = if self.random { RANDOM } else { TraceFlags::NOT_SAMPLED };
         random.with_sampled(self.sampling.is_sampled())
     }
+
+    /// Takes what another header says of the same trace and this one has no room for: a 64-bit
+    /// trace id, its randomness, debug.
+    pub fn learn_from(&mut self, other: &Self) {
+        if self.trace_id != other.trace_id {
+            return;
+        }
+        self.short_trace_id |= other.short_trace_id;
+        self.random |= other.random;
+        if (self.sampling, other.sampling) == (Sampling::Sampled, Sampling::Debug) {
+            self.sampling = Sampling::Debug;
+        }
+    }
 }
 
 /// What a context says of sampling.

@@ -75,7 +75,7 @@ pub fn on_request_headers<'c>(
     Outcome {
         kind: decision.kind,
         edits: edits.finish(),
-        invalid_contexts: incoming.invalid,
+        invalid_contexts: incoming.invalid.len() as u32,
         recording,
     }
 }
@@ -229,11 +229,12 @@ mod tests {
         let own_short = traceparent(T64, OWN, "01");
         let own_b3 = format!("{T}-{OWN}-1");
         let own_b3_short = format!("{}-{OWN}-1", &T64[16..]);
+        let second_hop = format!("{}-{OWN}-d", &T64[16..]);
         let own_b3_debug = format!("{T}-{OWN}-d");
         let unsampled = traceparent(T, S, "00");
         let fresh_down = traceparent(FRESH_TRACE, OWN, "02");
         let fresh_b3 = format!("{FRESH_TRACE}-{OWN}-0");
-        let rows: [(&str, Headers, Headers, Kind, Parent); 12] = [
+        let rows: [(&str, Headers, Headers, Kind, Parent); 15] = [
             (
                 r#""tracecontext""#,
                 &[("b3", &b3)],
@@ -307,10 +308,31 @@ mod tests {
             ),
             (
                 r#""baggage""#,
-                &[("traceparent", "rubbish"), ("tracestate", "a=1"), ("baggage", "k=v")],
+                &[("traceparent", &unsampled), ("tracestate", "a=1"), ("baggage", "k=v")],
                 &[("baggage", "k=v")],
-                Kind::Ratio,
-                Some(None),
+                Kind::Parent,
+                None,
+            ),
+            (
+                r#""tracecontext""#,
+                &[("b3", "rubbish"), multi[0], multi[1], multi[2]],
+                &[("traceparent", &unsampled)],
+                Kind::Parent,
+                None,
+            ),
+            (
+                r#""tracecontext""#,
+                &[("b3", "1"), multi[0], multi[1], multi[2]],
+                &[("traceparent", &unsampled)],
+                Kind::Parent,
+                None,
+            ),
+            (
+                r#""tracecontext", "b3""#,
+                &[("traceparent", &own_short), ("b3", &second_hop)],
+                &[("traceparent", &own_short), ("b3", &second_hop)],
+                Kind::Parent,
+                Some(Some(OWN)),
             ),
         ];
         for (inject, request, expected, kind, recorded) in rows {
@@ -340,6 +362,22 @@ mod tests {
 
     fn config_with_b3_first() -> Config {
         config(r#""propagation": {"extract": ["b3", "tracecontext"]},"#)
+    }
+
+    #[test]
+    fn no_second_form_of_b3_contradicts_the_one_that_is_written() {
+        let config = config(
+            r#""propagation": {"extract": ["tracecontext"], "inject": ["tracecontext", "b3multi"]},"#,
+        );
+        let down = traceparent(T, S, "00");
+        let b3 = format!("{T64}-{S}-1");
+        let written = [
+            ("traceparent", down.as_str()),
+            ("x-b3-traceid", T),
+            ("x-b3-spanid", S),
+            ("x-b3-sampled", "0"),
+        ];
+        check(&config, &[("traceparent", &down), ("b3", &b3)], &written, Kind::Parent, None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `sidespan`: the command line of the harness.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -52,19 +53,24 @@ fn main() -> ExitCode {
     for scenario in &replay.scenarios {
         let loaded = Loaded::read(scenario).map_err(anyhow::Error::from);
         match loaded.and_then(|loaded| loaded.run(&module)) {
-            Ok(results) => print!("{}", report.add(scenario, &results)),
+            Ok(results) => show(&report.add(scenario, &results)),
             Err(error) => {
                 eprintln!("{error:#}");
                 unusable = true;
             }
         }
     }
-    print!("{}", report.summary());
+    show(&report.summary());
     match (unusable, report.failed) {
         (true, _) => ExitCode::from(UNUSABLE),
         (false, 0) => ExitCode::SUCCESS,
         (false, _) => ExitCode::FAILURE,
     }
+}
+
+/// Prints to standard output, whose reader may have read enough and be gone (`| head`).
+fn show(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 const UNUSABLE: u8 = 2;

@@ -50,10 +50,9 @@ fn propagation(raw: RawPropagation) -> Result<Propagation> {
     no_contradiction(&inject).map_err(|error| error.under("inject"))?;
     let mut sources: Vec<Source> = extract.iter().filter_map(|format| source(*format)).collect();
     sources.dedup();
-    Ok(Propagation {
-        extract: sources,
-        inject: inject.iter().filter_map(|format| target(*format)).collect(),
-    })
+    let silent = inject.is_empty() || inject.contains(&Format::None);
+    let targets = || inject.iter().filter_map(|format| target(*format)).collect();
+    Ok(Propagation { extract: sources, inject: (!silent).then(targets) })
 }
 
 fn source(format: Format) -> Option<Source> {
@@ -234,7 +233,9 @@ enum Tag {
 fn tag(raw: RawCustomTag, environment: Environment<'_>) -> Result<Tag> {
     match (raw.literal, raw.request_header, raw.environment) {
         (Some(literal), None, None) => {
-            Ok(Tag::Constant(Some(KeyValue::new(raw.tag, literal.value))))
+            let value =
+                short(literal.value).map_err(|error| error.under("value").under("literal"))?;
+            Ok(Tag::Constant(Some(KeyValue::new(raw.tag, value))))
         }
         (None, Some(source), None) => {
             let header = header_name(&source.name)
@@ -245,7 +246,8 @@ fn tag(raw: RawCustomTag, environment: Environment<'_>) -> Result<Tag> {
         (None, None, Some(source)) => {
             let name =
                 non_empty(source.name).map_err(|error| error.under("name").under("environment"))?;
-            let value = environment(&name).or(source.default_value);
+            let value = environment(&name).or(source.default_value).map(short).transpose();
+            let value = value.map_err(|error| error.under("name").under("environment"))?;
             Ok(Tag::Constant(value.map(|value| KeyValue::new(raw.tag, value))))
         }
         (None, None, None) => Err(ConfigError::new(ONE_TAG_SOURCE, "none of them")),
@@ -273,19 +275,21 @@ fn exporter(raw: RawExporter, environment: Environment<'_>) -> Result<Exporter> 
     let (limits, interval) = batch(&raw.batch).map_err(|error| error.under("batch"))?;
     let under = |error: ConfigError, key: &str| error.under(key).under("otlp");
     let path = raw.otlp.path.unwrap_or_else(|| DEFAULT_OTLP_PATH.to_owned());
-    if !path.starts_with('/') {
-        let error = ConfigError::new("a path that begins with /", quoted(&path));
+    if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let error = ConfigError::new("a path that begins with /, without spaces", quoted(&path));
         return Err(under(error, "path"));
     }
     let timeout_ms = raw.otlp.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS);
     let timeout_ms = at_least(1, timeout_ms).map_err(|error| under(error, "timeout_ms"))?;
     let mut headers = Vec::with_capacity(raw.otlp.headers.len());
     for (place, raw) in raw.otlp.headers.into_iter().enumerate() {
-        let header = export_header(raw, environment);
+        let header = export_header(raw, &headers, environment);
         headers.push(header.map_err(|error| under(error.at(place), "headers"))?);
     }
+    let cluster = non_empty(raw.otlp.cluster).map_err(|error| under(error, "cluster"))?;
     Ok(Exporter {
-        cluster: non_empty(raw.otlp.cluster).map_err(|error| under(error, "cluster"))?,
+        authority: authority(&cluster),
+        cluster,
         path,
         timeout: Duration::from_millis(timeout_ms.into()),
         headers,
@@ -312,20 +316,47 @@ fn batch(raw: &RawBatch) -> Result<(Limits, Duration)> {
     Ok((limits, Duration::from_millis(interval_ms.into())))
 }
 
-fn export_header(raw: RawExportHeader, environment: Environment<'_>) -> Result<(String, String)> {
+fn export_header(
+    raw: RawExportHeader,
+    known: &[(String, String)],
+    environment: Environment<'_>,
+) -> Result<(String, String)> {
     let name = header_name(&raw.name).map_err(|error| error.under("name"))?;
-    let value = match (raw.literal, raw.environment) {
-        (Some(literal), None) => literal.value,
+    let set_already = EXPORT_HEADERS.contains(&name.as_str());
+    if name.starts_with(':') || set_already || known.iter().any(|(other, _)| *other == name) {
+        let expected = "a header that neither the exporter nor another entry sets";
+        return Err(ConfigError::new(expected, quoted(&name)).under("name"));
+    }
+    let (value, source, key) = match (raw.literal, raw.environment) {
+        (Some(literal), None) => (literal.value, "literal", "value"),
         (None, Some(source)) => {
-            environment(&source.name).or(source.default_value).ok_or_else(|| {
+            let value = environment(&source.name).or(source.default_value).ok_or_else(|| {
                 let expected = "an environment variable of the VM, or a default_value";
                 ConfigError::new(expected, quoted(&source.name)).under("name").under("environment")
-            })?
+            })?;
+            (value, "environment", "name")
         }
         (None, None) => return Err(ConfigError::new("`literal` or `environment`", "neither")),
         (Some(_), Some(_)) => return Err(ConfigError::new("`literal` or `environment`", "both")),
     };
+    if value.bytes().any(|byte| byte.is_ascii_control()) {
+        // The value may be a secret: it is not shown.
+        let error =
+            ConfigError::new("a value without control characters", "one, such as a newline");
+        return Err(error.under(key).under(source));
+    }
     Ok((name, value))
+}
+
+/// Returns the authority of a cluster's receiver. Istio's clusters are called
+/// `direction|port|subset|host`, and receivers refuse a `Host` with a `|` in it.
+fn authority(cluster: &str) -> String {
+    let parts: Vec<&str> = cluster.split('|').collect();
+    if let [_direction, port, _subset, host] = parts.as_slice() {
+        return format!("{host}:{port}");
+    }
+    let host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if cluster.bytes().all(host_byte) { cluster.to_owned() } else { ANY_AUTHORITY.to_owned() }
 }
 
 fn ratio(share: f64) -> Result<Ratio> {
@@ -337,6 +368,16 @@ fn ratio(share: f64) -> Result<Ratio> {
 
 fn non_empty(value: String) -> Result<String> {
     if value.is_empty() { Err(ConfigError::new("a non-empty string", "\"\"")) } else { Ok(value) }
+}
+
+/// Checks a value that stands on every span.
+fn short(value: String) -> Result<String> {
+    let limit = otlp::MAX_ATTRIBUTE_VALUE_BYTES;
+    if value.len() > limit {
+        let found = format!("{} bytes", value.len());
+        return Err(ConfigError::new(format!("a value of at most {limit} bytes"), found));
+    }
+    Ok(value)
 }
 
 fn at_least(least: u32, value: u32) -> Result<u32> {
@@ -369,4 +410,8 @@ const MIN_INTERVAL_MS: u32 = 10;
 /// Largest compiled regular expression: with [`crate::matching::MAX_REGEX_INPUT_BYTES`] it bounds
 /// the time that one match can take.
 const MAX_REGEX_BYTES: usize = 64 * 1024;
+/// What the exporter sets itself.
+const EXPORT_HEADERS: [&str; 4] = ["host", "content-type", "content-length", "user-agent"];
+/// The authority where a cluster's name cannot be one.
+const ANY_AUTHORITY: &str = "otlp";
 const ONE_TAG_SOURCE: &str = "one of `literal`, `request_header`, `environment`";

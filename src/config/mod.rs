@@ -52,6 +52,8 @@ pub struct RequestHeaderTag {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exporter {
     pub cluster: String,
+    /// What the receiver is called in `:authority`.
+    pub authority: String,
     pub path: String,
     pub timeout: Duration,
     /// Name and value of each header besides those that OTLP asks for.
@@ -118,7 +120,7 @@ mod tests {
         {
             let config = parse(nothing).unwrap();
             assert_eq!(config.propagation.extract, [Source::TraceContext, Source::B3]);
-            assert_eq!(config.propagation.inject, [Target::TraceContext]);
+            assert_eq!(config.propagation.inject, Some(vec![Target::TraceContext]));
             assert_eq!(config.ratio, Ratio::ALWAYS);
             assert_eq!(config.exporter, None);
         }
@@ -129,6 +131,7 @@ mod tests {
         let config = parse(r#"{"exporter": {"otlp": {"cluster": "c"}}}"#).unwrap();
         let expected = Exporter {
             cluster: "c".to_owned(),
+            authority: "c".to_owned(),
             path: "/v1/traces".to_owned(),
             timeout: Duration::from_secs(10),
             headers: vec![],
@@ -148,6 +151,31 @@ mod tests {
         let headers = config.unwrap().exporter.unwrap().headers;
         let expected = [("x-pod", "checkout-1"), ("x-b", "d"), ("x-c", "l")];
         assert_eq!(headers, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn receivers_are_called_by_what_a_host_may_be() {
+        for (cluster, expected) in [
+            ("otel-collector", "otel-collector"),
+            ("10.0.0.1:4318", "10.0.0.1:4318"),
+            ("outbound|4318||otel.obs.svc.cluster.local", "otel.obs.svc.cluster.local:4318"),
+            ("outbound|4318|v1|otel", "otel:4318"),
+            ("a/b c", "otlp"),
+            ("a|b", "otlp"),
+        ] {
+            let json = format!(r#"{{"exporter": {{"otlp": {{"cluster": "{cluster}"}}}}}}"#);
+            assert_eq!(parse(&json).unwrap().exporter.unwrap().authority, expected);
+        }
+    }
+
+    #[test]
+    fn values_on_every_span_are_short() {
+        let value = "a".repeat(1025);
+        check_refused(
+            &tag(&format!(r#""literal": {{"value": "{value}"}}"#)),
+            "custom_tags[0].literal.value: expected a value of at most 1024 bytes, but found \
+             1025 bytes",
+        );
     }
 
     #[test]
@@ -377,7 +405,8 @@ mod tests {
             ),
             (
                 exporter(r#""path": "v1""#),
-                "exporter.otlp.path: expected a path that begins with /, but found \"v1\"",
+                "exporter.otlp.path: expected a path that begins with /, without spaces, but found \
+                 \"v1\"",
             ),
             (
                 exporter(r#""timeout_ms": 0"#),
@@ -392,6 +421,21 @@ mod tests {
                 exporter(r#""headers": [{"name": "a", "environment": {"name": "NONE"}}]"#),
                 "exporter.otlp.headers[0].environment.name: expected an environment variable \
                  of the VM, or a default_value, but found \"NONE\"",
+            ),
+            (
+                exporter(r#""headers": [{"name": "a", "literal": {"value": "secret\n"}}]"#),
+                "exporter.otlp.headers[0].literal.value: expected a value without control \
+                 characters, but found one, such as a newline",
+            ),
+            (
+                exporter(r#""headers": [{"name": "Content-Type", "literal": {"value": "a"}}]"#),
+                "exporter.otlp.headers[0].name: expected a header that neither the exporter nor \
+                 another entry sets, but found \"content-type\"",
+            ),
+            (
+                exporter(r#""headers": [{"name": ":path", "literal": {"value": "a"}}]"#),
+                "exporter.otlp.headers[0].name: expected a header that neither the exporter nor \
+                 another entry sets, but found \":path\"",
             ),
             (
                 exporter(r#""headers": [{"name": "a"}]"#),

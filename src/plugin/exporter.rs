@@ -87,7 +87,7 @@ impl Exporter {
             let mut headers = vec![
                 (":method", "POST"),
                 (":path", settings.path.as_str()),
-                (":authority", settings.cluster.as_str()),
+                (":authority", settings.authority.as_str()),
                 ("content-type", "application/x-protobuf"),
                 ("user-agent", USER_AGENT),
             ];

@@ -16,16 +16,6 @@ use crate::context::{self, Context, Extracted, Sampling};
 use crate::edits::Edits;
 use crate::head::Head;
 
-/// Reads the single header, and without a valid one the `x-b3-*` headers.
-pub fn extract(head: &Head<'_>) -> Extracted {
-    let single = extract_single(head);
-    match (single, extract_multi(head)) {
-        (Extracted::Absent, multi) => multi,
-        (Extracted::Invalid(_), multi @ (Extracted::Context(_) | Extracted::Decision(_))) => multi,
-        _ => single,
-    }
-}
-
 /// Writes the single header. The parent's span id is never written.
 pub fn inject_single(context: &Context, edits: &mut Edits<'_>) {
     let mut value = Vec::with_capacity(SINGLE_LENGTH);
@@ -74,7 +64,8 @@ pub fn remove_multi(edits: &mut Edits<'_>) {
     }
 }
 
-fn extract_single(head: &Head<'_>) -> Extracted {
+/// Reads the single header.
+pub fn extract_single(head: &Head<'_>) -> Extracted {
     let Some(line) = head.first(SINGLE) else {
         return Extracted::Absent;
     };
@@ -98,7 +89,8 @@ fn extract_single(head: &Head<'_>) -> Extracted {
     ids(trace_id, span_id, sampling)
 }
 
-fn extract_multi(head: &Head<'_>) -> Extracted {
+/// Reads the `x-b3-*` headers.
+pub fn extract_multi(head: &Head<'_>) -> Extracted {
     let sampling = match (head.first(FLAGS), head.first(SAMPLED)) {
         (Some(b"1"), _) => Some(Sampling::Debug),
         (_, Some(b"0" | b"false")) => Some(Sampling::NotSampled),
@@ -186,14 +178,18 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(lines: &[(&str, &str)], expected: Extracted) {
-        assert_eq!(extract(&head(lines)), expected, "{lines:?}");
+    fn check_single(line: &str, expected: Extracted) {
+        assert_eq!(extract_single(&head(&[(SINGLE, line)])), expected, "{line:?}");
     }
 
     #[track_caller]
-    fn check_invalid(lines: &[(&str, &str)], reason: &str) {
-        let found = extract(&head(lines));
-        assert!(matches!(found, Extracted::Invalid(_)), "{lines:?}: {reason}: {found:?}");
+    fn check_multi(lines: &[(&str, &str)], expected: Extracted) {
+        assert_eq!(extract_multi(&head(lines)), expected, "{lines:?}");
+    }
+
+    #[track_caller]
+    fn check_invalid(found: Extracted, reason: &str) {
+        assert!(matches!(found, Extracted::Invalid(_)), "{reason}: {found:?}");
     }
 
     const T: &str = "80f198ee56343ba864fe8b2a57d3eff7";
@@ -202,44 +198,36 @@ mod tests {
 
     #[test]
     fn single_headers_are_read() {
-        check(&[(SINGLE, &format!("{T}-{S}-1"))], context(LONG, Sampling::Sampled));
-        check(&[(SINGLE, &format!("{T}-{S}-0"))], context(LONG, Sampling::NotSampled));
-        check(&[(SINGLE, &format!("{T}-{S}-d"))], context(LONG, Sampling::Debug));
-        check(&[(SINGLE, &format!("{T}-{S}"))], context(LONG, Sampling::Deferred));
-        check(&[(SINGLE, &format!("{T}-{S}-1-{T64}"))], context(LONG, Sampling::Sampled));
-        check(&[(SINGLE, &format!("{T64}-{S}-1"))], context(SHORT, Sampling::Sampled));
-        check(&[(SINGLE, "0")], Extracted::Decision(Sampling::NotSampled));
-        check(&[(SINGLE, "1")], Extracted::Decision(Sampling::Sampled));
-        check(&[(SINGLE, "d")], Extracted::Decision(Sampling::Debug));
+        check_single(&format!("{T}-{S}-1"), context(LONG, Sampling::Sampled));
+        check_single(&format!("{T}-{S}-0"), context(LONG, Sampling::NotSampled));
+        check_single(&format!("{T}-{S}-d"), context(LONG, Sampling::Debug));
+        check_single(&format!("{T}-{S}"), context(LONG, Sampling::Deferred));
+        check_single(&format!("{T}-{S}-1-{T64}"), context(LONG, Sampling::Sampled));
+        check_single(&format!("{T64}-{S}-1"), context(SHORT, Sampling::Sampled));
+        check_single("0", Extracted::Decision(Sampling::NotSampled));
+        check_single("1", Extracted::Decision(Sampling::Sampled));
+        check_single("d", Extracted::Decision(Sampling::Debug));
     }
 
     #[test]
     fn multi_headers_are_read() {
         let ids = [(TRACE_ID, T), (SPAN_ID, S)];
         let with = |extra: &[(&'static str, &'static str)]| [&ids[..], extra].concat();
-        check(&with(&[]), context(LONG, Sampling::Deferred));
-        check(&with(&[(SAMPLED, "1")]), context(LONG, Sampling::Sampled));
-        check(&with(&[(SAMPLED, "true")]), context(LONG, Sampling::Sampled));
-        check(&with(&[(SAMPLED, "0")]), context(LONG, Sampling::NotSampled));
-        check(&with(&[(SAMPLED, "false")]), context(LONG, Sampling::NotSampled));
-        check(&with(&[(SAMPLED, "d")]), context(LONG, Sampling::Debug));
-        check(&with(&[(FLAGS, "1")]), context(LONG, Sampling::Debug));
-        check(&with(&[(FLAGS, "1"), (SAMPLED, "0")]), context(LONG, Sampling::Debug));
-        check(&with(&[(FLAGS, "0"), (SAMPLED, "1")]), context(LONG, Sampling::Sampled));
-        check(&[(TRACE_ID, T64), (SPAN_ID, S), (SAMPLED, "1")], context(SHORT, Sampling::Sampled));
-        check(&[(SAMPLED, "0")], Extracted::Decision(Sampling::NotSampled));
-        check(&[], Extracted::Absent);
-    }
-
-    #[test]
-    fn single_comes_before_multi() {
-        let multi = [(TRACE_ID, T64), (SPAN_ID, S), (SAMPLED, "0")];
-        let single = format!("{T}-{S}-1");
-        check(
-            &[&[(SINGLE, single.as_str())], &multi[..]].concat(),
-            context(LONG, Sampling::Sampled),
+        check_multi(&with(&[]), context(LONG, Sampling::Deferred));
+        check_multi(&with(&[(SAMPLED, "1")]), context(LONG, Sampling::Sampled));
+        check_multi(&with(&[(SAMPLED, "true")]), context(LONG, Sampling::Sampled));
+        check_multi(&with(&[(SAMPLED, "0")]), context(LONG, Sampling::NotSampled));
+        check_multi(&with(&[(SAMPLED, "false")]), context(LONG, Sampling::NotSampled));
+        check_multi(&with(&[(SAMPLED, "d")]), context(LONG, Sampling::Debug));
+        check_multi(&with(&[(FLAGS, "1")]), context(LONG, Sampling::Debug));
+        check_multi(&with(&[(FLAGS, "1"), (SAMPLED, "0")]), context(LONG, Sampling::Debug));
+        check_multi(&with(&[(FLAGS, "0"), (SAMPLED, "1")]), context(LONG, Sampling::Sampled));
+        check_multi(
+            &[(TRACE_ID, T64), (SPAN_ID, S), (SAMPLED, "1")],
+            context(SHORT, Sampling::Sampled),
         );
-        check(&[&[(SINGLE, "broken")], &multi[..]].concat(), context(SHORT, Sampling::NotSampled));
+        check_multi(&[(SAMPLED, "0")], Extracted::Decision(Sampling::NotSampled));
+        check_multi(&[], Extracted::Absent);
     }
 
     #[test]
@@ -260,12 +248,15 @@ mod tests {
             (format!("{T}0-{S}-1"), "33 digits"),
             (format!("+{}-{S}-1", "1".repeat(15)), "a sign is no digit"),
         ] {
-            check_invalid(&[(SINGLE, &line)], reason);
+            check_invalid(extract_single(&head(&[(SINGLE, &line)])), reason);
         }
-        check_invalid(&[(TRACE_ID, T)], "no span id");
-        check_invalid(&[(SPAN_ID, S)], "no trace id");
-        check_invalid(&[(TRACE_ID, &zeros), (SPAN_ID, S)], "zero trace id");
-        check_invalid(&[(TRACE_ID, T), (SPAN_ID, S), (SAMPLED, "yes")], "no such state");
+        check_invalid(extract_multi(&head(&[(TRACE_ID, T)])), "no span id");
+        check_invalid(extract_multi(&head(&[(SPAN_ID, S)])), "no trace id");
+        check_invalid(extract_multi(&head(&[(TRACE_ID, &zeros), (SPAN_ID, S)])), "zero trace id");
+        check_invalid(
+            extract_multi(&head(&[(TRACE_ID, T), (SPAN_ID, S), (SAMPLED, "yes")])),
+            "no such state",
+        );
     }
 
     proptest! {
@@ -282,8 +273,8 @@ mod tests {
                 random: false,
                 short_trace_id: short,
             };
-            prop_assert_eq!(round_trip(|edits| inject_single(&sent, edits), extract), Extracted::Context(sent));
-            prop_assert_eq!(round_trip(|edits| inject_multi(&sent, edits), extract), Extracted::Context(sent));
+            prop_assert_eq!(round_trip(|edits| inject_single(&sent, edits), extract_single), Extracted::Context(sent));
+            prop_assert_eq!(round_trip(|edits| inject_multi(&sent, edits), extract_multi), Extracted::Context(sent));
         }
 
         #[test]
@@ -291,7 +282,8 @@ mod tests {
             let lines = [(SINGLE, &single), (TRACE_ID, &trace), (SPAN_ID, &span), (SAMPLED, &sampled)];
             for from in 0..lines.len() {
                 let lines = lines.iter().skip(from).map(|(k, v)| (k.as_bytes(), v.as_slice()));
-                let _ = extract(&Head::new(lines.collect()));
+                let head = Head::new(lines.collect());
+                let _ = (extract_single(&head), extract_multi(&head));
             }
         }
     }

@@ -30,68 +30,71 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Propagation {
     pub extract: Vec<Source>,
-    pub inject: Vec<Target>,
+    /// What to write. None leaves valid contexts as they came, whatever is decided here.
+    pub inject: Option<Vec<Target>>,
 }
 
 /// What came in, over all formats that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incoming {
     pub parent: Option<Context>,
     /// The sampling state of the parent, or one that came without ids; a missing one is deferred.
     pub sampling: Sampling,
-    /// Contexts that broke the grammar of their format.
-    pub invalid: u32,
+    /// The forms whose context broke their grammar.
+    pub invalid: Vec<Target>,
     /// The trace that `tracestate` speaks of.
     trace_state_of: Option<TraceId>,
-    invalid_trace_context: bool,
-    invalid_b3: bool,
 }
 
 impl Propagation {
     /// Reads all formats; the first valid context wins, and without one the first bare decision.
     pub fn extract(&self, head: &Head<'_>) -> Incoming {
-        let mut incoming = Incoming::NONE;
+        let mut incoming = Incoming {
+            parent: None,
+            sampling: Sampling::Deferred,
+            invalid: Vec::new(),
+            trace_state_of: None,
+        };
         let mut decision = None;
-        for source in &self.extract {
-            let extracted = match source {
-                Source::TraceContext => tracecontext::extract(head),
-                Source::B3 => b3::extract(head),
+        let forms = self.extract.iter().flat_map(|source| source.forms());
+        for form in forms {
+            let extracted = match form {
+                Target::TraceContext => tracecontext::extract(head),
+                Target::B3Single => b3::extract_single(head),
+                Target::B3Multi => b3::extract_multi(head),
             };
-            match (source, extracted) {
-                (_, Extracted::Absent) => {}
-                (_, Extracted::Decision(sampling)) => decision = decision.or(Some(sampling)),
-                (_, Extracted::Context(context)) => incoming.accept(*source, context),
-                (Source::TraceContext, Extracted::Invalid(_)) => {
-                    incoming.invalid += 1;
-                    incoming.invalid_trace_context = true;
-                }
-                (Source::B3, Extracted::Invalid(_)) => {
-                    incoming.invalid += 1;
-                    incoming.invalid_b3 = true;
-                }
+            match extracted {
+                Extracted::Absent => {}
+                Extracted::Decision(sampling) => decision = decision.or(Some(sampling)),
+                Extracted::Context(context) => incoming.accept(*form, context),
+                Extracted::Invalid(_) => incoming.invalid.push(*form),
             }
         }
-        if let (None, Some(sampling)) = (incoming.parent, decision) {
-            incoming.sampling = sampling;
-        }
+        incoming.sampling = match (incoming.parent, decision) {
+            (Some(parent), _) => parent.sampling,
+            (None, decision) => decision.unwrap_or(Sampling::Deferred),
+        };
         incoming
     }
 
     /// Writes the context in every format of `inject`, and removes the headers of formats that are
-    /// read but not written: they would contradict it. Where nothing is written, contexts stay as
-    /// they came, but for invalid ones.
+    /// read but not written: they would contradict it. Where nothing is to be written, contexts
+    /// stay as they came, but for invalid ones.
     pub fn inject(&self, context: &Context, incoming: &Incoming, edits: &mut Edits<'_>) {
-        let writes = |target| self.inject.contains(&target);
-        let reads = |source| self.extract.contains(&source);
-        let silent = self.inject.is_empty();
+        let Some(inject) = &self.inject else {
+            incoming.invalid.iter().for_each(|form| form.remove(edits));
+            return;
+        };
+        let writes = |form| inject.contains(&form);
+        let clears_b3 = self.extract.contains(&Source::B3)
+            || writes(Target::B3Single)
+            || writes(Target::B3Multi);
         if writes(Target::TraceContext) {
             let same_trace = incoming.trace_state_of == Some(context.trace_id);
             tracecontext::inject(context, same_trace, edits);
-        } else if if silent { incoming.invalid_trace_context } else { reads(Source::TraceContext) }
-        {
+        } else if self.extract.contains(&Source::TraceContext) {
             tracecontext::remove(edits);
         }
-        let clears_b3 = if silent { incoming.invalid_b3 } else { reads(Source::B3) };
         if writes(Target::B3Single) {
             b3::inject_single(context, edits);
         } else if clears_b3 {
@@ -105,28 +108,39 @@ impl Propagation {
     }
 }
 
-impl Incoming {
-    const NONE: Self = Self {
-        parent: None,
-        sampling: Sampling::Deferred,
-        invalid: 0,
-        trace_state_of: None,
-        invalid_trace_context: false,
-        invalid_b3: false,
-    };
+impl Source {
+    /// The forms that a source is read from, in order.
+    fn forms(self) -> &'static [Target] {
+        match self {
+            Self::TraceContext => &[Target::TraceContext],
+            Self::B3 => &[Target::B3Single, Target::B3Multi],
+        }
+    }
+}
 
+impl Target {
+    fn remove(self, edits: &mut Edits<'_>) {
+        match self {
+            Self::TraceContext => tracecontext::remove(edits),
+            Self::B3Single => b3::remove_single(edits),
+            Self::B3Multi => b3::remove_multi(edits),
+        }
+    }
+}
+
+impl Incoming {
     /// Returns whether `tracestate` belongs to the trace of the parent.
     pub fn has_trace_state(&self) -> bool {
         self.parent.is_some_and(|parent| self.trace_state_of == Some(parent.trace_id))
     }
 
-    fn accept(&mut self, source: Source, context: Context) {
-        if source == Source::TraceContext {
+    fn accept(&mut self, form: Target, context: Context) {
+        if form == Target::TraceContext {
             self.trace_state_of = Some(context.trace_id);
         }
-        if self.parent.is_none() {
-            self.sampling = context.sampling;
-            self.parent = Some(context);
+        match &mut self.parent {
+            Some(parent) => parent.learn_from(&context),
+            none => *none = Some(context),
         }
     }
 }
