@@ -8,7 +8,7 @@ use crate::head::Head;
 #[derive(Debug, Clone)]
 pub struct StringMatch {
     pub kind: StringMatchKind,
-    /// ASCII letters match in either case; the pattern is then lower-case.
+    /// ASCII letters match in either case.
     pub ignore_case: bool,
 }
 
@@ -47,6 +47,12 @@ impl StringMatch {
         }
     }
 
+    /// Tells whether the condition can be tried on the value at all.
+    fn applies(&self, value: &[u8]) -> bool {
+        !matches!(self.kind, StringMatchKind::Regex(_))
+            || (value.len() <= MAX_REGEX_INPUT_BYTES && std::str::from_utf8(value).is_ok())
+    }
+
     fn equal(&self, value: &[u8], pattern: &[u8]) -> bool {
         if self.ignore_case { value.eq_ignore_ascii_case(pattern) } else { value == pattern }
     }
@@ -67,11 +73,18 @@ pub enum HeaderCondition {
 }
 
 impl HeaderMatch {
-    /// Tells whether the condition holds; an absent header has no value that could match.
+    /// Tells whether the condition holds; an absent header has no value that could match. A value
+    /// that no regular expression is tried on fails an inverted condition too: a client could
+    /// otherwise meet it by sending one.
     pub fn matches(&self, head: &Head<'_>) -> bool {
         let holds = match &self.condition {
             HeaderCondition::Present(wanted) => head.first(&self.name).is_some() == *wanted,
-            HeaderCondition::Value(value) => head.all(&self.name).any(|line| value.matches(line)),
+            HeaderCondition::Value(value) => {
+                if self.invert && !head.all(&self.name).all(|line| value.applies(line)) {
+                    return false;
+                }
+                head.all(&self.name).any(|line| value.matches(line))
+            }
         };
         holds != self.invert
     }
@@ -126,11 +139,19 @@ mod tests {
 
     #[test]
     fn headers_match_by_any_line_and_by_presence() {
-        let head = Head::new(vec![(b"x", b"1"), (b"x", b"2"), (b"empty", b"")]);
+        let head = Head::new(vec![(b"x", b"1"), (b"x", b"2"), (b"empty", b""), (b"raw", b"\xff")]);
         let value = |name: &str, value: &str, invert| HeaderMatch {
             name: name.to_owned(),
             condition: HeaderCondition::Value(StringMatch {
                 kind: exact(value),
+                ignore_case: false,
+            }),
+            invert,
+        };
+        let regex = |name: &str, invert| HeaderMatch {
+            name: name.to_owned(),
+            condition: HeaderCondition::Value(StringMatch {
+                kind: StringMatchKind::Regex(Regex::new("^(?:a+)$").unwrap()),
                 ignore_case: false,
             }),
             invert,
@@ -148,6 +169,9 @@ mod tests {
             (value("absent", "", false), false),
             (value("absent", "1", true), true),
             (value("empty", "", false), true),
+            (regex("x", true), true),
+            (regex("raw", false), false),
+            (regex("raw", true), false),
             (present("x", true, false), true),
             (present("x", false, false), false),
             (present("absent", false, false), true),

@@ -15,19 +15,23 @@ use opentelemetry::{KeyValue, Value};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpanFields {
     bytes: Vec<u8>,
-    /// Attribute values that were cut to [`MAX_ATTRIBUTE_VALUE_BYTES`].
+    /// Values that were cut or left out for their length.
     pub truncated: u32,
 }
 
 impl SpanFields {
-    /// Starts a span. `trace_state` is left out where it is empty or not UTF-8.
+    /// Starts a span. `trace_state` is left out where it is empty or not UTF-8, and where it is
+    /// longer than [`MAX_TRACE_STATE_BYTES`], which counts as a value that was cut.
     pub fn start(ids: SpanIds<'_>, name: &str, start_unix_nanos: u64) -> Self {
         let mut bytes = Vec::with_capacity(TYPICAL_SPAN_BYTES);
         bytes.extend_from_slice(&[len_tag(span::TRACE_ID), 16]);
         bytes.extend_from_slice(&ids.trace_id.to_bytes());
         bytes.extend_from_slice(&[len_tag(span::SPAN_ID), 8]);
         bytes.extend_from_slice(&ids.span_id.to_bytes());
-        if let Ok(state @ [_, ..]) = std::str::from_utf8(ids.trace_state).map(str::as_bytes) {
+        let truncated = u32::from(ids.trace_state.len() > MAX_TRACE_STATE_BYTES);
+        if let Ok(state @ [_, ..]) = std::str::from_utf8(ids.trace_state).map(str::as_bytes)
+            && truncated == 0
+        {
             put_bytes(&mut bytes, span::TRACE_STATE, state);
         }
         if let Some(parent) = ids.parent_span_id {
@@ -40,7 +44,7 @@ impl SpanFields {
         let flags = u32::from(ids.flags.to_u8()) | HAS_IS_REMOTE | remote;
         bytes.extend_from_slice(&span::FLAGS_TAG);
         bytes.extend_from_slice(&flags.to_le_bytes());
-        Self { bytes, truncated: 0 }
+        Self { bytes, truncated }
     }
 
     /// Adds a string attribute. Bytes that are not UTF-8 become U+FFFD, and a value longer than
@@ -237,6 +241,10 @@ const fn varint_tag(field: u8) -> u8 {
 
 /// Longest value of a string attribute, in bytes.
 pub const MAX_ATTRIBUTE_VALUE_BYTES: usize = 1024;
+
+/// Longest `tracestate` that a span repeats, in bytes; W3C asks for 512 at least. Upstream it goes
+/// on whole.
+const MAX_TRACE_STATE_BYTES: usize = 1024;
 
 /// Key and value up to here have lengths of one byte, and so has the pair.
 const SHORT_ATTRIBUTE_BYTES: usize = 121;

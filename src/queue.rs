@@ -113,6 +113,13 @@ impl Queue {
         }
     }
 
+    /// Books all spans that wait or are under way as dropped.
+    pub fn abandon(&mut self) {
+        self.books.dropped += self.books.queued();
+        self.batches.clear();
+        self.in_flight = None;
+    }
+
     pub fn books(&self) -> Books {
         self.books
     }
@@ -181,14 +188,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_books_balance_and_the_bounds_hold(steps in prop::collection::vec(0u8..6, 0..200)) {
+        fn the_books_balance_and_the_bounds_hold(steps in prop::collection::vec(0u8..7, 0..200)) {
             let mut queue = Queue::new(LIMITS);
             for step in steps {
                 match step {
                     0..3 => queue.push(b"x"),
                     3 => drop(queue.send_next(&[], |_| Ok::<(), ()>(()))),
                     4 => queue.answered(true),
-                    _ => queue.answered(false),
+                    5 => queue.answered(false),
+                    _ => queue.abandon(),
                 }
                 let waiting: u32 = queue.batches.iter().map(|batch| batch.spans).sum();
                 let under_way = queue.in_flight.unwrap_or_default();

@@ -47,6 +47,7 @@ pub struct StreamFacts<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub struct ActiveSpan {
     fields: SpanFields,
+    start_unix_nanos: u64,
     /// Encoded once the direction is known, which says in which attributes.
     url: Url,
 }
@@ -83,12 +84,13 @@ impl ActiveSpan {
         }
         header_attributes(&mut fields, config, head);
         fields.text(key::REASON, recording.reason.as_str().as_bytes());
-        Self { fields, url: Url::new(head.scheme(), head.authority(), head.target()) }
+        let url = Url::new(head.scheme(), head.authority(), head.target());
+        Self { fields, start_unix_nanos, url }
     }
 
     /// Ends the span with all that Envoy knows by then.
     pub fn finish(self, facts: StreamFacts<'_>) -> FinishedSpan {
-        let Self { mut fields, url } = self;
+        let Self { mut fields, start_unix_nanos, url } = self;
         let kind = match facts.direction {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
@@ -105,7 +107,9 @@ impl ActiveSpan {
         }
         let status = response_attributes(&mut fields, &kind, facts);
         let truncated = fields.truncated;
-        FinishedSpan { bytes: fields.end(&kind, facts.end_unix_nanos, &status), truncated }
+        // A clock that was set back meanwhile makes no span end before it starts.
+        let end_unix_nanos = facts.end_unix_nanos.max(start_unix_nanos);
+        FinishedSpan { bytes: fields.end(&kind, end_unix_nanos, &status), truncated }
     }
 }
 

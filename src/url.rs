@@ -49,7 +49,8 @@ pub fn redacted_query(query: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(redacted)
 }
 
-/// The absolute URL of a request, without user information and without secrets.
+/// The absolute URL of a request, without user information and without secrets. Of authority and
+/// target, [`MAX_URL_PART_BYTES`] are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Url {
     text: Vec<u8>,
@@ -59,7 +60,8 @@ pub struct Url {
 
 impl Url {
     pub fn new(scheme: &[u8], authority: &[u8], target: &[u8]) -> Self {
-        let (path, query) = split_query(target);
+        let authority = start_of(authority);
+        let (path, query) = split_query(start_of(target));
         let mut text = Vec::with_capacity(scheme.len() + 3 + authority.len() + target.len());
         text.extend_from_slice(scheme);
         text.extend_from_slice(b"://");
@@ -88,6 +90,10 @@ impl Url {
     }
 }
 
+fn start_of(part: &[u8]) -> &[u8] {
+    part.get(..MAX_URL_PART_BYTES).unwrap_or(part)
+}
+
 fn without_user_info(authority: &[u8]) -> &[u8] {
     if !authority.contains(&b'@') {
         return authority;
@@ -111,6 +117,8 @@ fn port(digits: &[u8]) -> Option<u16> {
     u16::try_from(number).ok().filter(|port| *port != 0)
 }
 
+/// More than any attribute holds; a stream keeps its URL for as long as it lives.
+const MAX_URL_PART_BYTES: usize = 2048;
 /// Query keys whose values the semantic conventions redact by default.
 const SECRET_KEYS: [&[u8]; 4] = [b"AWSAccessKeyId", b"Signature", b"sig", b"X-Goog-Signature"];
 const REDACTED: &[u8] = b"REDACTED";

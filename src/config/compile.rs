@@ -48,8 +48,12 @@ fn propagation(raw: RawPropagation) -> Result<Propagation> {
     let inject = raw.inject.unwrap_or_else(|| DEFAULT_INJECT.to_vec());
     no_contradiction(&extract).map_err(|error| error.under("extract"))?;
     no_contradiction(&inject).map_err(|error| error.under("inject"))?;
-    let mut sources: Vec<Source> = extract.iter().filter_map(|format| source(*format)).collect();
-    sources.dedup();
+    let mut sources: Vec<Source> = Vec::new();
+    for source in extract.iter().filter_map(|format| source(*format)) {
+        if !sources.contains(&source) {
+            sources.push(source);
+        }
+    }
     let silent = inject.is_empty() || inject.contains(&Format::None);
     let targets = || inject.iter().filter_map(|format| target(*format)).collect();
     Ok(Propagation { extract: sources, inject: (!silent).then(targets) })

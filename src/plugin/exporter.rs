@@ -20,6 +20,8 @@ pub struct Exporter {
     queue: Queue,
     /// A tick was asked for at once.
     hurried: bool,
+    /// Why the latest export failed, until it is logged.
+    reason: Option<String>,
     reported: Reported,
 }
 
@@ -34,7 +36,8 @@ impl Exporter {
     pub fn new(settings: config::Exporter, resource: &[KeyValue]) -> Self {
         let resource = otlp::encode_resource(resource);
         let queue = Queue::new(settings.limits);
-        Self { settings, resource, queue, hurried: false, reported: Reported::default() }
+        let reported = Reported::default();
+        Self { settings, resource, queue, hurried: false, reason: None, reported }
     }
 
     pub fn interval(&self) -> Duration {
@@ -62,7 +65,12 @@ impl Exporter {
             host::set_tick_period(self.settings.interval);
         }
         self.send();
-        self.report("the export queue is full");
+        self.report();
+    }
+
+    /// Gives up all spans that wait or are under way.
+    pub fn abandon(&mut self) {
+        self.queue.abandon();
     }
 
     /// Books the answer to the call under way, and sends the next batch where a full one waits.
@@ -74,7 +82,7 @@ impl Exporter {
         if !accepted {
             let status = String::from_utf8_lossy(status);
             let shown = if status.is_empty() { "no status" } else { &status };
-            self.report(&format!("cluster \"{}\" answered {shown}", self.settings.cluster));
+            self.reason = Some(format!("cluster \"{}\" answered {shown}", self.settings.cluster));
         }
         if self.queue.is_urgent() {
             self.send();
@@ -93,33 +101,32 @@ impl Exporter {
             ];
             let own = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             headers.extend(own);
+            // The SDK's wrapper, since it alone tells the SDK who awaits the answer. It panics on
+            // statuses that Envoy's `Context::httpCall` does not have.
             dispatch_http_call(&settings.cluster, headers, Some(body), vec![], settings.timeout)
                 .map(|_token| ())
         });
         if let Err(status) = sent {
-            self.report(&format!(
-                "cluster \"{}\" takes no call: {status:?}",
-                self.settings.cluster
-            ));
+            let cluster = &self.settings.cluster;
+            self.reason = Some(format!("cluster \"{cluster}\" takes no call: {status:?}"));
         }
     }
 
     /// Logs why spans were dropped since the last time, at most once a minute.
-    fn report(&mut self, reason: &str) {
+    fn report(&mut self) {
         let dropped = self.queue.books().dropped;
         let lost = dropped - self.reported.dropped;
         if lost == 0 {
             return;
         }
         let now = host::now();
-        if self
-            .reported
-            .at_unix_nanos
-            .is_some_and(|last| now.saturating_sub(last) < REPORT_PERIOD_NANOS)
-        {
+        let recent = |last| now.saturating_sub(last) < REPORT_PERIOD_NANOS;
+        if self.reported.at_unix_nanos.is_some_and(recent) {
             return;
         }
         self.reported = Reported { at_unix_nanos: Some(now), dropped };
+        let reason = self.reason.take();
+        let reason = reason.as_deref().unwrap_or("the export queue is full");
         host::log(LogLevel::Warn, &format!("sidespan: {lost} spans dropped: {reason}"));
     }
 }

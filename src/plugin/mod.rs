@@ -117,8 +117,17 @@ impl Context for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, size: usize) -> bool {
-        let json = host::configuration(size);
-        self.configure(json.as_ref().map(host::Bytes::as_slice).unwrap_or_default())
+        if size == 0 {
+            return self.configure(b"");
+        }
+        match host::configuration(size) {
+            Ok(json) => self.configure(json.as_slice()),
+            Err(failure) => {
+                let message = format!("sidespan: the configuration cannot be read: {failure:?}");
+                host::log(LogLevel::Error, &message);
+                false
+            }
+        }
     }
 
     fn on_tick(&mut self) {
@@ -139,6 +148,21 @@ impl RootContext for Root {
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
+    }
+}
+
+/// Envoy gave up this configuration: what it had not exported is booked before it is gone.
+impl Drop for Root {
+    fn drop(&mut self) {
+        let Some(plugin) = self.plugin.take() else {
+            return;
+        };
+        if let Ok(mut state) = plugin.state.try_borrow_mut() {
+            if let Some(exporter) = &mut state.exporter {
+                exporter.abandon();
+            }
+            self.publish(&state);
+        }
     }
 }
 
