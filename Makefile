@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test wasm replay lint bench
+.PHONY: help demo test wasm replay bench deny lint
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -31,6 +31,10 @@ replay: wasm ## replay SCENARIOS (default: all) against the module
 
 bench: wasm ## count the WebAssembly instructions of a request
 	cargo run -q -p sidespan-harness --locked -- replay --fuel tests/scenarios/cost.yaml
+
+deny: ## check licences and sources of all dependencies; installs cargo-deny where it is missing
+	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@0.20.2
+	cargo deny check bans licenses sources
 
 lint: ## check formatting and lints
 	cargo fmt --all --check

@@ -43,13 +43,15 @@ class Lane:
     `filter` replaces keys of every listener's filter configuration, `listeners` those of the
     listener that it names; None takes a key away. `frontend` is what the frontend's sidecar has
     upstream: its service, a port that refuses, or no endpoint at all. Spans go to
-    `collector_port`, by default the topology's own receiver.
+    `collector_port`, by default the topology's own receiver, through a cluster that may be called
+    `collector_cluster`.
     """
 
     filter: dict = field(default_factory=dict)
     listeners: dict[str, dict] = field(default_factory=dict)
     frontend: str = "service"
     collector_port: int | None = None
+    collector_cluster: str | None = None
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,8 @@ class Topology:
         }
         suffix = name and f".{name}"
         cluster_names = {cluster: cluster + suffix for cluster in endpoints}
+        if lane.collector_cluster is not None:
+            cluster_names["otel-collector"] = lane.collector_cluster
         for listener in resources["listeners"]:
             listener["address"]["socket_address"]["port_value"] = listening[listener["name"]]
             wasm = wasm_configuration(listener)

@@ -59,7 +59,15 @@ def test_shipped_configuration_is_valid(collector):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path):
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        pytest.param(None, id="a cluster with a plain name"),
+        # A Host header with a `|` in it is refused by the Collector's HTTP server.
+        pytest.param("outbound|4318||otel-collector.shop.svc.cluster.local", id="one of Istio's clusters"),
+    ],
+)
+def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path, cluster):
     ports = free_ports()
     http_port, health_port = next(ports), next(ports)
     traces = tmp_path / "traces.json"
@@ -76,7 +84,7 @@ def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path):
     parent, request_id, target = new_context(), str(uuid.uuid4()), "/orders/7?status=503"
     with Program([collector, "--config", CONFIGURATION], tmp_path / "collector.log", environment) as program:
         program.wait_until(lambda: admin_answer(health_port, "/") is not None)
-        lanes = {"": lane(1, collector_port=http_port)}
+        lanes = {"": lane(1, collector_port=http_port, collector_cluster=cluster)}
         with Topology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
             headers = {"traceparent": parent.traceparent("01"), "x-request-id": request_id}
             client.through("", target, headers)

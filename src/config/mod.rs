@@ -59,7 +59,7 @@ pub struct Exporter {
     /// Name and value of each header besides those that OTLP asks for.
     pub headers: Vec<(String, String)>,
     pub limits: Limits,
-    /// Longest time a span waits for its batch.
+    /// How often a batch that is not full is sent.
     pub interval: Duration,
 }
 

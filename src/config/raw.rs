@@ -108,7 +108,7 @@ objects! {
     pub struct RawNamedSource {
         /// Name of the header or variable.
         pub name: String,
-        /// Value where there is none by that name. Default: the tag is left out.
+        /// Value where there is none by that name. Default: a tag is left out, a header refused.
         pub default_value: Option<String>,
     }
 
@@ -151,7 +151,8 @@ objects! {
         pub max_queue_spans: Option<u32>,
         /// Spans in one export request at most; as many are sent at once. Default: `512`.
         pub max_batch_spans: Option<u32>,
-        /// Longest time a span waits for its batch, in milliseconds. Default: `1000`.
+        /// How often a batch that is not full is sent, in milliseconds, unless one is under way.
+        /// Default: `1000`.
         pub interval_ms: Option<u32>,
     }
 }
