@@ -253,9 +253,8 @@ mod tests {
         Config::parse(json, &|_| None).unwrap()
     }
 
-    fn record(lines: &[(&str, &[u8])], facts: StreamFacts<'_>) -> (Span, BTreeMap<String, String>) {
-        let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), *v)).collect());
-        let recording = Recording {
+    fn recording() -> Recording<'static> {
+        Recording {
             context: Context {
                 trace_id: TraceId::from(1),
                 span_id: SpanId::from(2),
@@ -266,7 +265,12 @@ mod tests {
             parent_span_id: Some(SpanId::from(3)),
             trace_state: b"a=1".to_vec(),
             reason: Reason::Rule("debug-header"),
-        };
+        }
+    }
+
+    fn record(lines: &[(&str, &[u8])], facts: StreamFacts<'_>) -> (Span, BTreeMap<String, String>) {
+        let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), *v)).collect());
+        let recording = recording();
         let active = ActiveSpan::start(&config(), &head, &recording, 1_000);
         let mut span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();
         let attributes = std::mem::take(&mut span.attributes).into_iter();
@@ -422,18 +426,7 @@ mod tests {
     fn long_values_are_cut_at_a_character_and_counted() {
         let path = "/é".repeat(crate::otlp::MAX_ATTRIBUTE_VALUE_BYTES);
         let head = Head::new(vec![(b":path", path.as_bytes())]);
-        let recording = Recording {
-            context: Context {
-                trace_id: TraceId::from(1),
-                span_id: SpanId::from(2),
-                sampling: Sampling::Sampled,
-                random: true,
-                short_trace_id: false,
-            },
-            parent_span_id: None,
-            trace_state: vec![],
-            reason: Reason::Ratio,
-        };
+        let recording = recording();
         let finished = ActiveSpan::start(&config(), &head, &recording, 0).finish(FACTS);
         assert_eq!(finished.truncated, 1);
         let span = Span::decode(finished.bytes.as_slice()).unwrap();
