@@ -37,6 +37,9 @@ deny: ## check licences and sources of all dependencies; installs cargo-deny whe
 	cargo deny check bans licenses sources
 
 lint: ## check formatting and lints
+	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
+	@cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 \
+		|| rustup component add clippy rustfmt
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p sidespan --lib --target wasm32-wasip1 --locked -- -D warnings

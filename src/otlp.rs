@@ -301,3 +301,84 @@ mod any_value {
     pub const STRING: u8 = 1;
     pub const INT: u8 = 3;
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use opentelemetry_proto::tonic::common::v1::any_value;
+    use opentelemetry_proto::tonic::trace::v1::Span;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+
+    fn fields(trace_state: &[u8]) -> SpanFields {
+        let ids = SpanIds {
+            trace_id: TraceId::from(1),
+            span_id: SpanId::from(2),
+            parent_span_id: None,
+            flags: TraceFlags::SAMPLED,
+            trace_state,
+        };
+        SpanFields::start(ids, "GET", 1)
+    }
+
+    fn decoded(fields: SpanFields) -> Span {
+        let bytes = fields.end(&SpanKind::Server, 2, &Status::error("gone"));
+        Span::decode(bytes.as_slice()).unwrap()
+    }
+
+    #[test]
+    fn a_long_tracestate_is_left_out_and_counted() {
+        for (len, kept) in [(0, 0), (1, 1), (1024, 1024), (1025, 0)] {
+            let fields = fields(&vec![b'a'; len]);
+            assert_eq!(fields.truncated, u32::from(len > 1024), "{len}");
+            assert_eq!(decoded(fields).trace_state.len(), kept, "{len}");
+        }
+    }
+
+    #[test]
+    fn an_error_has_its_description() {
+        let status = decoded(fields(b"")).status.unwrap();
+        assert_eq!((status.code, status.message.as_str()), (2, "gone"));
+    }
+
+    #[test]
+    fn a_request_wraps_its_resource_and_its_spans() {
+        let resource = encode_resource(&[KeyValue::new("service.name", "shop")]);
+        let mut run = Vec::new();
+        for _ in 0..3 {
+            append_span(&mut run, &fields(b"").end(&SpanKind::Client, 2, &Status::Unset));
+        }
+        let request = ExportTraceServiceRequest::decode(&*export_request(&resource, &run)).unwrap();
+        let [of_resource] = request.resource_spans.as_slice() else {
+            panic!("{request:?}");
+        };
+        let resource = of_resource.resource.as_ref().unwrap();
+        assert_eq!(resource.attributes[0].key, "service.name");
+        assert_eq!(of_resource.scope_spans[0].scope.as_ref().unwrap().name, "sidespan");
+        assert_eq!(of_resource.scope_spans[0].spans.len(), 3);
+    }
+
+    proptest! {
+        /// Lengths around 128 need a second byte in the pair, the value or the text.
+        #[test]
+        fn attributes_decode_to_what_they_were(
+            key in "[a-z.]{1,140}", text in "\\PC{0,200}", number: u64,
+        ) {
+            let mut fields = fields(b"");
+            fields.text(&key, text.as_bytes());
+            fields.integer(&key, number);
+            let found: Vec<_> = decoded(fields)
+                .attributes
+                .into_iter()
+                .map(|pair| (pair.key, pair.value.unwrap().value.unwrap()))
+                .collect();
+            let expected = [
+                any_value::Value::StringValue(text),
+                any_value::Value::IntValue(number.cast_signed()),
+            ];
+            prop_assert_eq!(found, expected.map(|value| (key.clone(), value)).to_vec());
+        }
+    }
+}

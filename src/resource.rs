@@ -62,3 +62,55 @@ fn service_name_of(node: &Node) -> &str {
 
 /// The SDK specification's default: `unknown_service:` and the process.
 const UNKNOWN_SERVICE: &str = "unknown_service:envoy";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(
+        service_name: Option<&str>,
+        configured: &[(&str, &str)],
+        node: &Node,
+        expected: &[(&'static str, &'static str)],
+    ) {
+        let configured: Vec<_> =
+            configured.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let mut found = resource(service_name, &configured, node);
+        found.sort_by(|a, b| a.key.cmp(&b.key));
+        let expected: Vec<_> =
+            expected.iter().map(|(key, value)| KeyValue::new(*key, *value)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_service_is_called_by_the_first_name_there_is() {
+        let full = Node {
+            cluster: "cluster".to_owned(),
+            canonical_name: "canonical".to_owned(),
+            workload_name: "workload".to_owned(),
+            ..Node::default()
+        };
+        let without_canonical = Node { canonical_name: String::new(), ..full.clone() };
+        let cluster_alone = Node { workload_name: String::new(), ..without_canonical.clone() };
+        let configured = [("service.name", "attribute")];
+        check(Some("name"), &configured, &full, &[("service.name", "name")]);
+        check(None, &configured, &full, &[("service.name", "attribute")]);
+        check(None, &[], &full, &[("service.name", "canonical")]);
+        check(None, &[], &without_canonical, &[("service.name", "workload")]);
+        check(None, &[], &cluster_alone, &[("service.name", "cluster")]);
+        check(None, &[], &Node::default(), &[("service.name", "unknown_service:envoy")]);
+    }
+
+    #[test]
+    fn the_configuration_wins_over_the_node() {
+        let node = Node { namespace: "shop".to_owned(), ..Node::default() };
+        let configured = [("k8s.namespace.name", "other"), ("a", "b")];
+        check(
+            Some("name"),
+            &configured,
+            &node,
+            &[("a", "b"), ("k8s.namespace.name", "other"), ("service.name", "name")],
+        );
+    }
+}
