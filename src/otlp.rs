@@ -244,7 +244,7 @@ pub const MAX_ATTRIBUTE_VALUE_BYTES: usize = 1024;
 
 /// Longest `tracestate` that a span repeats, in bytes; W3C asks for 512 at least. Upstream it goes
 /// on whole.
-const MAX_TRACE_STATE_BYTES: usize = 1024;
+pub const MAX_TRACE_STATE_BYTES: usize = 1024;
 
 /// Key and value up to here have lengths of one byte, and so has the pair.
 const SHORT_ATTRIBUTE_BYTES: usize = 121;

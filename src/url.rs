@@ -118,9 +118,9 @@ fn port(digits: &[u8]) -> Option<u16> {
 }
 
 /// More than any attribute holds; a stream keeps its URL for as long as it lives.
-const MAX_URL_PART_BYTES: usize = 2048;
+pub const MAX_URL_PART_BYTES: usize = 2048;
 /// Query keys whose values the semantic conventions redact by default.
-const SECRET_KEYS: [&[u8]; 4] = [b"AWSAccessKeyId", b"Signature", b"sig", b"X-Goog-Signature"];
+pub const SECRET_KEYS: [&[u8]; 4] = [b"AWSAccessKeyId", b"Signature", b"sig", b"X-Goog-Signature"];
 const REDACTED: &[u8] = b"REDACTED";
 
 #[cfg(test)]
