@@ -81,7 +81,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::propagation::{Source, Target};
+    use crate::propagation::{Form, Source};
 
     fn environment(name: &str) -> Option<String> {
         (name == "POD_NAME").then(|| "checkout-1".to_owned())
@@ -120,7 +120,7 @@ mod tests {
         {
             let config = parse(nothing).unwrap();
             assert_eq!(config.propagation.extract, [Source::TraceContext, Source::B3]);
-            assert_eq!(config.propagation.inject, Some(vec![Target::TraceContext]));
+            assert_eq!(config.propagation.inject, Some(vec![Form::TraceContext]));
             assert_eq!(config.ratio, Ratio::ALWAYS);
             assert_eq!(config.exporter, None);
         }

@@ -1,9 +1,10 @@
 //! Several of Envoy's attributes for the price of one.
 //!
-//! To read a property costs Envoy far more than the value is worth: the set-up of the look-up. Its
-//! foreign functions `expr_create` and `expr_evaluate` (`source/extensions/common/wasm/foreign.cc`)
-//! evaluate a CEL expression instead, and a list of attributes is one. An Envoy that is built
-//! without its CEL parser lacks them; the properties are then read one by one.
+//! What a property costs Envoy is the call of this module's allocator, by which it hands the value
+//! over. Its foreign functions `expr_create` and `expr_evaluate`
+//! (`source/extensions/common/wasm/foreign.cc`) evaluate a CEL expression, and a list of attributes
+//! is one, handed over at once. An Envoy that is built without its CEL parser lacks them; the
+//! properties are then read one by one.
 
 use super::host::{self, Bytes, Failure};
 

@@ -18,9 +18,9 @@ pub enum Source {
     B3,
 }
 
-/// A format of trace context that can be written.
+/// A form that a trace context has on the wire: what is written, and what a source is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub enum Form {
     TraceContext,
     B3Single,
     B3Multi,
@@ -31,7 +31,7 @@ pub enum Target {
 pub struct Propagation {
     pub extract: Vec<Source>,
     /// What to write. None leaves valid contexts as they came, whatever is decided here.
-    pub inject: Option<Vec<Target>>,
+    pub inject: Option<Vec<Form>>,
 }
 
 /// What came in, over all formats that are read.
@@ -41,7 +41,7 @@ pub struct Incoming {
     /// The sampling state of the parent, or one that came without ids; a missing one is deferred.
     pub sampling: Sampling,
     /// The forms whose context broke their grammar.
-    pub invalid: Vec<Target>,
+    pub invalid: Vec<Form>,
     /// The trace that `tracestate` speaks of.
     trace_state_of: Option<TraceId>,
 }
@@ -59,9 +59,9 @@ impl Propagation {
         let forms = self.extract.iter().flat_map(|source| source.forms());
         for form in forms {
             let extracted = match form {
-                Target::TraceContext => tracecontext::extract(head),
-                Target::B3Single => b3::extract_single(head),
-                Target::B3Multi => b3::extract_multi(head),
+                Form::TraceContext => tracecontext::extract(head),
+                Form::B3Single => b3::extract_single(head),
+                Form::B3Multi => b3::extract_multi(head),
             };
             match extracted {
                 Extracted::Absent => {}
@@ -86,21 +86,20 @@ impl Propagation {
             return;
         };
         let writes = |form| inject.contains(&form);
-        let clears_b3 = self.extract.contains(&Source::B3)
-            || writes(Target::B3Single)
-            || writes(Target::B3Multi);
-        if writes(Target::TraceContext) {
+        let clears_b3 =
+            self.extract.contains(&Source::B3) || writes(Form::B3Single) || writes(Form::B3Multi);
+        if writes(Form::TraceContext) {
             let same_trace = incoming.trace_state_of == Some(context.trace_id);
             tracecontext::inject(context, same_trace, edits);
         } else if self.extract.contains(&Source::TraceContext) {
             tracecontext::remove(edits);
         }
-        if writes(Target::B3Single) {
+        if writes(Form::B3Single) {
             b3::inject_single(context, edits);
         } else if clears_b3 {
             b3::remove_single(edits);
         }
-        if writes(Target::B3Multi) {
+        if writes(Form::B3Multi) {
             b3::inject_multi(context, edits);
         } else if clears_b3 {
             b3::remove_multi(edits);
@@ -110,15 +109,15 @@ impl Propagation {
 
 impl Source {
     /// The forms that a source is read from, in order.
-    fn forms(self) -> &'static [Target] {
+    fn forms(self) -> &'static [Form] {
         match self {
-            Self::TraceContext => &[Target::TraceContext],
-            Self::B3 => &[Target::B3Single, Target::B3Multi],
+            Self::TraceContext => &[Form::TraceContext],
+            Self::B3 => &[Form::B3Single, Form::B3Multi],
         }
     }
 }
 
-impl Target {
+impl Form {
     fn remove(self, edits: &mut Edits<'_>) {
         match self {
             Self::TraceContext => tracecontext::remove(edits),
@@ -134,8 +133,8 @@ impl Incoming {
         self.parent.is_some_and(|parent| self.trace_state_of == Some(parent.trace_id))
     }
 
-    fn accept(&mut self, form: Target, context: Context) {
-        if form == Target::TraceContext {
+    fn accept(&mut self, form: Form, context: Context) {
+        if form == Form::TraceContext {
             self.trace_state_of = Some(context.trace_id);
         }
         match &mut self.parent {

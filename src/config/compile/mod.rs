@@ -8,7 +8,7 @@ use super::Config;
 use super::error::{ConfigError, quoted};
 use super::raw::{Format, RawConfig, RawPropagation};
 use crate::head;
-use crate::propagation::{Propagation, Source, Target};
+use crate::propagation::{Form, Propagation, Source};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
@@ -45,8 +45,8 @@ fn propagation(raw: RawPropagation) -> Result<Propagation> {
         }
     }
     let silent = inject.is_empty() || inject.contains(&Format::None);
-    let targets = || inject.iter().filter_map(|format| target(*format)).collect();
-    Ok(Propagation { extract: sources, inject: (!silent).then(targets) })
+    let forms = || inject.iter().filter_map(|format| form(*format)).collect();
+    Ok(Propagation { extract: sources, inject: (!silent).then(forms) })
 }
 
 fn source(format: Format) -> Option<Source> {
@@ -57,11 +57,11 @@ fn source(format: Format) -> Option<Source> {
     }
 }
 
-fn target(format: Format) -> Option<Target> {
+fn form(format: Format) -> Option<Form> {
     match format {
-        Format::TraceContext => Some(Target::TraceContext),
-        Format::B3 => Some(Target::B3Single),
-        Format::B3Multi => Some(Target::B3Multi),
+        Format::TraceContext => Some(Form::TraceContext),
+        Format::B3 => Some(Form::B3Single),
+        Format::B3Multi => Some(Form::B3Multi),
         Format::Baggage | Format::None => None,
     }
 }
