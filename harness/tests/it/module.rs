@@ -1,7 +1,5 @@
 //! The module under test, and the checkout that it is in.
 
-#![allow(dead_code)] // each test binary uses a part
-
 use std::path::{Path, PathBuf};
 
 use sidespan_harness::host::Module;

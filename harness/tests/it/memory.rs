@@ -1,8 +1,8 @@
 //! The filter's memory does not grow: what a request took is free again when it is over.
 
-mod module;
-
 use sidespan_harness::host::{CallAnswer, Direction, Headers, Message, Settings, StreamInfo, Vm};
+
+use crate::module;
 
 const REQUESTS: usize = 1_000_000;
 const WARM_UP: usize = 100_000;

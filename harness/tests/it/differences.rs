@@ -1,7 +1,5 @@
 //! What is not as a scenario expects fails its case, with a difference that can be read.
 
-mod module;
-
 use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
@@ -9,6 +7,8 @@ use std::sync::LazyLock;
 use sidespan_harness::host::Module;
 use sidespan_harness::replay::Loaded;
 use sidespan_harness::report::Report;
+
+use crate::module;
 
 static MODULE: LazyLock<Module> = LazyLock::new(module::load);
 

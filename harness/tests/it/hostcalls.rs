@@ -1,10 +1,10 @@
 //! Hostcalls answer as Envoy does, phase by phase.
 
-mod module;
-
 use sidespan_harness::host::{
     CallAnswer, Direction, Headers, Intervention, LogLine, Message, Node, Settings, StreamInfo, Vm,
 };
+
+use crate::module;
 
 /// Makes one hostcall in the request phase, in the response phase and in on_log; compares the
 /// numbers that it answers with. In `call`, `$at` and `$size` are where `text` is.

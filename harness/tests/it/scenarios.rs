@@ -1,10 +1,10 @@
 //! Every scenario of the project passes.
 
-mod module;
-
 use std::path::{Path, PathBuf};
 
 use sidespan_harness::replay::Loaded;
+
+use crate::module;
 
 #[test]
 fn every_scenario_passes() {

@@ -1,12 +1,12 @@
 //! What a scenario can say is understood: repeated cases, the clock, late collectors, bytes that
 //! are not text, Istio's metadata, the environment.
 
-mod module;
-
 use std::sync::LazyLock;
 
 use sidespan_harness::host::Module;
 use sidespan_harness::replay::Loaded;
+
+use crate::module;
 
 static MODULE: LazyLock<Module> = LazyLock::new(module::load);
 

@@ -1,0 +1,10 @@
+//! The harness as its users see it: one binary, since each would link wasmtime again.
+
+mod abi;
+mod differences;
+mod hostcalls;
+mod memory;
+mod module;
+mod passing;
+mod refusals;
+mod scenarios;
