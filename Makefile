@@ -21,8 +21,7 @@ test: lint wasm ## test everything
 
 wasm: ## build target/sidespan.wasm
 	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
-	CARGO_TARGET_WASM32_WASIP1_LINKER=$(CURDIR)/src/plugin/wasm_ld.py \
-		cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked
+	cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked
 	@if [ ! -e $(MODULE) ] || [ $(BUILT) -nt $(MODULE) ]; then \
 		python3 envoy/tools.py wasm-opt -Oz $(FEATURES) $(BUILT) -o $(MODULE); fi
 

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use proxy_wasm::hostcalls::dispatch_http_call;
 
 use super::host::{self, LogLevel};
 use crate::config;
@@ -101,10 +100,7 @@ impl Exporter {
             ];
             let own = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             headers.extend(own);
-            // The SDK's wrapper, since it alone tells the SDK who awaits the answer. It panics on
-            // statuses that Envoy's `Context::httpCall` does not have.
-            dispatch_http_call(&settings.cluster, headers, Some(body), vec![], settings.timeout)
-                .map(|_token| ())
+            host::http_call(&settings.cluster, &headers, body, settings.timeout)
         });
         if let Err(status) = sent {
             let cluster = &self.settings.cluster;

@@ -2,9 +2,8 @@
 //!
 //! <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>
 //!
-//! The SDK's own wrappers panic on any status that they do not expect, and a panic takes the VM of
-//! a worker with it. They also copy every header into a vector of its own, where a request needs
-//! one buffer and slices of it.
+//! Whatever status the host answers with is a value here: a panic would take the VM of a worker. A
+//! map of headers is one buffer, and slices of it.
 
 use std::ptr::null_mut;
 use std::time::Duration;
@@ -87,6 +86,33 @@ pub fn edit_request_header(edit: &HeaderEdit) -> Result<(), Failure> {
         HeaderEdit::Remove { name } => unsafe {
             proxy_remove_header_map_value(map, name.as_ptr(), name.len())
         },
+    })
+}
+
+/// Calls a cluster of the host. The answer comes to the root context that calls, or is never given.
+pub fn http_call(
+    cluster: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout: Duration,
+) -> Result<(), Failure> {
+    let headers = serialized(headers);
+    let no_trailers = serialized(&[]);
+    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+    let mut token = 0;
+    done(unsafe {
+        proxy_http_call(
+            cluster.as_ptr(),
+            cluster.len(),
+            headers.as_ptr(),
+            headers.len(),
+            body.as_ptr(),
+            body.len(),
+            no_trailers.as_ptr(),
+            no_trailers.len(),
+            timeout_ms,
+            &mut token,
+        )
     })
 }
 
@@ -173,6 +199,21 @@ fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes,
     Ok(Bytes(unsafe { Vec::from_raw_parts(data, size, size) }))
 }
 
+/// Serializes pairs as [`pairs`] reads them.
+fn serialized(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend_from_slice(&(pairs.len() as u32).to_le_bytes());
+    for (name, value) in pairs {
+        bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    }
+    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend_from_slice(text.as_bytes());
+        bytes.push(0);
+    }
+    bytes
+}
+
 /// Splits text of that length off, and the zero byte behind it.
 fn split_text(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
     let (text, rest) = bytes.split_at_checked(len as usize)?;
@@ -219,6 +260,18 @@ unsafe extern "C" {
         value_size: usize,
     ) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
+    fn proxy_http_call(
+        cluster: *const u8,
+        cluster_size: usize,
+        headers: *const u8,
+        headers_size: usize,
+        body: *const u8,
+        body_size: usize,
+        trailers: *const u8,
+        trailers_size: usize,
+        timeout_ms: u32,
+        token: *mut u32,
+    ) -> u32;
     fn proxy_get_property(
         path: *const u8,
         path_size: usize,

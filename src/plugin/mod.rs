@@ -3,6 +3,7 @@
 //! No callback panics, pauses or answers a request: a panic would take the VM of a worker, and all
 //! its requests, with it.
 
+mod abi;
 mod exporter;
 mod host;
 mod ids;
@@ -12,9 +13,6 @@ mod properties;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, ContextType};
 
 use self::exporter::Exporter;
 use self::host::LogLevel;
@@ -27,10 +25,6 @@ use crate::request::on_request_headers;
 use crate::resource::resource;
 use crate::rules::Direction;
 use crate::span::{ActiveSpan, StreamFacts};
-
-proxy_wasm::main! {{
-    proxy_wasm::set_root_context(|_| Box::new(Root::default()));
-}}
 
 /// One configuration of the filter in one worker.
 struct Plugin {
@@ -49,6 +43,7 @@ struct State {
     exporter: Option<Exporter>,
 }
 
+/// One plugin of Envoy's: a configuration, once there is one.
 #[derive(Default)]
 struct Root {
     plugin: Option<Rc<Plugin>>,
@@ -56,6 +51,45 @@ struct Root {
 }
 
 impl Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        if size == 0 {
+            return self.configure(b"");
+        }
+        match host::configuration(size) {
+            Ok(json) => self.configure(json.as_slice()),
+            Err(failure) => {
+                let message = format!("sidespan: the configuration cannot be read: {failure:?}");
+                host::log(LogLevel::Error, &message);
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let Some(plugin) = self.plugin.clone() else {
+            return;
+        };
+        if let Ok(mut state) = plugin.state.try_borrow_mut() {
+            if let Some(exporter) = &mut state.exporter {
+                exporter.tick();
+            }
+            self.publish(&state);
+        }
+    }
+
+    fn on_http_call_response(&mut self) {
+        if let Some(plugin) = &self.plugin
+            && let Ok(mut state) = plugin.state.try_borrow_mut()
+            && let Some(exporter) = &mut state.exporter
+        {
+            exporter.answered();
+        }
+    }
+
+    fn stream(&self) -> Stream {
+        Stream { plugin: self.plugin.clone(), span: None }
+    }
+
     fn configure(&mut self, json: &[u8]) -> bool {
         let config = match Config::parse(json, &|name| std::env::var(name).ok()) {
             Ok(config) => config,
@@ -96,61 +130,6 @@ impl Root {
     }
 }
 
-impl Context for Root {
-    fn on_http_call_response(
-        &mut self,
-        _token: u32,
-        _headers: usize,
-        _body: usize,
-        _trailers: usize,
-    ) {
-        let Some(plugin) = self.plugin.clone() else {
-            return;
-        };
-        if let Ok(mut state) = plugin.state.try_borrow_mut()
-            && let Some(exporter) = &mut state.exporter
-        {
-            exporter.answered();
-        }
-    }
-}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, size: usize) -> bool {
-        if size == 0 {
-            return self.configure(b"");
-        }
-        match host::configuration(size) {
-            Ok(json) => self.configure(json.as_slice()),
-            Err(failure) => {
-                let message = format!("sidespan: the configuration cannot be read: {failure:?}");
-                host::log(LogLevel::Error, &message);
-                false
-            }
-        }
-    }
-
-    fn on_tick(&mut self) {
-        let Some(plugin) = self.plugin.clone() else {
-            return;
-        };
-        if let Ok(mut state) = plugin.state.try_borrow_mut() {
-            if let Some(exporter) = &mut state.exporter {
-                exporter.tick();
-            }
-            self.publish(&state);
-        }
-    }
-
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream { plugin: self.plugin.clone(), span: None }))
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-}
-
 /// Envoy gave up this configuration: what it had not exported is booked before it is gone.
 impl Drop for Root {
     fn drop(&mut self) {
@@ -172,14 +151,11 @@ struct Stream {
     span: Option<ActiveSpan>,
 }
 
-impl Context for Stream {}
-
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
+impl Stream {
+    fn on_request_headers(&mut self) {
         if let Some(plugin) = &self.plugin {
             self.span = plugin.on_request();
         }
-        Action::Continue
     }
 
     fn on_log(&mut self) {
