@@ -50,6 +50,11 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Returns whether a byte may stand in a token (RFC 9110, section 5.6.2).
+pub fn is_tchar(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
 /// One of 64 bits, by the length and the ends of a name.
 fn mark(name: &[u8]) -> u64 {
     let end = |byte: Option<&u8>| u64::from(byte.copied().unwrap_or_default());

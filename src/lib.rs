@@ -11,6 +11,7 @@ pub mod edits;
 pub mod head;
 pub mod matching;
 pub mod otlp;
+pub mod percent;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
 pub mod propagation;

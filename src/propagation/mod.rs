@@ -1,6 +1,7 @@
 //! Which formats a context is read from and written to, and what becomes of the other headers.
 
 mod b3;
+pub mod baggage;
 mod tracecontext;
 
 use opentelemetry::trace::TraceId;

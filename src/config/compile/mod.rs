@@ -86,8 +86,7 @@ fn non_empty(value: String) -> Result<String> {
 /// and returns it in lower case, as Envoy keeps it.
 fn header_name(name: &str) -> Result<String> {
     let pseudo = [head::PATH, head::METHOD, head::AUTHORITY, head::SCHEME];
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if pseudo.contains(&name) || (!name.is_empty() && name.bytes().all(token)) {
+    if pseudo.contains(&name) || (!name.is_empty() && name.as_bytes().iter().all(head::is_tchar)) {
         return Ok(name.to_ascii_lowercase());
     }
     Err(ConfigError::new("the name of a header", quoted(name)))
