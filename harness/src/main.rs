@@ -81,6 +81,7 @@ const EXAMPLE: &str = r#"A scenario:
   node: {id: sidecar~a, cluster: checkout, metadata: {NAMESPACE: shop}}
   environment: {POD_NAME: checkout-1}
   clusters: [otel-collector]    # those that exist; without it every name does
+  cel: true                     # whether Envoy has its CEL parser
   seed: 7
   time: "2026-01-01T00:00:00Z"
   cases:
@@ -92,8 +93,17 @@ const EXAMPLE: &str = r#"A scenario:
       collector: {status: 200, delay_ms: 0}
       request:
         {method: GET, scheme: http, authority: shop, path: "/cart?x=1", protocol: HTTP/1.1,
-         source_address: "10.0.0.9:4242", headers: {x-debug-trace: "true"}}
-      response: {status: 503, flags: "UF,URX", upstream_address: "10.0.0.8:80", duration_ms: 12}
+         source_address: "10.0.0.9:4242", uri_san_peer_certificate: spiffe://td/ns/shop/sa/web,
+         uri_san_local_certificate: spiffe://td/ns/shop/sa/cart, route_name: cart,
+         cluster_name: carts, headers: {x-debug-trace: "true"}, body: text, trailers: {x-sum: "1"}}
+      response:
+        {status: 503, flags: "UF,URX", code_details: via_upstream, attempts: 2,
+         upstream_address: "10.0.0.8:80", upstream_uri_san_peer_certificate: spiffe://td/db,
+         upstream_uri_san_local_certificate: spiffe://td/ns/shop/sa/cart, duration_ms: 12,
+         backend_latency_ms: 9, headers: {server: db}, body: text, trailers: {grpc-status: "14"}}
+      properties:               # more of Envoy's attributes; a part with a dot is in brackets
+        metadata.filter_metadata[envoy.lb].canary: true
+        xds.cluster_name: null  # not there
       expect:
         upstream:               # all header lines, or: unchanged
           - {name: x-debug-trace, value: "true"}

@@ -39,14 +39,29 @@ pub fn response_message(response: &Response) -> Option<Message> {
 
 /// What Envoy knows of the stream.
 pub fn stream_info(case: &Case) -> StreamInfo {
+    let (request, response) = (case.request.clone(), case.response.clone());
+    let from_upstream = response.code_details == "via_upstream" && response.status != 0;
+    let backend_latency_ms =
+        response.backend_latency_ms.or(from_upstream.then_some(response.duration_ms));
     StreamInfo {
         direction: case.direction,
-        protocol: case.request.protocol.clone(),
-        source_address: case.request.source_address.clone(),
-        destination_address: case.request.destination_address.clone(),
-        upstream_address: case.response.upstream_address.clone(),
-        response_code_details: case.response.code_details.clone(),
-        response_flags: case.response.flags.0,
+        protocol: request.protocol,
+        source_address: request.source_address,
+        destination_address: request.destination_address,
+        upstream_address: response.upstream_address,
+        response_code_details: response.code_details,
+        response_flags: response.flags.0,
+        route_name: request.route_name,
+        cluster_name: request.cluster_name,
+        attempt_count: response.attempts,
+        backend_latency_ns: backend_latency_ms.map(|latency| latency * NANOS_PER_MS),
+        peer_san: request.uri_san_peer_certificate,
+        local_san: request.uri_san_local_certificate,
+        upstream_peer_san: response.upstream_uri_san_peer_certificate,
+        upstream_local_san: response.upstream_uri_san_local_certificate,
+        properties: case.properties.0.clone(),
         ..StreamInfo::default()
     }
 }
+
+const NANOS_PER_MS: u64 = 1_000_000;

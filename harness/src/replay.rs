@@ -62,6 +62,7 @@ impl Loaded {
             },
             environment,
             clusters: scenario.clusters.clone(),
+            without_cel: !scenario.cel,
             seed: scenario.seed,
             now_ns: scenario.time.0,
         };

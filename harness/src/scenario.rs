@@ -11,7 +11,7 @@ use serde_saphyr::Spanned;
 
 pub use crate::headers::{ExpectedHeaders, Header, HeaderLines, HeaderValue};
 use crate::host::Direction;
-pub use crate::values::{AttributeValue, ResponseFlags, Timestamp};
+pub use crate::values::{AttributeValue, Properties, ResponseFlags, Timestamp};
 
 /// A scenario: one VM with one configuration, and the requests that it gets.
 #[derive(Debug, Deserialize)]
@@ -29,6 +29,10 @@ pub struct Scenario {
     /// Environment variables of the VM (`vm_config.environment_variables`). Default: none.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Whether Envoy has its CEL parser, with which the filter reads several attributes at once.
+    /// Default: true.
+    #[serde(default = "yes")]
+    pub cel: bool,
     /// Names of the clusters that exist; a call to any other fails. Default: any name.
     pub clusters: Option<Vec<String>>,
     /// Seed of the filter's randomness: the same seed gives the same ids. Default: 0.
@@ -87,13 +91,20 @@ pub struct Case {
     /// The response. Default: 200 after 10 ms.
     #[serde(default)]
     pub response: Response,
+    /// More of Envoy's attributes, by path, or others than the request and the response make; a
+    /// part with a dot is in brackets: `{"metadata.filter_metadata[envoy.lb].canary": true}`. Null
+    /// takes one away. Whole numbers are integers, maps and lists are the ABI's pairs, of which a
+    /// path may name a part. `request.*` is not there in the response phase, `response.*` and
+    /// `upstream.*` from then on alone. Default: none.
+    #[serde(default)]
+    pub properties: Properties,
     /// What must come of it. Default: headers unchanged, no spans.
     #[serde(default)]
     pub expect: Expect,
 }
 
 /// A request as it reaches the filter.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Request {
     /// Default: `GET`.
@@ -110,6 +121,15 @@ pub struct Request {
     pub source_address: String,
     /// The listener's `ip:port`. Default: `10.0.0.7:8080`.
     pub destination_address: String,
+    /// URI in the client's certificate, such as `spiffe://cluster.local/ns/shop/sa/web`. Default:
+    /// none, and no mTLS.
+    pub uri_san_peer_certificate: Option<String>,
+    /// URI in the listener's own certificate. Default: none.
+    pub uri_san_local_certificate: Option<String>,
+    /// Name of the route that matched, null where none did. Default: empty, a route without a name.
+    pub route_name: Option<String>,
+    /// Name of the cluster that the route chose, null where there is none. Default: empty.
+    pub cluster_name: Option<String>,
     /// Header lines: a map, or a list of `{name, value}` or `{name, value_hex}`. Default: none.
     pub headers: HeaderLines,
     /// Default: none.
@@ -119,7 +139,7 @@ pub struct Request {
 }
 
 /// A response as it comes back to the filter.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Response {
     /// 0: no response came. Default: 200.
@@ -130,6 +150,15 @@ pub struct Response {
     pub code_details: String,
     /// The upstream's `ip:port`, empty where none was chosen. Default: `10.0.0.8:8080`.
     pub upstream_address: String,
+    /// URI in the upstream's certificate. Default: none.
+    pub upstream_uri_san_peer_certificate: Option<String>,
+    /// URI in the certificate that the upstream was shown. Default: none.
+    pub upstream_uri_san_local_certificate: Option<String>,
+    /// How often the request was sent upstream. Default: 1.
+    pub attempts: u64,
+    /// Milliseconds from the first byte sent upstream to the last of the response. Default: all of
+    /// `duration_ms` where `code_details` is `via_upstream`, else Envoy does not know it.
+    pub backend_latency_ms: Option<u64>,
     /// Milliseconds from the request's headers to the end of the stream. Default: 10.
     pub duration_ms: u64,
     /// Default: none.
@@ -309,6 +338,10 @@ impl Default for Request {
             protocol: "HTTP/1.1".into(),
             source_address: "10.0.0.9:40000".into(),
             destination_address: "10.0.0.7:8080".into(),
+            uri_san_peer_certificate: None,
+            uri_san_local_certificate: None,
+            route_name: Some(String::new()),
+            cluster_name: Some(String::new()),
             headers: HeaderLines::default(),
             body: String::new(),
             trailers: HeaderLines::default(),
@@ -323,6 +356,10 @@ impl Default for Response {
             flags: ResponseFlags::default(),
             code_details: "via_upstream".into(),
             upstream_address: "10.0.0.8:8080".into(),
+            upstream_uri_san_peer_certificate: None,
+            upstream_uri_san_local_certificate: None,
+            attempts: 1,
+            backend_latency_ms: None,
             duration_ms: 10,
             headers: HeaderLines::default(),
             body: String::new(),

@@ -1,4 +1,5 @@
-//! Values in a scenario that YAML has no type for: times, response flags, attribute values.
+//! Values in a scenario that YAML has no type for: times, response flags, Envoy's attributes by
+//! path, attribute values.
 
 use std::fmt;
 
@@ -70,6 +71,40 @@ impl<'de> Deserialize<'de> for ResponseFlags {
     }
 }
 
+/// Values of Envoy's attributes by the parts of their paths, written with dots between; a part that
+/// has a dot itself is in brackets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Properties(pub Vec<(Vec<String>, serde_json::Value)>);
+
+impl<'de> Deserialize<'de> for Properties {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let values = serde_json::Map::deserialize(deserializer)?;
+        let parsed = values.into_iter().map(|(path, value)| Ok((parse_path(&path)?, value)));
+        parsed.collect::<Result<_, String>>().map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// Reads `name *("." name / "[" name "]")`.
+fn parse_path(path: &str) -> Result<Vec<String>, String> {
+    let found = || format!("expected a path such as a.b[c.d].e, but found {path:?}");
+    let (mut parts, mut rest) = (Vec::new(), path);
+    loop {
+        let end = rest.find(['.', '[']).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(end);
+        parts.push(part);
+        rest = after;
+        while let Some(bracket) = rest.strip_prefix('[') {
+            let (part, after) = bracket.split_once(']').ok_or_else(found)?;
+            parts.push(part);
+            rest = after;
+        }
+        if rest.is_empty() && parts.iter().all(|part| !part.is_empty() && !part.contains(']')) {
+            return Ok(parts.into_iter().map(str::to_owned).collect());
+        }
+        rest = rest.strip_prefix('.').ok_or_else(found)?;
+    }
+}
+
 /// Value of an attribute of a span.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AttributeValue {
@@ -134,3 +169,30 @@ const RESPONSE_FLAGS: [&str; 30] = [
     "URX", "SI", "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR",
     "UDO",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: Option<&[&str]>) {
+        let found = parse_path(path);
+        let parts = found.as_ref().ok().map(|parts| parts.iter().map(String::as_str).collect());
+        assert_eq!(parts, expected.map(<[&str]>::to_vec), "{path}: {found:?}");
+    }
+
+    #[test]
+    fn paths_have_dots_between_their_parts() {
+        check("a", Some(&["a"]));
+        check("a.b_c.d-e", Some(&["a", "b_c", "d-e"]));
+        check("a.b[c.d].e", Some(&["a", "b", "c.d", "e"]));
+        check("a[b][c.d]", Some(&["a", "b", "c.d"]));
+    }
+
+    #[test]
+    fn paths_that_say_less_than_a_name_are_refused() {
+        for path in ["", ".", "a.", ".a", "a..b", "[a", "a]", "[a]", "a[]", "a[b]c", "a[b.c"] {
+            check(path, None);
+        }
+    }
+}

@@ -7,6 +7,7 @@
 use wasmtime::{Caller, Linker};
 
 use super::calls::{GrpcStream, Request};
+use super::cel::Expression;
 use super::guest::{Answer, Guest, Status, slice, status};
 use super::headers::Headers;
 use super::properties;
@@ -233,13 +234,14 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         proxy_grpc_cancel |guest, token: u32| guest.state().calls.cancel(token);
         proxy_grpc_close |guest, token: u32| guest.state().calls.close(token);
         proxy_call_foreign_function |
-            guest, name: u32, name_size: u32, _arguments: u32, _arguments_size: u32, data: u32, size: u32
+            guest, name: u32, name_size: u32, argument: u32, argument_size: u32, data: u32, size: u32
         | {
-            // Of Envoy's foreign functions the one that a filter which writes headers needs.
-            match guest.bytes(name, name_size)? {
-                b"clear_route_cache" => guest.give(&[], data, size),
-                _ => Err(Status::NotFound.into()),
-            }
+            let result = {
+                let (memory, state) = guest.split()?;
+                let argument = slice(memory, argument, argument_size)?;
+                foreign(state, slice(memory, name, name_size)?, argument)?
+            };
+            guest.give(&result, data, size)
         };
 
         // Metrics
@@ -279,6 +281,31 @@ fn log(guest: &mut Guest, level: u32, at: u32, size: u32) -> Answer {
     let (memory, state) = guest.split()?;
     state.log(level, slice(memory, at, size)?);
     Ok(())
+}
+
+/// Those of Envoy's foreign functions that a filter which writes headers and reads attributes needs.
+fn foreign(state: &mut State, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, Status> {
+    if name == b"clear_route_cache" {
+        return Ok(Vec::new());
+    }
+    let expressions = state.expressions.as_mut().ok_or(Status::NotFound)?;
+    match name {
+        b"expr_create" => {
+            let expression = std::str::from_utf8(argument).ok().and_then(Expression::parse);
+            let token = expressions.len() as u32;
+            expressions.push(expression.ok_or(Status::BadArgument)?);
+            Ok(token.to_le_bytes().to_vec())
+        }
+        b"expr_evaluate" => {
+            let token = argument.try_into().map(u32::from_le_bytes);
+            let token = token.map_err(|_| Status::BadArgument)? as usize;
+            let expression = expressions.get(token).cloned().ok_or(Status::NotFound)?;
+            expression.evaluate(&|path| {
+                properties::property(&state.node, state.stream(), path.as_bytes())
+            })
+        }
+        _ => Err(Status::NotFound),
+    }
 }
 
 /// Map that can be read now: of the stream, or of the answer to a call.

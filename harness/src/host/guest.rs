@@ -68,12 +68,6 @@ impl<'a> Guest<'a> {
         Ok(memory.data_and_store_mut(&mut self.caller))
     }
 
-    /// Reads bytes that the module points to.
-    pub fn bytes(&mut self, at: u32, size: u32) -> Answer<&[u8]> {
-        let (memory, _) = self.split()?;
-        slice(memory, at, size)
-    }
-
     pub fn write_u32(&mut self, at: u32, value: u32) -> Answer {
         self.write(at, &value.to_le_bytes())
     }

@@ -5,6 +5,7 @@
 
 mod abi;
 mod calls;
+mod cel;
 mod exports;
 mod guest;
 mod headers;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use wasmtime::{Memory, TypedFunc};
 
 use super::calls::{CallAnswer, Calls};
+use super::cel::Expression;
 use super::metrics::Metrics;
 use super::shared::{SharedData, SharedQueues};
 use super::stream::Stream;
@@ -19,6 +20,8 @@ pub struct Settings {
     pub environment: Vec<(String, String)>,
     /// Clusters that calls may go to; `None`: any.
     pub clusters: Option<Vec<String>>,
+    /// Whether Envoy was built without its CEL parser, and so lacks `expr_create`.
+    pub without_cel: bool,
     /// Seed of `random_get`.
     pub seed: u64,
     /// Where the clock starts, in nanoseconds since 1970.
@@ -73,6 +76,8 @@ pub struct State {
     pub data: SharedData,
     pub queues: SharedQueues,
     pub calls: Calls,
+    /// CEL expressions by their tokens; `None` where Envoy has no CEL parser.
+    pub expressions: Option<Vec<Expression>>,
     /// Configuration while `proxy_on_configure` runs.
     pub configuration: Option<Vec<u8>>,
     /// Answer that a callback is being told of.
@@ -101,6 +106,7 @@ impl State {
             data: SharedData::default(),
             queues: SharedQueues::default(),
             calls: Calls::new(settings.clusters.as_deref()),
+            expressions: (!settings.without_cel).then(Vec::new),
             configuration: None,
             answer: None,
             tick_period_ms: 0,

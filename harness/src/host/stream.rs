@@ -49,8 +49,22 @@ pub struct StreamInfo {
     pub response_code_details: String,
     /// Envoy's response flags as bits.
     pub response_flags: u64,
-    pub route_name: String,
-    pub cluster_name: String,
+    /// `None` where no route matched.
+    pub route_name: Option<String>,
+    /// `None` where no cluster was chosen.
+    pub cluster_name: Option<String>,
+    /// Times that the request was sent upstream, retries among them.
+    pub attempt_count: u64,
+    /// From the first byte sent upstream to the last one of the response.
+    pub backend_latency_ns: Option<u64>,
+    /// URI names in the certificates of the downstream's connection; `None` without mTLS.
+    pub peer_san: Option<String>,
+    pub local_san: Option<String>,
+    /// Those of the upstream's connection.
+    pub upstream_peer_san: Option<String>,
+    pub upstream_local_san: Option<String>,
+    /// Properties by their path, which win over all above. A null is not there.
+    pub properties: Vec<(Vec<String>, serde_json::Value)>,
     pub connection_id: u64,
     pub started_ns: u64,
     /// Set when the stream has ended.

@@ -105,16 +105,39 @@ fn exchange(vm: &mut Vm) {
         protocol: "HTTP/2".into(),
         source_address: "10.0.0.9:40000".into(),
         upstream_address: "10.0.0.8:8080".into(),
+        response_code_details: "via_upstream".into(),
+        route_name: Some(String::new()),
+        attempt_count: 2,
+        backend_latency_ns: Some(1),
+        upstream_peer_san: Some("spiffe://td/db".into()),
+        properties: given(),
         ..StreamInfo::default()
     };
     let message = |lines: &[(&str, &str)]| Message {
         headers: lines.iter().copied().collect(),
         ..Message::default()
     };
-    let context =
-        vm.request(info, message(&[(":path", "/a?b"), (":method", "GET")])).expect("no trap");
-    vm.response(context, message(&[(":status", "200")])).expect("no trap");
+    let request = [(":path", "/a?b"), (":method", "GET"), ("content-length", "3")];
+    let context = vm.request(info, message(&request)).expect("no trap");
+    let trailers = [("x-late", "1")].into_iter().collect();
+    vm.response(context, Message { trailers, ..message(&[(":status", "200")]) }).expect("no trap");
     vm.finish(context).expect("no trap");
+}
+
+/// Properties of the exchange beside what Envoy knows.
+fn given() -> Vec<(Vec<String>, serde_json::Value)> {
+    let given = serde_json::json!({
+        "canary": true, "double": 1.5, "list": ["a", 9], "null": null, "map": {"a": 1}
+    });
+    let part = |path: &str| path.split('.').map(str::to_owned).collect();
+    vec![
+        (part("metadata.given"), given),
+        (part("metadata"), serde_json::json!({})),
+        (part("xds.virtual_host_name"), serde_json::Value::Null),
+        (part("request.given"), "a".into()),
+        (part("response.given"), "a".into()),
+        (part("upstream.given"), "a".into()),
+    ]
 }
 
 #[test]
@@ -136,7 +159,7 @@ fn a_whole_map_is_readable_always_and_empty_out_of_its_phase() {
     check("(call $headers (i32.const 0) (i32.const 16) (i32.const 20))", "", [OK; 3]);
     // The size that was handed over, of two lines and of none.
     let size = "(block (result i32) (drop (call $headers (i32.const 0) (i32.const 16) (i32.const 20))) (i32.load (i32.const 20)))";
-    check(size, "", [4 + 16 + 5 + 4 + 7 + 3 + 4, 0, 43]);
+    check(size, "", [4 + 24 + 5 + 4 + 7 + 3 + 14 + 1 + 6, 0, 68]);
 }
 
 #[test]
@@ -160,19 +183,42 @@ fn headers_are_changed_in_their_phase_alone() {
 fn properties_are_there_in_the_phases_that_envoy_has_them_in() {
     let property =
         "(call $property (local.get $at) (local.get $size) (i32.const 16) (i32.const 20))";
-    let table: [(&str, [u8; 3]); 22] = [
+    // As Envoy 1.36.4 and 1.40.0 answered, for a request without TLS that an upstream answered.
+    let table = [
         ("request.path", [OK, NOT_FOUND, OK]),
-        ("request.protocol", [OK, NOT_FOUND, OK]),
+        ("request.query", [OK, NOT_FOUND, OK]),
+        ("request.protocol", [OK; 3]),
+        ("request.time", [OK; 3]),
+        ("request.size", [OK; 3]),
+        ("request.total_size", [OK; 3]),
         ("request.duration", [NOT_FOUND, NOT_FOUND, OK]),
+        ("request.headers", [OK; 3]),
         ("request.headers.:method", [OK, NOT_FOUND, OK]),
+        ("request.headers.x-absent", [NOT_FOUND; 3]),
         ("response.code", [NOT_FOUND, OK, OK]),
+        ("response.code_details", [NOT_FOUND, OK, OK]),
         ("response.flags", [OK; 3]),
+        ("response.size", [OK; 3]),
+        ("response.headers", [OK; 3]),
+        ("response.headers.:status", [NOT_FOUND, OK, OK]),
+        ("response.trailers", [OK; 3]),
+        ("response.trailers.x-late", [NOT_FOUND, NOT_FOUND, OK]),
+        ("response.grpc_status", [NOT_FOUND, OK, OK]),
         ("response.backend_latency", [NOT_FOUND, NOT_FOUND, OK]),
         ("source.address", [OK; 3]),
         ("source.port", [OK; 3]),
         ("connection.id", [OK; 3]),
+        ("connection.mtls", [OK; 3]),
+        ("connection.uri_san_peer_certificate", [NOT_FOUND; 3]),
+        ("connection.uri_san_local_certificate", [NOT_FOUND; 3]),
         ("upstream.address", [NOT_FOUND, OK, OK]),
+        ("upstream.port", [NOT_FOUND, OK, OK]),
+        ("upstream.request_attempt_count", [OK; 3]),
+        ("upstream.uri_san_peer_certificate", [NOT_FOUND, OK, OK]),
+        ("upstream.uri_san_local_certificate", [NOT_FOUND; 3]),
         ("xds.listener_direction", [OK; 3]),
+        ("xds.route_name", [OK; 3]),
+        ("xds.cluster_name", [NOT_FOUND; 3]),
         ("xds.node.id", [OK; 3]),
         ("xds.node.cluster", [OK; 3]),
         ("xds.node.metadata.NAMESPACE", [OK; 3]),
@@ -183,6 +229,17 @@ fn properties_are_there_in_the_phases_that_envoy_has_them_in() {
         ("listener_direction", [NOT_FOUND; 3]),
         ("plugin_name", [OK; 3]),
         ("xds.node.metadata.NOTHING", [SERIALIZATION_FAILURE; 3]),
+        // Those that the case gives.
+        ("metadata.given.canary", [OK; 3]),
+        ("metadata.given.canary.more", [NOT_FOUND; 3]),
+        ("metadata.given.list.1", [OK; 3]),
+        ("metadata.given.list.2", [NOT_FOUND; 3]),
+        ("metadata.given.null", [NOT_FOUND; 3]),
+        ("metadata.given.map", [OK; 3]),
+        ("xds.virtual_host_name", [NOT_FOUND; 3]),
+        ("request.given", [OK, NOT_FOUND, OK]),
+        ("response.given", [NOT_FOUND, OK, OK]),
+        ("upstream.given", [NOT_FOUND, OK, OK]),
     ];
     for (path, expected) in table {
         check(property, &path.replace('.', "\0"), expected);
@@ -200,6 +257,84 @@ fn numbers_are_64_bits_little_endian() {
         (i32.load (i32.const 20)))";
     check(size, "xds\0listener_direction", [8; 3]);
     check(size, "response\0flags", [8; 3]);
+    check(size, "metadata\0given\0canary", [1; 3]);
+    check(size, "metadata\0given\0double", [8; 3]);
+    check(first_byte, "request\0size", [3, 0, 3]);
+    check(first_byte, "upstream\0request_attempt_count", [0, 2, 2]);
+    check(first_byte, "metadata\0given\0list\x001", [9; 3]);
+    check(first_byte, "metadata\0given\0canary", [1; 3]);
+    check(first_byte, "metadata\0given\0map", [1; 3]);
+}
+
+#[test]
+fn a_response_without_a_grpc_status_has_that_of_its_http_status() {
+    let status = |headers: &[(&str, &str)], trailers: &[(&str, &str)]| {
+        let mut vm = start(&toy(
+            "response\0grpc_status",
+            &format!(
+                "(func (export \"proxy_on_log\") (param i32)
+                   (drop (call $property (i32.const {TEXT_AT}) (i32.const 20) (i32.const 16) (i32.const 20)))
+                   (i32.store8 (i32.const 0) (i32.add (i32.const 48) (i32.load8_s (i32.load (i32.const 16)))))
+                   (drop (call $log (i32.const 2) (i32.const 0) (i32.const 1))))"
+            ),
+        ));
+        let context = vm.request(StreamInfo::default(), Message::default()).expect("no trap");
+        let response = Message {
+            headers: headers.iter().copied().collect(),
+            trailers: trailers.iter().copied().collect(),
+            ..Message::default()
+        };
+        vm.response(context, response).expect("no trap");
+        vm.finish(context).expect("no trap");
+        messages(&vm.take_log()).concat().chars().map(|c| c as i32 - 48).collect::<Vec<_>>()
+    };
+    assert_eq!(status(&[(":status", "200")], &[("grpc-status", "5")]), [5]);
+    assert_eq!(status(&[(":status", "200"), ("grpc-status", "7")], &[]), [7]);
+    assert_eq!(status(&[(":status", "200"), ("grpc-status", "7")], &[("grpc-status", "0")]), [0]);
+    assert_eq!(status(&[(":status", "200"), ("grpc-status", "17")], &[]), [-1]);
+    assert_eq!(status(&[(":status", "200"), ("grpc-status", "x")], &[]), [-1]);
+    for (http, grpc) in [("200", 2), ("400", 13), ("401", 16), ("403", 7), ("404", 12), ("503", 14)]
+    {
+        assert_eq!(status(&[(":status", http)], &[]), [grpc], "{http}");
+    }
+}
+
+#[test]
+fn a_list_of_attributes_is_evaluated_whole() {
+    let evaluate = "(block (result i32)
+        (drop (call $foreign (i32.const 1024) (i32.const 11) (i32.const 1048) (i32.sub (local.get $size) (i32.const 24))
+          (i32.const 16) (i32.const 20)))
+        (call $foreign (i32.const 1035) (i32.const 13) (i32.load (i32.const 16)) (i32.const 4) (i32.const 16) (i32.const 20)))";
+    let check = |expression: &str, expected| {
+        check(evaluate, &format!("expr_createexpr_evaluate{expression}"), expected);
+    };
+    check("[request.path,response.code]", [INTERNAL_FAILURE, INTERNAL_FAILURE, OK]);
+    check("[response.flags,xds.listener_direction]", [OK; 3]);
+    check(
+        "[has(connection.tls) ? connection.tls : \"\", response.code]",
+        [INTERNAL_FAILURE, OK, OK],
+    );
+    check("[metadata.given.canary]", [OK; 3]);
+    check("[has(metadata.given.none) ? 1 : 0]", [OK; 3]);
+}
+
+#[test]
+fn expressions_are_refused_where_envoy_refuses_them() {
+    let create = "(call $foreign (local.get $at) (i32.const 11) (i32.const 1035)
+        (i32.sub (local.get $size) (i32.const 11)) (i32.const 16) (i32.const 20))";
+    check(create, "expr_create[", [BAD_ARGUMENT; 3]);
+    check(create, "expr_create[a,]", [BAD_ARGUMENT; 3]);
+    check(create, "expr_create[]", [OK; 3]);
+    let evaluate = "(call $foreign (local.get $at) (i32.const 13) (i32.const 1037)
+        (i32.sub (local.get $size) (i32.const 13)) (i32.const 16) (i32.const 20))";
+    check(evaluate, "expr_evaluate\0\0\0", [BAD_ARGUMENT; 3]);
+    check(evaluate, "expr_evaluate\0\0\0\0", [NOT_FOUND; 3]);
+    check(evaluate, "expr_evaluate", [BAD_ARGUMENT; 3]);
+    check(
+        "(call $foreign (local.get $at) (local.get $size) (i32.const 0) (i32.const 0) (i32.const 16) (i32.const 20))",
+        "sign",
+        [NOT_FOUND; 3],
+    );
 }
 
 #[test]

@@ -13,9 +13,15 @@ static MODULE: LazyLock<Module> = LazyLock::new(module::load);
 /// Replays the cases with a configuration that records what is below /pay.
 #[track_caller]
 fn check(cases: &str) {
+    check_with("", cases);
+}
+
+/// Replays them with another key in the scenario.
+#[track_caller]
+fn check_with(key: &str, cases: &str) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let file = folder.path().join("scenario.yaml");
-    std::fs::write(&file, format!("{HEAD}cases:\n{cases}")).expect("a file for the test");
+    std::fs::write(&file, format!("{HEAD}{key}\ncases:\n{cases}")).expect("a file for the test");
     let results = Loaded::read(&file).map(|loaded| loaded.run(&MODULE));
     for result in results.expect("the scenario can be read").expect("the module runs") {
         let failure = result.failure.unwrap_or_default();
@@ -139,4 +145,31 @@ fn a_repeated_case_is_compared_the_last_time() {
       metrics: {sidespan.decisions_parent: 1000, sidespan.spans_recorded: 0}
 "#,
     );
+}
+
+#[test]
+fn a_span_is_the_same_with_envoys_cel_parser_and_without() {
+    let case = format!(
+        r#"
+  - name: no upstream
+    direction: outbound
+    request: {{path: /pay, method: POST, protocol: HTTP/2}}
+    response: {{status: 0, flags: "UF,URX", code_details: "", upstream_address: "", duration_ms: 5}}
+    expect:
+      upstream: {{traceparent: "00-${{t}}-${{s}}-03"}}
+      spans:
+        - {{name: POST, kind: CLIENT, trace_id: "${{t}}", span_id: "${{s}}", status: {{code: ERROR}}, attributes: {FAILED_CALL}}}
+  - name: answered
+    direction: outbound
+    request: {{path: /pay, method: POST, protocol: HTTP/2}}
+    response: {{status: 0, flags: "UF,URX", upstream_address: "", duration_ms: 5}}
+    properties: {{response.code_details: null}}
+    expect:
+      upstream: {{traceparent: "00-${{t2}}-${{s2}}-03"}}
+      spans:
+        - {{name: POST, kind: CLIENT, trace_id: "${{t2}}", span_id: "${{s2}}", status: {{code: ERROR}}, attributes: {FAILED_CALL}}}
+"#
+    );
+    check(&case);
+    check_with("cel: false", &case);
 }

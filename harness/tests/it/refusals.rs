@@ -28,8 +28,8 @@ fn check(scenario: &str, expected: &str) {
 fn keys_that_are_not_known_are_refused() {
     check(
         "casess: []\n",
-        "scenario.yaml:1:1: expected one of the keys `plugin`, `config`, `node`, `environment`, `clusters`, `seed`, \
-         `time`, `configuration_error`, `cases`, but found the key `casess`",
+        "scenario.yaml:1:1: expected one of the keys `plugin`, `config`, `node`, `environment`, `cel`, `clusters`, \
+         `seed`, `time`, `configuration_error`, `cases`, but found the key `casess`",
     );
     check(
         "node: {zone: a}\ncases: []\n",
@@ -38,7 +38,8 @@ fn keys_that_are_not_known_are_refused() {
     check(
         "cases:\n  - name: a\n    request:\n      host: shop\n",
         "scenario.yaml:4:7: expected one of the keys `method`, `scheme`, `authority`, `path`, `protocol`, \
-         `source_address`, `destination_address`, `headers`, `body`, `trailers`, but found the key `host`",
+         `source_address`, `destination_address`, `uri_san_peer_certificate`, `uri_san_local_certificate`, `route_name`, \
+         `cluster_name`, `headers`, `body`, `trailers`, but found the key `host`",
     );
     check(
         "cases:\n  - name: a\n    expect:\n      spans:\n        - name: GET\n          tags: {}\n",
