@@ -126,6 +126,27 @@ def node_packages(source: Path) -> tuple[Path, Path]:
     return node, folder / "node_modules"
 
 
+def python_with(requirements: Path) -> Path:
+    """Returns the interpreter of a virtual environment that has what `requirements` pins."""
+    return _python(_requirements_venv(requirements))
+
+
+def go_program(source: Path) -> Path:
+    """Returns the program built from the Go module in the folder `source`: a minute the first time."""
+    files = sorted(file for file in source.iterdir() if file.suffix in (".go", ".mod", ".sum"))
+
+    def build(folder: Path) -> None:
+        _run(
+            f"builds the Go program of {source} (once, about a minute)",
+            [_go(), "build", "-trimpath", "-ldflags=-s -w", "-o", folder / "program", "."],
+            cwd=source,
+            # Without cgo a machine needs no C compiler.
+            env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"},
+        )
+
+    return _cached(f"go-program-{_digest(*(file.read_text() for file in files))}", build) / "program"
+
+
 def go_module(module: str) -> Path:
     """Returns the folder of `module` (`path@version`) in Go's own module cache."""
     answer = _run(
