@@ -166,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         status = self.server.receiver.keep(self.path, headers, body)
         self.server.receiver.answers.wait()
@@ -176,6 +176,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        # OpenTelemetry's SDK for Node sends its exports so.
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def log_message(self, *_):
         pass

@@ -42,14 +42,14 @@ class Lane:
 
     `filter` replaces keys of every listener's filter configuration, `listeners` those of the
     listener that it names; None takes a key away. `frontend` is what the frontend's sidecar has
-    upstream: its service, a port that refuses, or no endpoint at all. Spans go to
-    `collector_port`, by default the topology's own receiver, through a cluster that may be called
-    `collector_cluster`.
+    upstream: its "service", a port that "refused", "none" for no endpoint at all, or the port of
+    an application that is started beside the topology. Spans go to `collector_port`, by default
+    the topology's own receiver, through a cluster that may be called `collector_cluster`.
     """
 
     filter: dict = field(default_factory=dict)
     listeners: dict[str, dict] = field(default_factory=dict)
-    frontend: str = "service"
+    frontend: str | int = "service"
     collector_port: int | None = None
     collector_cluster: str | None = None
 
@@ -216,9 +216,9 @@ class Topology:
             "backend-inbound": running.backend_inbound,
         }
         endpoints = {
-            "frontend-service": {"service": frontend.port, "refused": next(ports), "none": None}[
-                lane.frontend
-            ],
+            "frontend-service": {"service": frontend.port, "refused": next(ports), "none": None}.get(
+                lane.frontend, lane.frontend
+            ),
             "backend-inbound": running.backend_inbound,
             "backend-service": backend.port,
             "otel-collector": lane.collector_port or self.receiver.port,

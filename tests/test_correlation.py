@@ -1,0 +1,203 @@
+"""Spans of the mesh and of an application under OpenTelemetry's own SDKs form one tree.
+
+The applications are in `apps`: a folder a language, each instrumented as its users do it.
+"""
+
+import os
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import tools
+from conftest import lane
+from receiver import Span
+from topology import Lane, Program, Topology, free_ports
+from traffic import Client, Context, new_context
+
+APPS = Path(__file__).with_name("apps")
+LANGUAGES = ("node", "go", "python")
+RULES = [
+    {"name": "debug", "match": {"headers": [{"name": "x-debug", "exact": "true"}]}, "decision": "force"},
+    {"name": "mute", "match": {"headers": [{"name": "x-mute", "exact": "true"}]}, "decision": "drop"},
+]
+# By what OpenTelemetry calls the propagator: what the filters read and write. The SDKs are told
+# by the same name, in $OTEL_PROPAGATORS.
+PROPAGATION = {
+    "tracecontext": {},
+    "b3multi": {"extract": ["b3"], "inject": ["b3multi"]},
+}
+
+# From the client to the backend: who made the span, and its kind.
+TREE = [
+    ("mesh", "SERVER"),
+    ("application", "SERVER"),
+    ("application", "CLIENT"),
+    ("mesh", "CLIENT"),
+    ("mesh", "SERVER"),
+]
+DEBUG, MUTE = {"x-debug": "true"}, {"x-mute": "true"}
+
+# Go's SDK takes a traceparent with the random flag, as a root of the filter has it, since 1.42.
+ROOTS = [
+    (language, propagator)
+    for language in LANGUAGES
+    for propagator in PROPAGATION
+    if (language, propagator) != ("go", "tracecontext")
+]
+
+
+def w3c(context: Context, sampled: str) -> dict[str, str]:
+    return {"traceparent": context.traceparent(f"0{sampled}")}
+
+
+def b3(context: Context, sampled: str) -> dict[str, str]:
+    return {"b3": f"{context.trace_id}-{context.span_id}-{sampled}"}
+
+
+def b3multi(context: Context, sampled: str) -> dict[str, str]:
+    return {
+        "x-b3-traceid": context.trace_id,
+        "x-b3-spanid": context.span_id,
+        "x-b3-sampled": sampled,
+    }
+
+
+# Rows: the propagator of the application, how the context comes in and whether it is sampled,
+# other headers.
+RECORDED = {
+    "sampled": ("tracecontext", w3c, "1", {}),
+    "not sampled, and forced": ("tracecontext", w3c, "0", DEBUG),
+    "from B3 to W3C": ("tracecontext", b3, "1", {}),
+    "sampled B3": ("b3multi", b3multi, "1", {}),
+    "B3 not sampled, and forced": ("b3multi", b3multi, "0", DEBUG),
+}
+NOT_RECORDED = {
+    "not sampled": ("tracecontext", w3c, "0", {}),
+    "sampled, and dropped": ("tracecontext", w3c, "1", MUTE),
+    "B3 not sampled": ("b3multi", b3multi, "0", {}),
+    "sampled B3, and dropped": ("b3multi", b3multi, "1", MUTE),
+}
+
+
+@pytest.fixture(scope="module")
+def applications(newest_envoy):
+    """An Envoy with a lane for each application, and the applications, all started at once."""
+    commands = {"node": node(), "go": go(), "python": python()}
+    ports = free_ports()
+    chosen = {(language, name): next(ports) for language in LANGUAGES for name in PROPAGATION}
+    lanes = {
+        f"{language}-{name}": Lane(
+            filter=lane(propagation=PROPAGATION[name]).filter | {"sampling": {"rules": RULES}}, frontend=port
+        )
+        for (language, name), port in chosen.items()
+    }
+    with Topology(lanes, envoy=newest_envoy) as running, ExitStack() as started:
+        programs = {}
+        for (language, name), port in chosen.items():
+            command, environment = commands[language]
+            log = running.program.log.with_name(f"{language}-{name}.log")
+            settings = {
+                "PORT": str(port),
+                "NEXT": f"http://127.0.0.1:{running.lane(f'{language}-{name}').frontend_outbound}/orders",
+                "OTEL_SERVICE_NAME": "frontend",
+                "OTEL_PROPAGATORS": name,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{running.receiver.port}",
+                "OTEL_BSP_SCHEDULE_DELAY": "50",
+                "OTEL_METRICS_EXPORTER": "none",
+                "OTEL_LOGS_EXPORTER": "none",
+            }
+            # What is set in the tests' environment must not reach the SDKs.
+            inherited = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+            program = Program(command, log, env=inherited | environment | settings)
+            programs[port] = started.enter_context(program)
+        for port, program in programs.items():
+            program.wait_until(lambda: listens(port))
+        yield running
+
+
+@pytest.fixture
+def client(applications):
+    with Client(applications, "1.1") as client:
+        yield client
+
+
+def node():
+    interpreter, packages = tools.node_packages(APPS / "node")
+    return [interpreter, APPS / "node" / "app.js"], {"NODE_PATH": str(packages)}
+
+
+def go():
+    return [tools.go_program(APPS / "go")], {}
+
+
+def python():
+    return [tools.python_with(APPS / "python" / "requirements.txt"), APPS / "python" / "app.py"], {}
+
+
+def listens(port: int) -> bool:
+    try:
+        # No request: it would leave a trace.
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
+
+
+def maker(span: Span) -> str:
+    """Returns who made a span, by the attributes that collectors tell it by."""
+    marks = {key: span.attributes.get(key) for key in ("component", "span.source")}
+    return {("proxy", "mesh"): "mesh", (None, None): "application"}[tuple(marks.values())]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("row", RECORDED)
+def test_spans_of_mesh_and_application_are_one_chain(client, language, row):
+    propagator, carried, sampled, others = RECORDED[row]
+    context = new_context()
+    answer = client.through(f"{language}-{propagator}", "/call", carried(context, sampled) | others)
+
+    assert answer.status == 200
+    spans = client.spans(context.trace_id, len(TREE))
+    assert [(maker(span), span.kind) for span in spans] == TREE
+    assert spans[0].parent_span_id == context.span_id
+
+
+@pytest.mark.parametrize("language, propagator", ROOTS)
+def test_root_of_the_mesh_is_the_root_of_all(client, language, propagator):
+    answer = client.through(f"{language}-{propagator}", "/call")
+
+    assert answer.status == 200
+    (call,) = answer.calls
+    received = call.context()
+    trace_id = received.get("x-b3-traceid") or received["traceparent"].split("-")[1]
+    spans = client.spans(trace_id, len(TREE))
+    assert [(maker(span), span.kind) for span in spans] == TREE
+    assert spans[0].parent_span_id == ""
+
+
+def test_older_sdk_for_go_refuses_the_random_flag(client):
+    context = new_context()
+    answer = client.through("go-tracecontext", "/call", {"traceparent": context.traceparent("03")})
+
+    (call,) = answer.calls
+    (server,) = client.spans(context.trace_id, 1)
+    assert server.attributes["component"] == "proxy"
+    below = client.spans(call.context()["traceparent"].split("-")[1], len(TREE) - 1)
+    assert [(maker(span), span.kind) for span in below] == TREE[1:]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("row", NOT_RECORDED)
+def test_nobody_records_what_the_mesh_does_not(client, language, row):
+    propagator, carried, sampled, others = NOT_RECORDED[row]
+    lane = f"{language}-{propagator}"
+    context, marker = new_context(), new_context()
+    answer = client.through(lane, "/call", carried(context, sampled) | others)
+    client.through(lane, "/call", carried(marker, "1"))
+
+    assert answer.status == 200
+    # Filters and SDKs export in order: when the marker's spans have come, others would have.
+    client.spans(marker.trace_id, len(TREE))
+    assert [span for span in client.topology.receiver.spans() if span.trace_id == context.trace_id] == []
