@@ -39,6 +39,8 @@ _ROUTINE = (
     "component",
     "span.source",
     "response_code_details",
+    "rpc.",
+    "upstream_",
     _REASON,
 )
 
@@ -162,6 +164,8 @@ def _tree(trace: list[Span]) -> list[_Row]:
 
 
 def _operation(span: Span) -> str:
+    if "http.route" in span.attributes or "rpc.method" in span.attributes:
+        return printable(span.name)
     path = span.attributes.get("url.path")
     if path is None:  # a CLIENT span has the whole URL
         path = "/" + span.attributes.get("url.full", "").partition("://")[2].partition("/")[2]

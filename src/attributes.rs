@@ -8,10 +8,19 @@ pub const CLIENT_ADDRESS: &str = "client.address";
 pub const ERROR_TYPE: &str = "error.type";
 pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
 pub const HTTP_REQUEST_METHOD_ORIGINAL: &str = "http.request.method_original";
+pub const HTTP_REQUEST_BODY_SIZE: &str = "http.request.body.size";
+pub const HTTP_REQUEST_RESEND_COUNT: &str = "http.request.resend_count";
+pub const HTTP_RESPONSE_BODY_SIZE: &str = "http.response.body.size";
 pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+pub const HTTP_ROUTE: &str = "http.route";
 pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 pub const NETWORK_PEER_PORT: &str = "network.peer.port";
+pub const NETWORK_PROTOCOL_NAME: &str = "network.protocol.name";
 pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+pub const RPC_METHOD: &str = "rpc.method";
+pub const RPC_METHOD_ORIGINAL: &str = "rpc.method_original";
+pub const RPC_RESPONSE_STATUS_CODE: &str = "rpc.response.status_code";
+pub const RPC_SYSTEM_NAME: &str = "rpc.system.name";
 pub const SERVER_ADDRESS: &str = "server.address";
 pub const SERVER_PORT: &str = "server.port";
 pub const URL_FULL: &str = "url.full";
@@ -27,6 +36,10 @@ pub const SPAN_SOURCE: &str = "span.source";
 pub const REQUEST_ID: &str = "guid:x-request-id";
 pub const RESPONSE_CODE_DETAILS: &str = "response_code_details";
 pub const RESPONSE_FLAGS: &str = "response_flags";
+pub const UPSTREAM_ADDRESS: &str = "upstream_address";
+pub const UPSTREAM_CLUSTER: &str = "upstream_cluster";
+/// Time from the start of the span to the head of the upstream's response, in milliseconds.
+pub const UPSTREAM_TIME_TO_FIRST_BYTE_MS: &str = "upstream_time_to_first_byte_ms";
 /// Why the span exists: the name of the rule that forced it, else `parent` or `ratio`.
 pub const REASON: &str = "sidespan.reason";
 
@@ -37,15 +50,24 @@ pub const SERVICE_NAME: &str = "service.name";
 pub const SERVICE_VERSION: &str = "service.version";
 
 /// What a span may hold already, and no custom tag may be called: OTLP wants keys to be unique.
-pub const RESERVED: [&str; 21] = [
+pub const RESERVED: [&str; 33] = [
     CLIENT_ADDRESS,
     ERROR_TYPE,
     HTTP_REQUEST_METHOD,
     HTTP_REQUEST_METHOD_ORIGINAL,
+    HTTP_REQUEST_BODY_SIZE,
+    HTTP_REQUEST_RESEND_COUNT,
+    HTTP_RESPONSE_BODY_SIZE,
     HTTP_RESPONSE_STATUS_CODE,
+    HTTP_ROUTE,
     NETWORK_PEER_ADDRESS,
     NETWORK_PEER_PORT,
+    NETWORK_PROTOCOL_NAME,
     NETWORK_PROTOCOL_VERSION,
+    RPC_METHOD,
+    RPC_METHOD_ORIGINAL,
+    RPC_RESPONSE_STATUS_CODE,
+    RPC_SYSTEM_NAME,
     SERVER_ADDRESS,
     SERVER_PORT,
     URL_FULL,
@@ -56,7 +78,10 @@ pub const RESERVED: [&str; 21] = [
     COMPONENT,
     SPAN_SOURCE,
     REQUEST_ID,
+    UPSTREAM_TIME_TO_FIRST_BYTE_MS,
     RESPONSE_CODE_DETAILS,
     RESPONSE_FLAGS,
+    UPSTREAM_ADDRESS,
+    UPSTREAM_CLUSTER,
     REASON,
 ];

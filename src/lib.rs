@@ -8,6 +8,7 @@ pub mod config;
 pub mod context;
 pub mod decision;
 pub mod edits;
+pub mod grpc;
 pub mod head;
 pub mod matching;
 pub mod otlp;

@@ -22,7 +22,7 @@ pub struct SpanFields {
 impl SpanFields {
     /// Starts a span. `trace_state` is left out where it is empty or not UTF-8, and where it is
     /// longer than [`MAX_TRACE_STATE_BYTES`], which counts as a value that was cut.
-    pub fn start(ids: SpanIds<'_>, name: &str, start_unix_nanos: u64) -> Self {
+    pub fn start(ids: SpanIds<'_>, start_unix_nanos: u64) -> Self {
         let mut bytes = Vec::with_capacity(TYPICAL_SPAN_BYTES);
         bytes.extend_from_slice(&[len_tag(span::TRACE_ID), 16]);
         bytes.extend_from_slice(&ids.trace_id.to_bytes());
@@ -38,7 +38,6 @@ impl SpanFields {
             bytes.extend_from_slice(&[len_tag(span::PARENT_SPAN_ID), 8]);
             bytes.extend_from_slice(&parent.to_bytes());
         }
-        put_bytes(&mut bytes, span::NAME, name.as_bytes());
         put_fixed64(&mut bytes, span::START_TIME_UNIX_NANO, start_unix_nanos);
         let remote = if ids.parent_span_id.is_some() { IS_REMOTE } else { 0 };
         let flags = u32::from(ids.flags.to_u8()) | HAS_IS_REMOTE | remote;
@@ -61,13 +60,34 @@ impl SpanFields {
         put_varint(&mut self.bytes, value);
     }
 
+    /// Adds a floating-point attribute.
+    pub fn number(&mut self, key: &str, value: f64) {
+        put_attribute_head(&mut self.bytes, span::ATTRIBUTES, key, 9);
+        put_fixed64(&mut self.bytes, any_value::DOUBLE, value.to_bits());
+    }
+
+    /// Adds an event without attributes.
+    pub fn event(&mut self, name: &str, unix_nanos: u64) {
+        put_len(&mut self.bytes, span::EVENTS, 9 + field_len(name.len()));
+        put_fixed64(&mut self.bytes, event::TIME_UNIX_NANO, unix_nanos);
+        put_bytes(&mut self.bytes, event::NAME, name.as_bytes());
+    }
+
     /// Adds attributes that were encoded once by [`encode_attributes`].
     pub fn encoded(&mut self, attributes: &[u8]) {
         self.bytes.extend_from_slice(attributes);
     }
 
-    /// Ends a span and returns its fields.
-    pub fn end(mut self, kind: &SpanKind, end_unix_nanos: u64, status: &Status) -> Vec<u8> {
+    /// Ends a span and returns its fields. A name that is not UTF-8, or too long for an attribute,
+    /// is treated as an attribute's value is.
+    pub fn end(
+        mut self,
+        name: &[u8],
+        kind: &SpanKind,
+        end_unix_nanos: u64,
+        status: &Status,
+    ) -> Vec<u8> {
+        put_bytes(&mut self.bytes, span::NAME, kept(&lossy(name)).as_bytes());
         self.bytes.extend_from_slice(&[varint_tag(span::KIND), kind_number(kind)]);
         put_fixed64(&mut self.bytes, span::END_TIME_UNIX_NANO, end_unix_nanos);
         if let Status::Error { description } = status {
@@ -126,19 +146,23 @@ pub fn append_span(run: &mut Vec<u8>, span: &[u8]) {
     put_bytes(run, scope_spans::SPANS, span);
 }
 
-/// Wraps a run of spans in an `ExportTraceServiceRequest` with this resource.
+/// Wraps a run of spans in an `ExportTraceServiceRequest` with this resource. Spans and resource
+/// are by the conventions of [`SCHEMA_URL`].
 pub fn export_request(resource: &[u8], run: &[u8]) -> Vec<u8> {
     let mut scope = Vec::new();
     put_bytes(&mut scope, SCOPE_NAME, env!("CARGO_PKG_NAME").as_bytes());
     put_bytes(&mut scope, SCOPE_VERSION, env!("CARGO_PKG_VERSION").as_bytes());
-    let scope_spans_len = field_len(scope.len()) + run.len();
-    let resource_spans_len = resource.len() + field_len(scope_spans_len);
+    let schema_url_len = field_len(SCHEMA_URL.len());
+    let scope_spans_len = field_len(scope.len()) + run.len() + schema_url_len;
+    let resource_spans_len = resource.len() + field_len(scope_spans_len) + schema_url_len;
     let mut bytes = Vec::with_capacity(field_len(resource_spans_len));
     put_len(&mut bytes, EXPORT_RESOURCE_SPANS, resource_spans_len);
     bytes.extend_from_slice(resource);
     put_len(&mut bytes, resource_spans::SCOPE_SPANS, scope_spans_len);
     put_bytes(&mut bytes, scope_spans::SCOPE, &scope);
     bytes.extend_from_slice(run);
+    put_bytes(&mut bytes, scope_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
+    put_bytes(&mut bytes, resource_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
     bytes
 }
 
@@ -147,15 +171,22 @@ fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) -> bool {
         put_short_text_attribute(bytes, key, value);
         return false;
     }
-    let value = match std::str::from_utf8(value) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => String::from_utf8_lossy(value),
-    };
-    let end = value.floor_char_boundary(MAX_ATTRIBUTE_VALUE_BYTES);
-    let kept = value.get(..end).unwrap_or_default();
+    let value = lossy(value);
+    let kept = kept(&value);
     put_attribute_head(bytes, span::ATTRIBUTES, key, field_len(kept.len()));
     put_bytes(bytes, any_value::STRING, kept.as_bytes());
-    end < value.len()
+    kept.len() < value.len()
+}
+
+fn lossy(value: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(value) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(value),
+    }
+}
+
+fn kept(value: &str) -> &str {
+    value.get(..value.floor_char_boundary(MAX_ATTRIBUTE_VALUE_BYTES)).unwrap_or_default()
 }
 
 /// What [`put_text_attribute`] does, where every length takes one byte: nearly always.
@@ -239,6 +270,9 @@ const fn varint_tag(field: u8) -> u8 {
     field << 3 | WIRE_VARINT
 }
 
+/// The semantic conventions whose HTTP and RPC parts are stable both.
+pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
+
 /// Longest value of a string attribute, in bytes.
 pub const MAX_ATTRIBUTE_VALUE_BYTES: usize = 1024;
 
@@ -268,11 +302,13 @@ const SCOPE_VERSION: u8 = 2;
 mod resource_spans {
     pub const RESOURCE: u8 = 1;
     pub const SCOPE_SPANS: u8 = 2;
+    pub const SCHEMA_URL: u8 = 3;
 }
 
 mod scope_spans {
     pub const SCOPE: u8 = 1;
     pub const SPANS: u8 = 2;
+    pub const SCHEMA_URL: u8 = 3;
 }
 
 mod span {
@@ -285,11 +321,17 @@ mod span {
     pub const START_TIME_UNIX_NANO: u8 = 7;
     pub const END_TIME_UNIX_NANO: u8 = 8;
     pub const ATTRIBUTES: u8 = 9;
+    pub const EVENTS: u8 = 11;
     pub const STATUS: u8 = 15;
     /// Field 16, fixed32: the one tag of two bytes.
     pub const FLAGS_TAG: [u8; 2] = [0x85, 0x01];
     pub const STATUS_MESSAGE: u8 = 2;
     pub const STATUS_CODE: u8 = 3;
+}
+
+mod event {
+    pub const TIME_UNIX_NANO: u8 = 1;
+    pub const NAME: u8 = 2;
 }
 
 mod key_value {
@@ -300,6 +342,7 @@ mod key_value {
 mod any_value {
     pub const STRING: u8 = 1;
     pub const INT: u8 = 3;
+    pub const DOUBLE: u8 = 4;
 }
 
 #[cfg(test)]
@@ -307,6 +350,7 @@ mod tests {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::common::v1::any_value;
     use opentelemetry_proto::tonic::trace::v1::Span;
+    use opentelemetry_proto::tonic::trace::v1::span::Event;
     use proptest::prelude::*;
     use prost::Message;
 
@@ -320,11 +364,11 @@ mod tests {
             flags: TraceFlags::SAMPLED,
             trace_state,
         };
-        SpanFields::start(ids, "GET", 1)
+        SpanFields::start(ids, 1)
     }
 
     fn decoded(fields: SpanFields) -> Span {
-        let bytes = fields.end(&SpanKind::Server, 2, &Status::error("gone"));
+        let bytes = fields.end(b"GET", &SpanKind::Server, 2, &Status::error("gone"));
         Span::decode(bytes.as_slice()).unwrap()
     }
 
@@ -338,6 +382,22 @@ mod tests {
     }
 
     #[test]
+    fn an_event_has_its_name_and_time() {
+        let mut fields = fields(b"");
+        fields.event("timeout", 7);
+        let event = Event { name: "timeout".to_owned(), time_unix_nano: 7, ..Event::default() };
+        assert_eq!(decoded(fields).events, [event]);
+    }
+
+    #[test]
+    fn a_name_is_text_of_bounded_length() {
+        let end = |name: &[u8]| fields(b"").end(name, &SpanKind::Server, 2, &Status::Unset);
+        let name = |name: &[u8]| Span::decode(end(name).as_slice()).unwrap().name;
+        assert_eq!(name(b"GET /\xff"), "GET /\u{fffd}");
+        assert_eq!(name(&[b'a'; 2000]).len(), MAX_ATTRIBUTE_VALUE_BYTES);
+    }
+
+    #[test]
     fn an_error_has_its_description() {
         let status = decoded(fields(b"")).status.unwrap();
         assert_eq!((status.code, status.message.as_str()), (2, "gone"));
@@ -348,7 +408,7 @@ mod tests {
         let resource = encode_resource(&[KeyValue::new("service.name", "shop")]);
         let mut run = Vec::new();
         for _ in 0..3 {
-            append_span(&mut run, &fields(b"").end(&SpanKind::Client, 2, &Status::Unset));
+            append_span(&mut run, &fields(b"").end(b"", &SpanKind::Client, 2, &Status::Unset));
         }
         let request = ExportTraceServiceRequest::decode(&*export_request(&resource, &run)).unwrap();
         let [of_resource] = request.resource_spans.as_slice() else {
@@ -358,6 +418,8 @@ mod tests {
         assert_eq!(resource.attributes[0].key, "service.name");
         assert_eq!(of_resource.scope_spans[0].scope.as_ref().unwrap().name, "sidespan");
         assert_eq!(of_resource.scope_spans[0].spans.len(), 3);
+        assert_eq!(of_resource.schema_url, SCHEMA_URL);
+        assert_eq!(of_resource.scope_spans[0].schema_url, SCHEMA_URL);
     }
 
     proptest! {
@@ -369,6 +431,7 @@ mod tests {
             let mut fields = fields(b"");
             fields.text(&key, text.as_bytes());
             fields.integer(&key, number);
+            fields.number(&key, f64::from(number as u32) / 8.0);
             let found: Vec<_> = decoded(fields)
                 .attributes
                 .into_iter()
@@ -377,6 +440,7 @@ mod tests {
             let expected = [
                 any_value::Value::StringValue(text),
                 any_value::Value::IntValue(number.cast_signed()),
+                any_value::Value::DoubleValue(f64::from(number as u32) / 8.0),
             ];
             prop_assert_eq!(found, expected.map(|value| (key.clone(), value)).to_vec());
         }

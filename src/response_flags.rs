@@ -20,6 +20,39 @@ pub fn names(flags: u64) -> String {
     joined
 }
 
+/// How a stream was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// A time limit passed.
+    Timeout,
+    /// The upstream, or the way to it, broke off.
+    UpstreamReset,
+    /// The client went away, or broke the protocol.
+    DownstreamReset,
+}
+
+/// Tells how a stream was cut short, where it was. A time-out resets the stream as well, and is what
+/// counts.
+pub fn cut(flags: u64) -> Option<Cut> {
+    let has = |bits: u64| flags & bits != 0;
+    if has(TIMEOUTS) {
+        Some(Cut::Timeout)
+    } else if has(UPSTREAM_RESETS) {
+        Some(Cut::UpstreamReset)
+    } else if has(DOWNSTREAM_RESETS) {
+        Some(Cut::DownstreamReset)
+    } else {
+        None
+    }
+}
+
+/// UT, SI, UMSDR, DT.
+const TIMEOUTS: u64 = 1 << 2 | 1 << 16 | 1 << 19 | 1 << 22;
+/// LR, UR, UF, UC, UPE.
+const UPSTREAM_RESETS: u64 = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 23;
+/// DC, DPE, DR.
+const DOWNSTREAM_RESETS: u64 = 1 << 14 | 1 << 18 | 1 << 28;
+
 const SHORT_NAMES: [&str; 30] = [
     "LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC",
     "URX", "SI", "IH", "DPE", "UMSDR", "RFCF", "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR",
@@ -41,5 +74,22 @@ mod tests {
         ] {
             assert_eq!(names(flags), expected, "{flags:x}");
         }
+    }
+
+    #[test]
+    fn streams_are_cut_by_what_their_flags_name() {
+        for (short_names, expected) in [
+            ("UT SI UMSDR DT", Some(Cut::Timeout)),
+            ("LR UR UF UC UPE", Some(Cut::UpstreamReset)),
+            ("DC DPE DR", Some(Cut::DownstreamReset)),
+            ("LH UH UO NR DI FI RL UAEX RLSE URX IH RFCF NFCF NC OM DF DO UDO", None),
+        ] {
+            for name in short_names.split(' ') {
+                let bit = SHORT_NAMES.iter().position(|known| *known == name).unwrap();
+                assert_eq!(cut(1 << bit), expected, "{name}");
+            }
+        }
+        assert_eq!(cut(1 << 2 | 1 << 6), Some(Cut::Timeout));
+        assert_eq!(cut(0), None);
     }
 }

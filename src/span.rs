@@ -1,6 +1,7 @@
-//! The span of one request, by OpenTelemetry's HTTP conventions and with Envoy's own tags.
+//! The span of one request, by OpenTelemetry's HTTP and RPC conventions and with Envoy's own tags.
 //!
-//! <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>
+//! <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>,
+//! <https://opentelemetry.io/docs/specs/semconv/rpc/rpc-spans/>
 
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 
@@ -8,9 +9,10 @@ use crate::attributes as key;
 use crate::config::Config;
 use crate::context::Context;
 use crate::decision::Reason;
-use crate::head::{Head, REQUEST_ID, USER_AGENT};
+use crate::grpc;
+use crate::head::{CONTENT_TYPE, Head, REQUEST_ID, UPGRADE, USER_AGENT};
 use crate::otlp::{SpanFields, SpanIds};
-use crate::response_flags;
+use crate::response_flags::{self, Cut};
 use crate::rules::Direction;
 use crate::url::{self, Url};
 
@@ -38,8 +40,20 @@ pub struct StreamFacts<'a> {
     pub flags: u64,
     /// `response.code_details`.
     pub code_details: &'a [u8],
-    /// `upstream.address`, for outbound requests; empty where no upstream was reached.
+    /// `xds.route_name`; empty where no route matched, or one without a name.
+    pub route_name: &'a [u8],
+    /// `xds.cluster_name`; empty where the route leads to none.
+    pub upstream_cluster: &'a [u8],
+    /// `upstream.address`; empty where no upstream was picked.
     pub upstream_address: &'a [u8],
+    /// `upstream.request_attempt_count`.
+    pub attempts: u64,
+    /// `request.size`: bytes of the body.
+    pub request_body_bytes: u64,
+    /// `response.size`: bytes of the body.
+    pub response_body_bytes: u64,
+    /// `response.grpc_status`, where the request is one of gRPC's and there was a response.
+    pub grpc_status: Option<u64>,
     pub end_unix_nanos: u64,
 }
 
@@ -50,6 +64,19 @@ pub struct ActiveSpan {
     start_unix_nanos: u64,
     /// Encoded once the direction is known, which says in which attributes.
     url: Url,
+    /// The first word of the span's name.
+    method: &'static str,
+    application: Application,
+    /// When the response's head came.
+    first_byte_unix_nanos: Option<u64>,
+}
+
+/// What a request speaks on top of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Application {
+    None,
+    Grpc,
+    WebSocket,
 }
 
 /// A span that is over, encoded as OTLP's `Span`.
@@ -76,21 +103,36 @@ impl ActiveSpan {
             trace_state: &recording.trace_state,
         };
         let method = known_method(head.method());
-        let name = method.unwrap_or(UNKNOWN_METHOD_NAME);
-        let mut fields = SpanFields::start(ids, name, start_unix_nanos);
-        fields.text(key::HTTP_REQUEST_METHOD, method.unwrap_or(OTHER_METHOD).as_bytes());
+        let mut fields = SpanFields::start(ids, start_unix_nanos);
+        fields.text(key::HTTP_REQUEST_METHOD, method.unwrap_or(OTHER).as_bytes());
         if method.is_none() {
             fields.text(key::HTTP_REQUEST_METHOD_ORIGINAL, head.method());
         }
         header_attributes(&mut fields, config, head);
         fields.text(key::REASON, recording.reason.as_str().as_bytes());
-        let url = Url::new(head.scheme(), head.authority(), head.target());
-        Self { fields, start_unix_nanos, url }
+        Self {
+            fields,
+            start_unix_nanos,
+            url: Url::new(head.scheme(), head.authority(), head.target()),
+            method: method.unwrap_or(UNKNOWN_METHOD_NAME),
+            application: Application::of(head),
+            first_byte_unix_nanos: None,
+        }
+    }
+
+    /// Notes when the response's head came; only the first time counts.
+    pub fn response_started(&mut self, unix_nanos: u64) {
+        self.first_byte_unix_nanos.get_or_insert(unix_nanos);
+    }
+
+    /// Tells whether the request is one of gRPC's, whose status is then worth a look.
+    pub fn is_grpc(&self) -> bool {
+        self.application == Application::Grpc
     }
 
     /// Ends the span with all that Envoy knows by then.
     pub fn finish(self, facts: StreamFacts<'_>) -> FinishedSpan {
-        let Self { mut fields, start_unix_nanos, url } = self;
+        let Self { mut fields, start_unix_nanos, url, method, application, .. } = self;
         let kind = match facts.direction {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
@@ -102,14 +144,46 @@ impl ActiveSpan {
                 peer_attributes(&mut fields, facts.upstream_address);
             }
         }
-        if let Some(version) = protocol_version(facts.protocol) {
-            fields.text(key::NETWORK_PROTOCOL_VERSION, version);
+        protocol_attributes(&mut fields, application, facts);
+        upstream_attributes(&mut fields, facts);
+        if let Some(first_byte) = self.first_byte_unix_nanos
+            && !facts.upstream_address.is_empty()
+        {
+            let nanos = first_byte.saturating_sub(start_unix_nanos);
+            fields.number(key::UPSTREAM_TIME_TO_FIRST_BYTE_MS, nanos as f64 / 1e6);
         }
-        let status = response_attributes(&mut fields, &kind, facts);
-        let truncated = fields.truncated;
         // A clock that was set back meanwhile makes no span end before it starts.
         let end_unix_nanos = facts.end_unix_nanos.max(start_unix_nanos);
-        FinishedSpan { bytes: fields.end(&kind, end_unix_nanos, &status), truncated }
+        let cut = response_flags::cut(facts.flags);
+        if let Some(cut) = cut {
+            fields.event(if cut == Cut::Timeout { TIMEOUT } else { RESET }, end_unix_nanos);
+        }
+        let (name, error) = match application {
+            Application::Grpc => rpc_attributes(&mut fields, &kind, &url, facts),
+            _ => (http_name(&mut fields, method, facts.route_name), http_error(&kind, facts, cut)),
+        };
+        response_attributes(&mut fields, facts);
+        let status = match error {
+            Some(error) => {
+                fields.text(key::ERROR_TYPE, error.as_bytes());
+                Status::error("")
+            }
+            None => Status::Unset,
+        };
+        let truncated = fields.truncated;
+        FinishedSpan { bytes: fields.end(&name, &kind, end_unix_nanos, &status), truncated }
+    }
+}
+
+impl Application {
+    fn of(head: &Head<'_>) -> Self {
+        if head.first(CONTENT_TYPE).is_some_and(grpc::is_grpc) {
+            Self::Grpc
+        } else if head.first(UPGRADE).is_some_and(|to| to.eq_ignore_ascii_case(b"websocket")) {
+            Self::WebSocket
+        } else {
+            Self::None
+        }
     }
 }
 
@@ -153,25 +227,102 @@ fn server_attributes(fields: &mut SpanFields, url: &Url, source_address: &[u8]) 
     }
 }
 
-/// Adds how the request ended, and returns the span's status.
-fn response_attributes(fields: &mut SpanFields, kind: &SpanKind, facts: StreamFacts<'_>) -> Status {
+fn protocol_attributes(fields: &mut SpanFields, application: Application, facts: StreamFacts<'_>) {
+    if application == Application::WebSocket && facts.status == SWITCHING_PROTOCOLS {
+        fields.text(key::NETWORK_PROTOCOL_NAME, b"websocket");
+    } else if let Some(version) = protocol_version(facts.protocol) {
+        fields.text(key::NETWORK_PROTOCOL_VERSION, version);
+    }
+}
+
+fn upstream_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
+    for (key, value) in [
+        (key::UPSTREAM_CLUSTER, facts.upstream_cluster),
+        (key::UPSTREAM_ADDRESS, facts.upstream_address),
+    ] {
+        if !value.is_empty() {
+            fields.text(key, value);
+        }
+    }
+    for (key, value) in [
+        (key::HTTP_REQUEST_RESEND_COUNT, facts.attempts.saturating_sub(1)),
+        (key::HTTP_REQUEST_BODY_SIZE, facts.request_body_bytes),
+        (key::HTTP_RESPONSE_BODY_SIZE, facts.response_body_bytes),
+    ] {
+        if value != 0 {
+            fields.integer(key, value);
+        }
+    }
+}
+
+fn response_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
     if facts.status != 0 {
         fields.integer(key::HTTP_RESPONSE_STATUS_CODE, u64::from(facts.status));
     }
-    let flags = response_flags::names(facts.flags);
-    if !flags.is_empty() {
-        fields.text(key::RESPONSE_FLAGS, flags.as_bytes());
+    if facts.flags != 0 {
+        fields.text(key::RESPONSE_FLAGS, response_flags::names(facts.flags).as_bytes());
     }
     if !facts.code_details.is_empty() {
         fields.text(key::RESPONSE_CODE_DETAILS, facts.code_details);
     }
-    let status = status(kind, facts.status);
-    if status != Status::Unset {
-        let error = if facts.status != 0 { facts.status.to_string() } else { flags };
-        let error = if error.is_empty() { UNKNOWN_ERROR.to_owned() } else { error };
-        fields.text(key::ERROR_TYPE, error.as_bytes());
+}
+
+/// Adds the route, and returns the name of a span: the method, and the route where it says anything.
+fn http_name(fields: &mut SpanFields, method: &str, route_name: &[u8]) -> Vec<u8> {
+    let mut name = method.as_bytes().to_vec();
+    if !route_name.is_empty() && !ANY_ROUTE.contains(&route_name) {
+        fields.text(key::HTTP_ROUTE, route_name);
+        name.push(b' ');
+        name.extend_from_slice(route_name);
     }
-    status
+    name
+}
+
+/// Returns `error.type` where the conventions call the request an error: 5xx, on a client 4xx too,
+/// no response at all, and a response that the upstream or a time limit cut short.
+fn http_error(kind: &SpanKind, facts: StreamFacts<'_>, cut: Option<Cut>) -> Option<String> {
+    match facts.status {
+        500.. => Some(facts.status.to_string()),
+        400.. if *kind == SpanKind::Client => Some(facts.status.to_string()),
+        1.. if !matches!(cut, Some(Cut::Timeout | Cut::UpstreamReset)) => None,
+        _ if facts.flags == 0 => Some(OTHER.to_owned()),
+        _ => Some(response_flags::names(facts.flags)),
+    }
+}
+
+/// Adds what was called and how that ended, and returns the name of the span and its `error.type`.
+///
+/// A method that the server does not have is `_OTHER` on its side: a client must not be able to
+/// make up names of spans.
+fn rpc_attributes(
+    fields: &mut SpanFields,
+    kind: &SpanKind,
+    url: &Url,
+    facts: StreamFacts<'_>,
+) -> (Vec<u8>, Option<String>) {
+    fields.text(key::RPC_SYSTEM_NAME, GRPC);
+    let unknown = *kind == SpanKind::Server && facts.grpc_status == Some(grpc::UNIMPLEMENTED);
+    let name = match grpc::method(url.path()) {
+        Some(method) if !unknown => {
+            fields.text(key::RPC_METHOD, method);
+            method
+        }
+        _ => {
+            fields.text(key::RPC_METHOD, OTHER.as_bytes());
+            fields.text(key::RPC_METHOD_ORIGINAL, url.path());
+            GRPC
+        }
+    };
+    let error = match facts.grpc_status {
+        Some(status) => {
+            let status_name =
+                grpc::status_name(status).map_or_else(|| status.to_string(), str::to_owned);
+            fields.text(key::RPC_RESPONSE_STATUS_CODE, status_name.as_bytes());
+            grpc::is_error(kind, status).then_some(status_name)
+        }
+        None => http_error(kind, facts, None),
+    };
+    (name.to_vec(), error)
 }
 
 fn peer_attributes(fields: &mut SpanFields, address: &[u8]) {
@@ -182,16 +333,6 @@ fn peer_attributes(fields: &mut SpanFields, address: &[u8]) {
     if let Some(port) = port {
         fields.integer(key::NETWORK_PEER_PORT, u64::from(port));
     }
-}
-
-/// The conventions' status: 5xx is an error, on a client 4xx too, and no response at all.
-fn status(kind: &SpanKind, code: u16) -> Status {
-    let error = match code {
-        0 | 500.. => true,
-        400.. => *kind == SpanKind::Client,
-        _ => false,
-    };
-    if error { Status::error("") } else { Status::Unset }
 }
 
 /// The methods of RFC 9110, section 9, and PATCH (RFC 5789).
@@ -215,10 +356,16 @@ fn protocol_version(protocol: &[u8]) -> Option<&[u8]> {
     protocol.strip_prefix(b"HTTP/")
 }
 
-const OTHER_METHOD: &str = "_OTHER";
+/// The conventions' value for what has no name: a method, an error.
+const OTHER: &str = "_OTHER";
 const UNKNOWN_METHOD_NAME: &str = "HTTP";
-/// The conventions' fallback for `error.type`.
-const UNKNOWN_ERROR: &str = "_OTHER";
+const GRPC: &[u8] = b"grpc";
+const SWITCHING_PROTOCOLS: u16 = 101;
+/// Names of events.
+const TIMEOUT: &str = "timeout";
+const RESET: &str = "reset";
+/// What Istio calls the routes that it makes itself.
+const ANY_ROUTE: [&[u8]; 3] = [b"default", b"allow_any", b"block_all"];
 
 #[cfg(test)]
 mod tests {
@@ -239,7 +386,13 @@ mod tests {
         status: 200,
         flags: 0,
         code_details: b"via_upstream",
+        route_name: b"",
+        upstream_cluster: b"shop",
         upstream_address: b"10.0.0.7:8080",
+        attempts: 1,
+        request_body_bytes: 0,
+        response_body_bytes: 0,
+        grpc_status: None,
         end_unix_nanos: 2_000,
     };
 
@@ -277,6 +430,7 @@ mod tests {
         let text = |value| match value {
             Value::StringValue(text) => text,
             Value::IntValue(number) => format!("={number}"),
+            Value::DoubleValue(number) => format!("={number:?}"),
             other => panic!("{other:?}"),
         };
         let attributes =
@@ -294,6 +448,8 @@ mod tests {
             ("environment", "production"),
             ("pod", "none"),
             ("network.protocol.version", "1.1"),
+            ("upstream_cluster", "shop"),
+            ("upstream_address", "10.0.0.7:8080"),
         ];
         let expected = expected.iter().chain(&constant);
         let expected: BTreeMap<_, _> =
@@ -403,23 +559,172 @@ mod tests {
         assert_eq!(span, expected);
     }
 
+    /// Checks `error.type`, which a span has where its status is an error, and its event.
+    #[track_caller]
+    fn check_end(facts: StreamFacts<'_>, error_type: Option<&str>, event: Option<&str>) {
+        let (span, attributes) = record(&[], facts);
+        assert_eq!(attributes.get("error.type").map(String::as_str), error_type, "{facts:?}");
+        let error = span.status.is_some_and(|status| status.code() == status::StatusCode::Error);
+        assert_eq!(error, error_type.is_some(), "{facts:?}");
+        let events: Vec<_> =
+            span.events.iter().map(|event| (event.name.as_str(), event.time_unix_nano)).collect();
+        let expected: Vec<_> = event.into_iter().map(|name| (name, 2_000)).collect();
+        assert_eq!(events, expected, "{facts:?}");
+    }
+
     #[test]
-    fn status_follows_the_http_conventions() {
+    fn an_error_is_what_the_http_conventions_call_one() {
         use Direction::{Inbound, Outbound};
-        for (direction, code, error) in [
-            (Inbound, 200, false),
-            (Inbound, 404, false),
-            (Inbound, 500, true),
-            (Inbound, 0, true),
-            (Outbound, 302, false),
-            (Outbound, 404, true),
-            (Outbound, 503, true),
+        let (ut, uc, dc, upe) = (1 << 2, 1 << 6, 1 << 14, 1 << 23);
+        for (direction, status, flags, error_type, event) in [
+            (Inbound, 200, 0, None, None),
+            (Inbound, 404, 0, None, None),
+            (Inbound, 500, 0, Some("500"), None),
+            (Inbound, 0, 0, Some("_OTHER"), None),
+            (Inbound, 0, dc, Some("DC"), Some("reset")),
+            (Inbound, 200, dc, None, Some("reset")),
+            (Inbound, 101, dc, None, Some("reset")),
+            (Inbound, 200, upe, Some("UPE"), Some("reset")),
+            (Inbound, 504, ut, Some("504"), Some("timeout")),
+            (Outbound, 302, 0, None, None),
+            (Outbound, 404, 0, Some("404"), None),
+            (Outbound, 503, uc, Some("503"), Some("reset")),
+            (Outbound, 200, uc, Some("UC"), Some("reset")),
+            (Outbound, 200, ut | uc, Some("UT,UC"), Some("timeout")),
         ] {
-            let (span, _) = record(&[], StreamFacts { direction, status: code, ..FACTS });
-            let found =
-                span.status.is_some_and(|status| status.code() == status::StatusCode::Error);
-            assert_eq!(found, error, "{direction:?} {code}");
+            check_end(StreamFacts { direction, status, flags, ..FACTS }, error_type, event);
         }
+    }
+
+    #[track_caller]
+    fn check_named(
+        lines: &[(&str, &[u8])],
+        facts: StreamFacts<'_>,
+        name: &str,
+        expected: &[(&str, &str)],
+    ) {
+        let (span, found) = record(lines, facts);
+        assert_eq!(span.name, name, "{lines:?}");
+        for (key, value) in expected {
+            let value = (!value.is_empty()).then_some(*value);
+            assert_eq!(found.get(*key).map(String::as_str), value, "{key} of {lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_is_named_by_method_and_route() {
+        let get: &[(&str, &[u8])] = &[(":method", b"GET"), (":path", b"/products/7")];
+        let on = |route_name: &'static [u8]| StreamFacts { route_name, ..FACTS };
+        check_named(get, on(b""), "GET", &[("http.route", "")]);
+        check_named(
+            get,
+            on(b"/products/{id}"),
+            "GET /products/{id}",
+            &[("http.route", "/products/{id}")],
+        );
+        check_named(get, on(b"shop"), "GET shop", &[("http.route", "shop")]);
+        check_named(get, on(b"\xff"), "GET \u{fffd}", &[("http.route", "\u{fffd}")]);
+        check_named(get, on(b"default"), "GET", &[("http.route", "")]);
+        check_named(&[(":method", b"BREW")], on(b"/pot"), "HTTP /pot", &[("http.route", "/pot")]);
+    }
+
+    #[test]
+    fn grpc_is_named_and_judged_by_its_own_conventions() {
+        let call = |path: &'static [u8]| {
+            [
+                (":method", b"POST".as_slice()),
+                (":path", path),
+                ("content-type", b"application/grpc"),
+            ]
+        };
+        let add = call(b"/shop.Cart/Add");
+        let ended = |direction, grpc_status| StreamFacts {
+            direction,
+            grpc_status,
+            route_name: b"grpc",
+            ..FACTS
+        };
+        use Direction::{Inbound, Outbound};
+        check_named(
+            &add,
+            ended(Inbound, Some(0)),
+            "shop.Cart/Add",
+            &[
+                ("rpc.system.name", "grpc"),
+                ("rpc.method", "shop.Cart/Add"),
+                ("rpc.response.status_code", "OK"),
+                ("error.type", ""),
+                ("http.route", ""),
+            ],
+        );
+        let not_found = [("rpc.response.status_code", "NOT_FOUND"), ("error.type", "")];
+        check_named(&add, ended(Inbound, Some(5)), "shop.Cart/Add", &not_found);
+        let not_found = [("rpc.response.status_code", "NOT_FOUND"), ("error.type", "NOT_FOUND")];
+        check_named(&add, ended(Outbound, Some(5)), "shop.Cart/Add", &not_found);
+        let unknown = [
+            ("rpc.method", "_OTHER"),
+            ("rpc.method_original", "/shop.Cart/Add"),
+            ("error.type", "UNIMPLEMENTED"),
+        ];
+        check_named(&add, ended(Inbound, Some(12)), "grpc", &unknown);
+        check_named(
+            &add,
+            ended(Outbound, Some(12)),
+            "shop.Cart/Add",
+            &[("rpc.method_original", "")],
+        );
+        check_named(&add, ended(Inbound, Some(99)), "shop.Cart/Add", &[("error.type", "99")]);
+        let gone = StreamFacts { status: 0, flags: 1 << 28, ..ended(Inbound, None) };
+        let gone_attributes = [("rpc.response.status_code", ""), ("error.type", "DR")];
+        check_named(&add, gone, "shop.Cart/Add", &gone_attributes);
+        let odd = [("rpc.method", "_OTHER"), ("rpc.method_original", "/a/b/c")];
+        check_named(&call(b"/a/b/c?x"), ended(Inbound, Some(0)), "grpc", &odd);
+    }
+
+    #[test]
+    fn a_web_socket_is_no_version_of_http() {
+        let asked: &[(&str, &[u8])] = &[(":method", b"GET"), ("upgrade", b"WebSocket")];
+        let protocol = |name, version| {
+            [("network.protocol.name", name), ("network.protocol.version", version)]
+        };
+        let switched = StreamFacts { status: 101, ..FACTS };
+        check_named(asked, switched, "GET", &protocol("websocket", ""));
+        check_named(asked, FACTS, "GET", &protocol("", "1.1"));
+    }
+
+    #[test]
+    fn tries_and_sizes_are_there_where_they_say_anything() {
+        let keys =
+            ["http.request.resend_count", "http.request.body.size", "http.response.body.size"];
+        let facts = StreamFacts {
+            attempts: 3,
+            request_body_bytes: 5,
+            response_body_bytes: 1 << 40,
+            ..FACTS
+        };
+        let found = |facts| {
+            let (_, attributes) = record(&[], facts);
+            keys.map(|key| attributes.get(key).cloned().unwrap_or_default())
+        };
+        assert_eq!(found(facts), ["=2", "=5", "=1099511627776"]);
+        assert_eq!(found(FACTS), ["", "", ""]);
+        assert_eq!(found(StreamFacts { attempts: 0, ..FACTS }), ["", "", ""]);
+    }
+
+    #[test]
+    fn the_first_byte_counts_once_and_only_from_an_upstream() {
+        let started = |facts| {
+            let recording = recording();
+            let mut active = ActiveSpan::start(&config(), &Head::default(), &recording, 1_000_000);
+            active.response_started(3_500_000);
+            active.response_started(9_000_000);
+            let span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();
+            let key = "upstream_time_to_first_byte_ms";
+            let found = span.attributes.into_iter().find(|pair| pair.key == key);
+            found.and_then(|pair| pair.value?.value)
+        };
+        assert_eq!(started(FACTS), Some(Value::DoubleValue(2.5)));
+        assert_eq!(started(StreamFacts { upstream_address: b"", ..FACTS }), None);
     }
 
     #[test]

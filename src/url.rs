@@ -106,7 +106,8 @@ fn key(pair: &[u8]) -> &[u8] {
 }
 
 fn is_secret(pair: &[u8]) -> bool {
-    pair.contains(&b'=') && SECRET_KEYS.contains(&key(pair))
+    let key = key(pair);
+    key.len() < pair.len() && SECRET_KEYS.iter().any(|secret| key.eq_ignore_ascii_case(secret))
 }
 
 fn port(digits: &[u8]) -> Option<u16> {
@@ -119,8 +120,30 @@ fn port(digits: &[u8]) -> Option<u16> {
 
 /// More than any attribute holds; a stream keeps its URL for as long as it lives.
 pub const MAX_URL_PART_BYTES: usize = 2048;
-/// Query keys whose values the semantic conventions redact by default.
-pub const SECRET_KEYS: [&[u8]; 4] = [b"AWSAccessKeyId", b"Signature", b"sig", b"X-Goog-Signature"];
+/// Query keys whose values are redacted, in either case: those of the semantic conventions, and
+/// others by which signatures, tokens, passwords and API keys are commonly sent.
+pub const SECRET_KEYS: [&[u8]; 20] = [
+    b"AWSAccessKeyId",
+    b"Signature",
+    b"sig",
+    b"X-Goog-Signature",
+    b"X-Goog-Credential",
+    b"X-Amz-Signature",
+    b"X-Amz-Credential",
+    b"X-Amz-Security-Token",
+    b"access_token",
+    b"refresh_token",
+    b"id_token",
+    b"auth_token",
+    b"token",
+    b"api_key",
+    b"apikey",
+    b"api-key",
+    b"client_secret",
+    b"secret",
+    b"password",
+    b"passwd",
+];
 const REDACTED: &[u8] = b"REDACTED";
 
 #[cfg(test)]
@@ -160,7 +183,10 @@ mod tests {
                 "X-Goog-Signature=REDACTED&AWSAccessKeyId=REDACTED",
             ),
             ("sig", "sig"),
-            ("signature=x", "signature=x"),
+            ("signature=x", "signature=REDACTED"),
+            ("q=1&Access_Token=x&tokens=2", "q=1&Access_Token=REDACTED&tokens=2"),
+            ("x-amz-signature=x", "x-amz-signature=REDACTED"),
+            ("password=", "password=REDACTED"),
             ("", ""),
         ] {
             assert_eq!(redacted_query(query.as_bytes()), expected.as_bytes());

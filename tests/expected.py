@@ -1,5 +1,7 @@
 """The attributes that spans of the tests' requests have, whole."""
 
+import re
+
 
 class Port:
     """Equal to every port number."""
@@ -11,7 +13,32 @@ class Port:
         return "a port"
 
 
-def server_attributes(service: str, http: str, target: str, request_id: str, **others) -> dict:
+class LoopbackAddress:
+    """Equal to every address of loopback with a port."""
+
+    def __eq__(self, other):
+        return re.fullmatch(r"127\.0\.0\.1:\d+", other) is not None
+
+    def __repr__(self):
+        return "an address of loopback"
+
+
+class Positive:
+    """Equal to every number of its type above zero."""
+
+    def __init__(self, of: type):
+        self._of = of
+
+    def __eq__(self, other):
+        return type(other) is self._of and other > 0
+
+    def __repr__(self):
+        return f"a positive {self._of.__name__}"
+
+
+def server_attributes(
+    service: str, http: str, target: str, request_id: str, lane: str = "ratio-1", **others
+) -> dict:
     path, _, query = target.partition("?")
     return {
         "http.request.method": "GET",
@@ -30,11 +57,17 @@ def server_attributes(service: str, http: str, target: str, request_id: str, **o
         "sidespan.reason": "parent",
         "response_code_details": "via_upstream",
         "guid:x-request-id": request_id,
+        "upstream_cluster": _cluster(f"{service}-service", lane),
+        "upstream_address": LoopbackAddress(),
+        "upstream_time_to_first_byte_ms": Positive(float),
+        "http.response.body.size": Positive(int),
         **others,
     }
 
 
-def client_attributes(target: str, request_id: str, peer_port: int, **others) -> dict:
+def client_attributes(
+    target: str, request_id: str, peer_port: int, lane: str = "ratio-1", **others
+) -> dict:
     return {
         "http.request.method": "GET",
         "url.scheme": "http",
@@ -51,5 +84,13 @@ def client_attributes(target: str, request_id: str, peer_port: int, **others) ->
         "sidespan.reason": "parent",
         "response_code_details": "via_upstream",
         "guid:x-request-id": request_id,
+        "upstream_cluster": _cluster("backend-inbound", lane),
+        "upstream_address": f"127.0.0.1:{peer_port}",
+        "upstream_time_to_first_byte_ms": Positive(float),
+        "http.response.body.size": Positive(int),
         **others,
     }
+
+
+def _cluster(name: str, lane: str) -> str:
+    return f"{name}.{lane}" if lane else name

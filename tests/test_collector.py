@@ -28,7 +28,7 @@ def collector():
 
 
 def exported_spans(traces: Path, trace_id: str) -> list[dict]:
-    """Returns the spans of a trace in what the file exporter wrote, oldest first, each with its resource."""
+    """Returns the spans of a trace in what the file exporter wrote, oldest first, each with resource and schema."""
     spans = []
     for line in traces.read_text().splitlines(keepends=True):
         if not line.endswith("\n"):
@@ -37,7 +37,7 @@ def exported_spans(traces: Path, trace_id: str) -> list[dict]:
             resource = attributes(of_resource["resource"])
             for of_scope in of_resource["scopeSpans"]:
                 spans += [
-                    {**span, "resource": resource}
+                    {**span, "resource": resource, "schemaUrl": of_scope["schemaUrl"]}
                     for span in of_scope["spans"]
                     if span["traceId"] == trace_id
                 ]
@@ -102,12 +102,14 @@ def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path, clu
     assert parents == [parent.span_id, server["spanId"], outbound["spanId"]]
     resources = [span["resource"] for span in (server, outbound, backend)]
     assert resources == [{"service.name": name} for name in ("frontend", "frontend", "backend")]
+    schemas = {span["schemaUrl"] for span in (server, outbound, backend)}
+    assert schemas == {"https://opentelemetry.io/schemas/1.45.0"}
     error = {"http.response.status_code": 503, "error.type": "503"}
     assert attributes(server) == server_attributes(
-        "frontend", "1.1", target, request_id, **error, **{"user_agent.original": "tests"}
+        "frontend", "1.1", target, request_id, "", **error, **{"user_agent.original": "tests"}
     )
-    assert attributes(outbound) == client_attributes(target, request_id, peer_port, **error)
+    assert attributes(outbound) == client_attributes(target, request_id, peer_port, "", **error)
     assert attributes(backend) == server_attributes(
-        "backend", "1.1", target, request_id, **error, **{"user_agent.original": "frontend"}
+        "backend", "1.1", target, request_id, "", **error, **{"user_agent.original": "frontend"}
     )
     assert stats["sidespan.spans_dropped"] == 0

@@ -49,6 +49,15 @@ def test_request_leaves_a_chain_of_whole_spans(client):
     )
 
 
+def test_route_that_has_a_name_names_the_span(client):
+    parent = new_context()
+    client.through("ratio-1", "/products/7?verbose=1", {"traceparent": parent.traceparent("01")})
+
+    spans = client.spans(parent.trace_id)
+    assert [span.name for span in spans] == ["GET /products/{id}"] * 3
+    assert [span.attributes["http.route"] for span in spans] == ["/products/{id}"] * 3
+
+
 def test_root_has_no_remote_parent(client_1):
     answer = client_1.through("ratio-1", "/a")
 

@@ -130,6 +130,12 @@ extern "C" fn proxy_on_request_headers(id: u32, _headers: usize, _end_of_stream:
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn proxy_on_response_headers(id: u32, _headers: usize, _end_of_stream: u32) -> u32 {
+    with_stream(id, Stream::on_response_headers);
+    CONTINUE
+}
+
+#[unsafe(no_mangle)]
 extern "C" fn proxy_on_log(id: u32) {
     with_stream(id, Stream::on_log);
 }

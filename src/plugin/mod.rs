@@ -18,6 +18,7 @@ use self::exporter::Exporter;
 use self::host::LogLevel;
 use self::ids::IdGenerator;
 use self::metrics::{Metrics, Tally};
+use self::properties::Attribute::{Always, Maybe};
 use self::properties::{PropertyList, integer};
 use crate::config::Config;
 use crate::head::Head;
@@ -32,7 +33,7 @@ struct Plugin {
     gateway: bool,
     /// A rule asks for the direction.
     asks_direction: bool,
-    stream_facts: PropertyList<6>,
+    stream_facts: PropertyList<12>,
     state: RefCell<State>,
 }
 
@@ -109,12 +110,18 @@ impl Root {
             gateway: node::is_gateway(),
             asks_direction: config.rules.ask_direction(),
             stream_facts: PropertyList::compile([
-                LISTENER_DIRECTION,
-                "source.address",
-                "request.protocol",
-                "response.code",
-                "response.flags",
-                "response.code_details",
+                Always(LISTENER_DIRECTION),
+                Always("source.address"),
+                Always("request.protocol"),
+                Maybe("response.code"),
+                Always("response.flags"),
+                Maybe("response.code_details"),
+                Maybe("xds.route_name"),
+                Maybe("xds.cluster_name"),
+                Maybe("upstream.address"),
+                Always("upstream.request_attempt_count"),
+                Always("request.size"),
+                Always("response.size"),
             ]),
             config,
             state: RefCell::new(state),
@@ -158,6 +165,12 @@ impl Stream {
         }
     }
 
+    fn on_response_headers(&mut self) {
+        if let Some(span) = &mut self.span {
+            span.response_started(host::now());
+        }
+    }
+
     fn on_log(&mut self) {
         if let (Some(plugin), Some(span)) = (&self.plugin, self.span.take()) {
             plugin.on_end(span);
@@ -190,21 +203,39 @@ impl Plugin {
         };
         let end_unix_nanos = host::now();
         let facts = self.stream_facts.read();
-        let [direction, source_address, protocol, status, flags, code_details] = facts.values();
-        let direction = self.direction(integer(direction));
-        let upstream_address =
-            (direction == Direction::Outbound).then(|| host::property("upstream\0address"));
-        let finished = span.finish(StreamFacts {
+        let [
             direction,
+            source_address,
+            protocol,
+            status,
+            flags,
+            code_details,
+            route_name,
+            upstream_cluster,
+            upstream_address,
+            attempts,
+            request_body_bytes,
+            response_body_bytes,
+        ] = facts.values();
+        let grpc_status = span
+            .is_grpc()
+            .then(|| host::property("response\0grpc_status").ok())
+            .flatten()
+            .map(|status| integer(status.as_slice()));
+        let finished = span.finish(StreamFacts {
+            direction: self.direction(integer(direction)),
             source_address,
             protocol,
             status: u16::try_from(integer(status)).unwrap_or_default(),
             flags: integer(flags),
             code_details,
-            upstream_address: match &upstream_address {
-                Some(Ok(address)) => address.as_slice(),
-                _ => &[],
-            },
+            route_name,
+            upstream_cluster,
+            upstream_address,
+            attempts: integer(attempts),
+            request_body_bytes: integer(request_body_bytes),
+            response_body_bytes: integer(response_body_bytes),
+            grpc_status,
             end_unix_nanos,
         });
         state.tally.attributes_truncated += u64::from(finished.truncated);

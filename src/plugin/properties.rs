@@ -10,9 +10,18 @@ use super::host::{self, Bytes, Failure};
 
 /// A list of attributes that are read together.
 pub struct PropertyList<const N: usize> {
-    attributes: [&'static str; N],
+    attributes: [Attribute; N],
     /// Envoy's token of the compiled expression, where it has one.
     expression: Option<Bytes>,
+}
+
+/// An attribute as CEL names it, such as `response.code`.
+#[derive(Debug, Clone, Copy)]
+pub enum Attribute {
+    /// There for every stream.
+    Always(&'static str),
+    /// Not there for every stream; its value is then empty.
+    Maybe(&'static str),
 }
 
 /// The values of a [`PropertyList`], in its order, as the host encodes them.
@@ -22,15 +31,19 @@ pub enum Properties<const N: usize> {
 }
 
 impl<const N: usize> PropertyList<N> {
-    /// Has the host compile the list. Attributes are named as in CEL: `response.code`.
-    pub fn compile(attributes: [&'static str; N]) -> Self {
-        let expression = format!("[{}]", attributes.join(","));
+    /// Has the host compile the list.
+    pub fn compile(attributes: [Attribute; N]) -> Self {
+        let mut expression = String::from("[");
+        for attribute in &attributes {
+            attribute.write_to(&mut expression);
+        }
+        expression.push(']');
         let expression = host::call_foreign("expr_create", expression.as_bytes()).ok();
         Self { attributes, expression }
     }
 
-    /// Reads the attributes of the current stream. Where one is absent the host evaluates none of
-    /// them, and they are read one by one.
+    /// Reads the attributes of the current stream. Where one is absent that is said to be always
+    /// there, the host evaluates none of them, and they are read one by one.
     pub fn read(&self) -> Properties<N> {
         let together = self
             .expression
@@ -39,9 +52,32 @@ impl<const N: usize> PropertyList<N> {
         match together {
             Some(values) => Properties::Together(values),
             None => Properties::Single(
-                self.attributes.map(|name| host::property(&name.replace('.', "\0"))),
+                self.attributes
+                    .map(|attribute| host::property(&attribute.name().replace('.', "\0"))),
             ),
         }
+    }
+}
+
+impl Attribute {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Always(name) | Self::Maybe(name) => name,
+        }
+    }
+
+    /// Writes the element of a CEL list. CEL takes a comma behind the last one too.
+    fn write_to(self, expression: &mut String) {
+        let name = self.name();
+        match self {
+            Self::Always(_) => expression.push_str(name),
+            Self::Maybe(_) => {
+                for part in ["has(", name, ")?", name, ":\"\""] {
+                    expression.push_str(part);
+                }
+            }
+        }
+        expression.push(',');
     }
 }
 

@@ -212,6 +212,8 @@ cases:
             sidespan.reason: ratio
             span.source: mesh
             url.path: /cart
+            upstream_address: 10.0.0.8:8080
+            upstream_time_to_first_byte_ms: 12.0
             url.scheme: http
           resource: {service.name: checkout}
       metrics: {sidespan.spans_recorded: 1, sidespan.spans_exported: 1, sidespan.spans_queued: 0}

@@ -99,6 +99,7 @@ fn a_span_that_was_left_in_the_queue_comes_out_later() {
           scope: sidespan
           status: {{code: ERROR}}
           attributes: {FAILED_CALL}
+          events: [{{name: reset}}]
           resource: {{service.name: checkout, k8s.namespace.name: shop}}
       metrics: {{sidespan.spans_recorded: 1, sidespan.spans_exported: 1}}
 "#
@@ -158,7 +159,7 @@ fn a_span_is_the_same_with_envoys_cel_parser_and_without() {
     expect:
       upstream: {{traceparent: "00-${{t}}-${{s}}-03"}}
       spans:
-        - {{name: POST, kind: CLIENT, trace_id: "${{t}}", span_id: "${{s}}", status: {{code: ERROR}}, attributes: {FAILED_CALL}}}
+        - {{name: POST, kind: CLIENT, trace_id: "${{t}}", span_id: "${{s}}", status: {{code: ERROR}}, events: [{{name: reset}}], attributes: {FAILED_CALL}}}
   - name: answered
     direction: outbound
     request: {{path: /pay, method: POST, protocol: HTTP/2}}
@@ -167,7 +168,7 @@ fn a_span_is_the_same_with_envoys_cel_parser_and_without() {
     expect:
       upstream: {{traceparent: "00-${{t2}}-${{s2}}-03"}}
       spans:
-        - {{name: POST, kind: CLIENT, trace_id: "${{t2}}", span_id: "${{s2}}", status: {{code: ERROR}}, attributes: {FAILED_CALL}}}
+        - {{name: POST, kind: CLIENT, trace_id: "${{t2}}", span_id: "${{s2}}", status: {{code: ERROR}}, events: [{{name: reset}}], attributes: {FAILED_CALL}}}
 "#
     );
     check(&case);

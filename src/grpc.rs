@@ -1,0 +1,123 @@
+//! What a gRPC request says of itself, by OpenTelemetry's RPC conventions.
+//!
+//! <https://opentelemetry.io/docs/specs/semconv/rpc/grpc/>,
+//! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+//!
+//! ```text
+//! :path        = "/" service-name "/" method-name
+//! content-type = "application/grpc" [ "+" subtype / "-web" … ]
+//! ```
+
+use opentelemetry::trace::SpanKind;
+
+/// Tells whether a content type is one of gRPC's, gRPC-Web's among them.
+pub fn is_grpc(content_type: &[u8]) -> bool {
+    let rest = content_type.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b'-' | b';')))
+}
+
+/// Returns `package.Service/Method`, where the path has that form.
+pub fn method(path: &[u8]) -> Option<&[u8]> {
+    let method = path.strip_prefix(b"/")?;
+    let mut parts = method.split(|byte| *byte == b'/');
+    let (service, name) = (parts.next()?, parts.next()?);
+    (parts.next().is_none() && !service.is_empty() && !name.is_empty()).then_some(method)
+}
+
+/// Returns the name of a status code; none of those that gRPC does not know.
+pub fn status_name(code: u64) -> Option<&'static str> {
+    usize::try_from(code).ok().and_then(|code| STATUS_NAMES.get(code).copied())
+}
+
+/// Tells whether a status is an error: on a client all but `OK`, on a server those that are not the
+/// caller's doing.
+pub fn is_error(kind: &SpanKind, code: u64) -> bool {
+    match kind {
+        SpanKind::Server => matches!(code, UNKNOWN | 4 | UNIMPLEMENTED | 13..=15 | 17..),
+        _ => code != OK,
+    }
+}
+
+const OK: u64 = 0;
+const UNKNOWN: u64 = 2;
+/// The server has no such method.
+pub const UNIMPLEMENTED: u64 = 12;
+
+const STATUS_NAMES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types_of_grpc_are_known() {
+        for (content_type, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpcx", false),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_grpc(content_type.as_bytes()), expected, "{content_type}");
+        }
+    }
+
+    #[test]
+    fn methods_are_service_and_name() {
+        for (path, expected) in [
+            ("/shop.Cart/Add", Some("shop.Cart/Add")),
+            ("/Cart/Add", Some("Cart/Add")),
+            ("shop.Cart/Add", None),
+            ("/shop.Cart", None),
+            ("/shop.Cart/", None),
+            ("//Add", None),
+            ("/a/shop.Cart/Add", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(method(path.as_bytes()), expected.map(str::as_bytes), "{path}");
+        }
+    }
+
+    #[test]
+    fn errors_are_by_side() {
+        for (code, name, server, client) in [
+            (0, Some("OK"), false, false),
+            (1, Some("CANCELLED"), false, true),
+            (2, Some("UNKNOWN"), true, true),
+            (4, Some("DEADLINE_EXCEEDED"), true, true),
+            (5, Some("NOT_FOUND"), false, true),
+            (12, Some("UNIMPLEMENTED"), true, true),
+            (13, Some("INTERNAL"), true, true),
+            (14, Some("UNAVAILABLE"), true, true),
+            (15, Some("DATA_LOSS"), true, true),
+            (16, Some("UNAUTHENTICATED"), false, true),
+            (17, None, true, true),
+            (u64::MAX, None, true, true),
+        ] {
+            assert_eq!(status_name(code), name, "{code}");
+            assert_eq!(is_error(&SpanKind::Server, code), server, "{code}");
+            assert_eq!(is_error(&SpanKind::Client, code), client, "{code}");
+        }
+    }
+}
