@@ -4,7 +4,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor, value};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value};
 
 use crate::host::Headers;
 
@@ -135,18 +135,42 @@ impl<'de> Visitor<'de> for ExpectedVisitor {
 
 impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = RawHeader::deserialize(deserializer)?;
+        deserializer.deserialize_any(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a header line ({name, value} or [name, value])")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Header, A::Error> {
+        let short = |length| A::Error::invalid_length(length, &"a name and a value");
+        let name: String = seq.next_element()?.ok_or_else(|| short(0))?;
+        let value: String = seq.next_element()?.ok_or_else(|| short(1))?;
+        if seq.next_element::<IgnoredAny>()?.is_some() {
+            return Err(short(3));
+        }
+        Ok(Header { name: name.to_ascii_lowercase(), value: HeaderValue::Text(value) })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Header, A::Error> {
+        let raw = RawHeader::deserialize(value::MapAccessDeserializer::new(map))?;
         let value = match (raw.value, raw.value_hex) {
             (Some(text), None) => HeaderValue::Text(text),
-            (None, Some(text)) => HeaderValue::Bytes(parse_hex(&text).map_err(D::Error::custom)?),
+            (None, Some(text)) => HeaderValue::Bytes(parse_hex(&text).map_err(A::Error::custom)?),
             (None, None) => {
-                return Err(D::Error::custom("expected `value` or `value_hex`, but found neither"));
+                return Err(A::Error::custom("expected `value` or `value_hex`, but found neither"));
             }
             (Some(_), Some(_)) => {
-                return Err(D::Error::custom("expected `value` or `value_hex`, but found both"));
+                return Err(A::Error::custom("expected `value` or `value_hex`, but found both"));
             }
         };
-        Ok(Self { name: raw.name.to_ascii_lowercase(), value })
+        Ok(Header { name: raw.name.to_ascii_lowercase(), value })
     }
 }
 

@@ -1,11 +1,14 @@
 //! `sidespan`: the command line of the harness.
 
-use std::io::Write as _;
+use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use sidespan_harness::explain::Explainer;
 use sidespan_harness::host::Module;
+use sidespan_harness::plugin::Plugin;
 use sidespan_harness::replay::Loaded;
 use sidespan_harness::report::Report;
 
@@ -20,6 +23,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Replay(Replay),
+    Explain(Explain),
 }
 
 /// Sends the requests of scenarios through the module, and compares what comes out, whole, with
@@ -40,8 +44,61 @@ struct Replay {
     scenarios: Vec<PathBuf>,
 }
 
+/// Says what the filter does with requests: what goes upstream, the decision, and the span that it
+/// exports
+///
+/// Reads one request a line from standard input, as JSON. Between two of them the clock moves on by
+/// a few seconds. Exit status: 0, or 2 where a request, the configuration or the module cannot be
+/// used.
+#[derive(Args)]
+#[command(after_long_help = EXPLAIN_EXAMPLE)]
+struct Explain {
+    /// The filter
+    #[arg(long, default_value = "target/sidespan.wasm", value_name = "FILE")]
+    module: PathBuf,
+    /// An Istio WasmPlugin or the bare configuration, YAML or JSON; without it there is none
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Seed of the ids that the filter makes
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Answer with one line of JSON a request
+    #[arg(long)]
+    json: bool,
+}
+
 fn main() -> ExitCode {
-    let Cli { command: Command::Replay(replay) } = Cli::parse();
+    match Cli::parse().command {
+        Command::Replay(arguments) => replay(&arguments),
+        Command::Explain(arguments) => explain(&arguments).unwrap_or_else(|error| {
+            eprintln!("{error:#}");
+            ExitCode::from(UNUSABLE)
+        }),
+    }
+}
+
+fn explain(arguments: &Explain) -> anyhow::Result<ExitCode> {
+    let module = Module::load(&arguments.module, false)?;
+    let plugin = arguments.config.as_deref().map(Plugin::read).transpose()?.unwrap_or_default();
+    let mut explainer = Explainer::start(&module, plugin, arguments.seed)?;
+    let mut output = std::io::stdout().lock();
+    for (index, line) in std::io::stdin().lock().lines().enumerate() {
+        let explained = line.map_err(Into::into).and_then(|line| explainer.explain(&line));
+        let explanation = explained.with_context(|| format!("line {}", index + 1))?;
+        let written = if arguments.json {
+            writeln!(output, "{}", explanation.to_json())
+        } else {
+            writeln!(output, "{}", explanation.to_text())
+        };
+        if written.is_err() {
+            // Who reads has read enough (`| head`).
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn replay(replay: &Replay) -> ExitCode {
     let module = match Module::load(&replay.module, replay.fuel) {
         Ok(module) => module,
         Err(error) => {
@@ -123,3 +180,15 @@ const EXAMPLE: &str = r#"A scenario:
 Instead of `cases`, `configuration_error: TEXT` says what the filter must log while it refuses
 the configuration. A header value that is not text is written as
 `{name: x-raw, value_hex: "ff00"}`."#;
+
+const EXPLAIN_EXAMPLE: &str = r#"A request has the keys that `request` has in a scenario, with `direction` and
+`response` beside them, all optional:
+
+  {"path": "/cart", "direction": "inbound", "headers": [["b3", "0"]], "response": {"status": 503}}
+
+What is printed is what changed. With --json it is all header lines:
+
+  {"decision": "parent", "upstream": [{"name": "b3", "value": "0"}], "client": [], "counted": {},
+   "spans": []}
+
+A header value that is not text is `{"name": "x-raw", "value_hex": "ff00"}`, in both."#;

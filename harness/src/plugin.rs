@@ -35,14 +35,16 @@ impl Plugin {
                     let reason = format!("expected a file, but found none at `{}`", path.display());
                     return Err(Refused::at(file, plugin.referenced, reason));
                 }
-                let document: Value = yaml::read(&path)?;
-                Self::from_document(document).map_err(|reason| Refused {
-                    file: path,
-                    place: None,
-                    reason,
-                })
+                Self::read(&path)
             }
         }
+    }
+
+    /// Reads a file: a `WasmPlugin`, or the bare configuration.
+    pub fn read(file: &Path) -> Result<Self, Refused> {
+        let document: Value = yaml::read(file)?;
+        let refused = |reason| Refused { file: file.to_owned(), place: None, reason };
+        Self::from_document(document).map_err(refused)
     }
 
     /// Takes the configuration out of a manifest; a document without a kind is one itself.

@@ -328,6 +328,23 @@ pub struct ExpectedCall {
     pub timeout_ms: Option<u32>,
 }
 
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            direction: Direction::default(),
+            clock_ms: 0,
+            repeat: once(),
+            flush: yes(),
+            collector: None,
+            request: Request::default(),
+            response: Response::default(),
+            properties: Properties::default(),
+            expect: Expect::default(),
+        }
+    }
+}
+
 impl Default for Request {
     fn default() -> Self {
         Self {

@@ -1,11 +1,12 @@
 //! A VM and its collector in virtual time: sends the request of a case, moves the clock, and
-//! compares what came of it.
+//! compares what came of it, or explains it.
 
 use similar::TextDiff;
 
 use crate::captures::Captures;
 use crate::collector::{Collector, Received};
 use crate::compare::{self, Found, Times};
+use crate::explain::{Explanation, changed};
 use crate::host::{Fault, Headers, Intervention, LogLine, Stream, Vm};
 use crate::messages::{request_message, response_message, stream_info};
 use crate::replay::Instructions;
@@ -65,6 +66,40 @@ impl Session {
         let received = self.collector.take();
         let log = self.vm.take_log();
         Ok(self.compare(case, &exchange, &received, &log))
+    }
+
+    /// Runs the request of a case alone; says what the filter made of it.
+    pub fn explain(&mut self, case: &Case) -> Result<Explanation, Fault> {
+        let before = self.metrics();
+        let exchange = self.exchange(case)?;
+        self.flush()?;
+        let received = self.collector.take();
+        let counted = changed(&before, &self.metrics());
+        Ok(exchange.map_or_else(Explanation::default, |exchange| {
+            let times = Times {
+                scenario_ns: exchange.started_ns,
+                request_ns: exchange.started_ns,
+                duration_ns: case.response.duration_ms * NANOS_PER_MS,
+            };
+            let response = exchange.stream.response.unwrap_or_default();
+            let interventions = exchange.stream.interventions.iter().map(intervention_problem);
+            Explanation {
+                problems: interventions.chain(received.problems).collect(),
+                upstream: (exchange.request, exchange.stream.request.headers),
+                client: (exchange.response, response.headers),
+                counted,
+                spans: received
+                    .spans
+                    .iter()
+                    .map(|span| compare::found_span(span, None, times))
+                    .collect(),
+            }
+        }))
+    }
+
+    fn metrics(&self) -> Vec<(String, i64)> {
+        let names = self.vm.metric_names();
+        names.map(|name| (name.to_owned(), self.vm.metric(name).unwrap_or_default())).collect()
     }
 
     /// What the last case executed; `None` where the module is not metered.

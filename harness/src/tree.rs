@@ -65,6 +65,19 @@ impl Tree {
         }
     }
 
+    /// The tree as JSON; of a key that comes more than once the last value.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Plain(value) => plain_json(value),
+            Self::List(items) => items.iter().map(Self::to_json).collect(),
+            Self::Map(entries) => {
+                let entries = entries.iter().map(|(key, value)| (key.clone(), value.to_json()));
+                serde_json::Value::Object(entries.collect())
+            }
+        }
+    }
+
     /// Shows the tree as YAML.
     pub fn to_yaml(&self) -> String {
         let mut yaml = String::new();
@@ -129,6 +142,12 @@ impl Tree {
     }
 }
 
+/// A plain value as JSON has it: a number in hex becomes one, what is no number and no boolean text.
+fn plain_json(value: &str) -> serde_json::Value {
+    let hex = value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    hex.map(Into::into).or_else(|| serde_json::from_str(value).ok()).unwrap_or_else(|| value.into())
+}
+
 /// A text as a YAML scalar: plain where YAML reads it back as that text, else in double quotes.
 fn scalar(text: &str) -> String {
     let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:~()+,;?&%@ ".contains(c))
@@ -167,6 +186,23 @@ mod tests {
             &tree,
             "spans:\n  - name: GET\n    code: 200\n    text: \"200\"\n    links: []\na b: {}\n",
         );
+    }
+
+    #[test]
+    fn a_tree_is_json_with_its_types() {
+        let tree = Tree::Map(vec![
+            ("text".into(), Tree::text("200")),
+            ("flags".into(), Tree::plain("0x103")),
+            (
+                "values".into(),
+                Tree::List(vec![Tree::plain(-1), Tree::plain(0.5), Tree::plain(true)]),
+            ),
+            ("bytes".into(), Tree::plain("value_hex ff")),
+        ]);
+        let json = serde_json::json!({
+            "text": "200", "flags": 259, "values": [-1, 0.5, true], "bytes": "value_hex ff"
+        });
+        assert_eq!(tree.to_json(), json);
     }
 
     #[test]

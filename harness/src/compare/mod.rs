@@ -4,7 +4,8 @@ mod spans;
 
 use std::collections::BTreeMap;
 
-use spans::{expected_span, found_span};
+use spans::expected_span;
+pub use spans::found_span;
 
 use crate::captures::escape;
 use crate::headers::{self, ExpectedHeaders, Header, HeaderValue, hex};

@@ -56,6 +56,7 @@ pub fn expected_span(span: &ExpectedSpan, times: Times) -> Tree {
     Tree::Map(entries)
 }
 
+/// A span as it was exported; what an expectation may leave out is in it only where it is expected.
 pub fn found_span(exported: &ExportedSpan, expected: Option<&ExpectedSpan>, times: Times) -> Tree {
     let span = &exported.span;
     let mut entries = vec![

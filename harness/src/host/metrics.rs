@@ -85,6 +85,11 @@ impl Metrics {
         })
     }
 
+    /// All names, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
     fn metric(&mut self, id: u32) -> Answer<&mut Metric> {
         let metric = self.defined.get_mut((id >> KIND_BITS) as usize);
         let metric = metric.filter(|metric| metric.kind as u32 == id & ((1 << KIND_BITS) - 1));

@@ -155,6 +155,11 @@ impl Vm {
         self.store.data().metrics.value(name)
     }
 
+    /// Names of all metrics.
+    pub fn metric_names(&self) -> impl Iterator<Item = &str> {
+        self.store.data().metrics.names()
+    }
+
     /// Size of the linear memory in bytes.
     pub fn memory_size(&self) -> usize {
         self.store.data().memory.map_or(0, |memory| memory.data_size(&self.store))

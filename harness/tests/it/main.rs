@@ -2,6 +2,7 @@
 
 mod abi;
 mod differences;
+mod explain;
 mod hostcalls;
 mod memory;
 mod module;

@@ -1,0 +1,159 @@
+//! `sidespan explain` says what the filter does with a request.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::module;
+
+/// Explains a request as JSON; compares what `part` of the answer holds.
+#[track_caller]
+fn check(request: &Value, part: &str, expected: &Value) {
+    let (status, printed) = explain(&["--json"], CONFIGURATION, &format!("{request}\n"));
+    assert_eq!(status, Some(0), "{printed}");
+    let answer: Value = serde_json::from_str(&printed).expect("one line of JSON");
+    assert_eq!(answer.pointer(part), Some(expected), "{request}: {printed}");
+}
+
+/// Runs `sidespan explain` over the lines; gives its exit status and what it printed.
+#[track_caller]
+fn explain(arguments: &[&str], configuration: &str, lines: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let file = folder.path().join("plugin.yaml");
+    std::fs::write(&file, configuration).expect("a file for the test");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sidespan"))
+        .arg("explain")
+        .args(["--module".as_ref(), module::path().as_path()])
+        .args(["--config".as_ref(), file.as_path()])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("sidespan runs");
+    let mut input = child.stdin.take().expect("a pipe");
+    let lines = lines.to_owned();
+    // Beside reading, since both pipes may fill. A process that gave up closes its end.
+    let writer = std::thread::spawn(move || {
+        let _ = input.write_all(lines.as_bytes());
+    });
+    let output = child.wait_with_output().expect("sidespan ends");
+    writer.join().expect("the lines are written");
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
+}
+
+const CONFIGURATION: &str = r"
+kind: WasmPlugin
+spec:
+  pluginConfig:
+    propagation: {extract: [tracecontext, b3]}
+    sampling: {rules: [{name: checks, match: {path: {exact: /healthz}}, decision: drop}]}
+    exporter: {otlp: {cluster: otel-collector}}
+";
+const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+
+#[test]
+fn the_decision_is_the_counter_that_moved() {
+    check(&json!({}), "/decision", &json!("ratio"));
+    check(&json!({"path": "/healthz?x=1"}), "/decision", &json!("drop"));
+    let parent = json!({"headers": [["traceparent", format!("{PARENT}-00")]]});
+    check(&parent, "/decision", &json!("parent"));
+    let invalid = json!({"headers": {"traceparent": PARENT}});
+    check(&invalid, "/counted", &json!({"sidespan.invalid_contexts": 1}));
+}
+
+#[test]
+fn upstream_gets_all_lines() {
+    let request = json!({
+        "authority": "shop", "path": "/cart", "method": "POST",
+        "headers": [
+            ["X-A", "1"],
+            {"name": "x-a", "value": "2"},
+            {"name": "x-b", "value_hex": "ff"},
+            ["traceparent", format!("{PARENT}-00")],
+        ],
+    });
+    let upstream = json!([
+        {"name": ":authority", "value": "shop"},
+        {"name": ":path", "value": "/cart"},
+        {"name": ":method", "value": "POST"},
+        {"name": ":scheme", "value": "http"},
+        {"name": "x-a", "value": "1"},
+        {"name": "x-a", "value": "2"},
+        {"name": "x-b", "value_hex": "ff"},
+        {"name": "traceparent", "value": format!("{PARENT}-00")},
+    ]);
+    check(&request, "/upstream", &upstream);
+    check(&request, "/spans", &json!([]));
+    check(
+        &json!({"response": {"status": 404, "headers": {"server": "a"}}}),
+        "/client",
+        &json!([{"name": ":status", "value": "404"}, {"name": "server", "value": "a"}]),
+    );
+}
+
+#[test]
+fn a_span_that_is_exported_is_there() {
+    let request = json!({
+        "direction": "outbound",
+        "headers": [["traceparent", format!("{PARENT}-01")], ["tracestate", "a=1"]],
+    });
+    check(&request, "/spans/0/kind", &json!("CLIENT"));
+    check(&request, "/spans/0/trace_id", &json!("0af7651916cd43dd8448eb211c80319c"));
+    check(&request, "/spans/0/parent_span_id", &json!("b7ad6b7169203331"));
+    check(&request, "/spans/0/trace_state", &json!("a=1"));
+    check(&request, "/spans/0/flags", &json!(0x301));
+    check(&request, "/spans/0/attributes/http.response.status_code", &json!(200));
+}
+
+#[test]
+fn a_person_reads_what_changed() {
+    let request = json!({"headers": {"b3": "0"}, "path": "/a?b=1", "authority": "shop"});
+    let (status, printed) = explain(&[], "propagation: {inject: [b3]}", &format!("{request}\n"));
+    assert_eq!(status, Some(0), "{printed}");
+    let begin = "GET http://shop/a?b=1\ndecision: parent\nupstream:\n  - b3: 0\n  + b3: ";
+    assert!(printed.starts_with(begin), "{printed}");
+    assert!(printed.ends_with("-0\nclient: unchanged\nspans: []\n\n"), "{printed}");
+}
+
+#[test]
+fn requests_are_explained_one_by_one_and_the_same_every_time() {
+    let lines =
+        format!("{{}}\n{{\"headers\": {{\"traceparent\": \"{PARENT}-01\"}}}}\n").repeat(500);
+    let (status, printed) = explain(&["--json", "--seed", "7"], CONFIGURATION, &lines);
+    assert_eq!(status, Some(0), "{printed}");
+    assert_eq!(printed.lines().count(), 1000);
+    for (index, line) in printed.lines().enumerate() {
+        let answer: Value = serde_json::from_str(line).expect("JSON");
+        let decision = if index % 2 == 0 { "ratio" } else { "parent" };
+        assert_eq!(answer["decision"], decision, "{line}");
+        assert_eq!(answer["spans"].as_array().map(Vec::len), Some(1), "{line}");
+    }
+    assert_eq!(explain(&["--json", "--seed", "7"], CONFIGURATION, &lines).1, printed);
+    assert_ne!(explain(&["--json", "--seed", "8"], CONFIGURATION, &lines).1, printed);
+}
+
+#[test]
+fn what_cannot_be_used_is_refused_with_its_line() {
+    #[track_caller]
+    fn check(configuration: &str, lines: &str, wanted: &str) {
+        let (status, printed) = explain(&["--json"], configuration, lines);
+        assert_eq!(status, Some(2), "{printed}");
+        assert!(printed.contains(wanted), "{wanted:?} in {printed}");
+    }
+    check(CONFIGURATION, "{}\n{\"host\": \"a\"}\n", "line 2: unknown field `host`");
+    check(CONFIGURATION, "{}\n[]\n", "line 2: ");
+    check(CONFIGURATION, "\n", "line 1: ");
+    check(
+        CONFIGURATION,
+        "{\"headers\": [[\"a\"]]}\n",
+        "line 1: invalid length 1, expected a name and a value",
+    );
+    check(CONFIGURATION, "{\"headers\": [[\"a\", \"b\", \"c\"]]}\n", "line 1: invalid length 3");
+    check(CONFIGURATION, "{\"direction\": \"up\"}\n", "line 1: unknown variant `up`");
+    check("ratio: 1", "{}\n", "configuration refused: ");
+    check("kind: EnvoyFilter", "{}\n", "expected the kind WasmPlugin");
+    check("a: [", "{}\n", "plugin.yaml:");
+}
