@@ -13,7 +13,7 @@ pub struct Context {
     pub sampling: Sampling,
     /// The trace id is known to be random (W3C Trace Context Level 2, random-trace-id flag).
     pub random: bool,
-    /// The trace id came in 64 bits wide, as B3 allows, and is written so in B3.
+    /// The trace id came in 64 bits wide, as B3 and others allow, and is written so in them.
     pub short_trace_id: bool,
 }
 
@@ -22,6 +22,18 @@ impl Context {
     pub fn flags(&self) -> TraceFlags {
         let random = if self.random { RANDOM } else { TraceFlags::NOT_SAMPLED };
         random.with_sampled(self.sampling.is_sampled())
+    }
+
+    /// Fills a buffer with the trace id in hex, and returns the width that it came in.
+    pub fn trace_id_hex<'b>(&self, hex: &'b mut [u8; 32]) -> &'b [u8] {
+        encode_hex(&self.trace_id.to_bytes(), hex);
+        if self.short_trace_id { &hex[16..] } else { hex }
+    }
+
+    pub fn span_id_hex(&self) -> [u8; 16] {
+        let mut hex = [0; 16];
+        encode_hex(&self.span_id.to_bytes(), &mut hex);
+        hex
     }
 
     /// Takes what another header says of the same trace and this one has no room for: a 64-bit
@@ -41,11 +53,11 @@ impl Context {
 /// What a context says of sampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sampling {
-    /// B3 without a sampling state: the receiver decides.
+    /// No sampling state, which B3 and others allow: the receiver decides.
     Deferred,
     NotSampled,
     Sampled,
-    /// B3's `d`: sampled, and asked for by a person.
+    /// B3's `d`, Datadog's 2: sampled, and asked for by a person.
     Debug,
 }
 
@@ -69,20 +81,43 @@ impl Sampling {
 pub enum Extracted {
     /// No header of the format.
     Absent,
-    /// A sampling state without ids, as B3 allows.
+    /// A sampling state without ids, as B3 and X-Ray allow.
     Decision(Sampling),
     Context(Context),
     /// A header of the format that breaks its grammar, and the reason.
     Invalid(&'static str),
 }
 
+impl Extracted {
+    /// Reads a trace id of 16 or 32 digits of lower-case hex and a span id of 16.
+    #[inline(never)]
+    pub fn of_ids(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Self {
+        let short_trace_id = trace_id.len() == 16;
+        let trace_id = if short_trace_id {
+            self::span_id(trace_id)
+                .map(|id| TraceId::from(u128::from(u64::from_be_bytes(id.to_bytes()))))
+        } else {
+            self::trace_id(trace_id)
+        };
+        let Some(trace_id) = trace_id else {
+            return Self::Invalid("expected a trace id of 16 or 32 hex digits, not all zeros");
+        };
+        let Some(span_id) = self::span_id(span_id) else {
+            return Self::Invalid("expected a span id of 16 hex digits, not all zeros");
+        };
+        Self::Context(Context { trace_id, span_id, sampling, random: false, short_trace_id })
+    }
+}
+
 /// Reads exactly 16 bytes of lower-case hex; all zeros is none.
+#[inline(never)]
 pub fn span_id(hex: &[u8]) -> Option<SpanId> {
     let id = u64::from_be_bytes(decode_hex(hex)?);
     (id != 0).then(|| SpanId::from(id))
 }
 
 /// Reads exactly 32 bytes of lower-case hex; all zeros is none.
+#[inline(never)]
 pub fn trace_id(hex: &[u8]) -> Option<TraceId> {
     let id = u128::from_be_bytes(decode_hex(hex)?);
     (id != 0).then(|| TraceId::from(id))

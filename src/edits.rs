@@ -25,7 +25,13 @@ impl<'h> Edits<'h> {
         Self { head, edits: Vec::new() }
     }
 
+    /// Returns what the edits are for.
+    pub fn head(&self) -> &'h Head<'h> {
+        self.head
+    }
+
     /// Makes `value` the only line of that name.
+    #[inline(never)]
     pub fn set(&mut self, name: &'static str, value: &[u8]) {
         let mut lines = self.head.all(name);
         match (lines.next(), lines.next()) {
@@ -36,6 +42,7 @@ impl<'h> Edits<'h> {
     }
 
     /// Makes sure that no line of that name is left.
+    #[inline(never)]
     pub fn remove(&mut self, name: &'static str) {
         if self.head.first(name).is_some() {
             self.edits.push(HeaderEdit::Remove { name });

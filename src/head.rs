@@ -16,6 +16,7 @@ impl<'a> Head<'a> {
     }
 
     /// Returns the value of the first line of that name.
+    #[inline(never)]
     pub fn first(&self, name: &str) -> Option<&'a [u8]> {
         self.all(name).next()
     }

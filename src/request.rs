@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::decision::{Kind, decide};
 use crate::edits::{Edits, HeaderEdit};
 use crate::head::Head;
-use crate::propagation::trace_state;
+use crate::propagation::Faults;
 use crate::rules::{Action, Direction};
 use crate::span::Recording;
 
@@ -23,8 +23,8 @@ pub struct FreshIds {
 pub struct Outcome<'c> {
     pub kind: Kind,
     pub edits: Vec<HeaderEdit>,
-    /// Contexts that were malformed and treated as absent.
-    pub invalid_contexts: u32,
+    /// What was malformed, and treated as absent, or too long.
+    pub faults: Faults,
     /// The span to record, where this hop records one.
     pub recording: Option<Recording<'c>>,
 }
@@ -43,9 +43,9 @@ pub fn on_request_headers<'c>(
     let rule = config.rules.first_match(head, direction);
     if rule.is_some_and(|rule| rule.action == Action::Ignore) {
         let kind = Kind::Ignore;
-        return Outcome { kind, edits: Vec::new(), invalid_contexts: 0, recording: None };
+        return Outcome { kind, edits: Vec::new(), faults: Faults::default(), recording: None };
     }
-    let incoming = config.propagation.extract(head);
+    let mut incoming = config.propagation.extract(head);
     let parent = incoming.parent;
     let trace_id = parent.map_or(fresh.trace_id, |parent| parent.trace_id);
     let decision = decide(rule, incoming.sampling, trace_id, config.ratio);
@@ -62,22 +62,16 @@ pub fn on_request_headers<'c>(
     };
     let mut edits = Edits::of(head);
     config.propagation.inject(&context, &incoming, &mut edits);
+    if let Some(limits) = config.propagation.baggage {
+        incoming.faults.baggage_members_dropped = limits.apply(head, &mut edits);
+    }
     let recording = recorded.then(|| Recording {
         context,
         parent_span_id: parent.map(|parent| parent.span_id),
-        trace_state: incoming
-            .has_trace_state()
-            .then(|| trace_state(head))
-            .flatten()
-            .unwrap_or_default(),
+        trace_state: incoming.trace_state(trace_id).to_vec(),
         reason: decision.reason,
     });
-    Outcome {
-        kind: decision.kind,
-        edits: edits.finish(),
-        invalid_contexts: incoming.invalid.len() as u32,
-        recording,
-    }
+    Outcome { kind: decision.kind, edits: edits.finish(), faults: incoming.faults, recording }
 }
 
 #[cfg(test)]
@@ -87,7 +81,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::propagation::testing::head;
+    use crate::propagation::Form;
+    use crate::propagation::testing::{applied, head};
 
     type Headers<'a> = &'a [(&'a str, &'a str)];
     /// The parent of the span that is recorded, where one is.
@@ -123,26 +118,10 @@ mod tests {
         ))
     }
 
-    fn text(value: &[u8]) -> String {
-        String::from_utf8(value.to_vec()).unwrap()
-    }
-
     /// The headers that the upstream gets.
     fn upstream(head: &[(&str, &str)], edits: &[HeaderEdit]) -> Vec<(String, String)> {
-        let mut lines: Vec<_> =
-            head.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        for edit in edits {
-            match edit {
-                HeaderEdit::Add { name, value } => lines.push((name.to_string(), text(value))),
-                HeaderEdit::Set { name, value } => {
-                    lines.retain(|(known, _)| known != name);
-                    lines.push((name.to_string(), text(value)));
-                }
-                HeaderEdit::Remove { name } => lines.retain(|(known, _)| known != name),
-            }
-        }
+        let mut lines = applied(head, edits);
         lines.retain(|(name, _)| name != "x-do");
-        lines.sort();
         lines
     }
 
@@ -365,6 +344,68 @@ mod tests {
     }
 
     #[test]
+    fn trace_state_goes_on_as_one_valid_list_or_not_at_all() {
+        let config = obedient(1.0, r#""tracecontext""#);
+        let silent = obedient(1.0, r#""none""#);
+        let down = traceparent(T, S, "00");
+        let long = format!("b={}", "v".repeat(256));
+        let longest = format!("c={}", "v".repeat(253));
+        let unsplit = format!("{long},{longest}");
+        let rows: [(&[&str], &[&str], Faults); 9] = [
+            (&["a=1", "b=2"], &["a=1,b=2"], Faults::default()),
+            (&["a=1 , b=2"], &["a=1,b=2"], Faults::default()),
+            (&["", "a=1"], &["a=1"], Faults::default()),
+            (&["", ","], &[], Faults::default()),
+            (&["a=1,a=2"], &[], Faults { invalid_trace_state: true, ..Faults::default() }),
+            (&["a=1", "A=2"], &[], Faults { invalid_trace_state: true, ..Faults::default() }),
+            (&["rubbish"], &[], Faults { invalid_trace_state: true, ..Faults::default() }),
+            (&["a=1", &long, &longest], &["a=1", &long], cut(1)),
+            (&["a=1", &unsplit], &["a=1", &long], cut(1)),
+        ];
+        for (lines, expected, faults) in rows {
+            let mut request = vec![("traceparent", down.as_str())];
+            request.extend(lines.iter().map(|line| ("tracestate", *line)));
+            let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+            let found = upstream(&request, &outcome.edits);
+            let joined = expected.join(",");
+            let mut expected = vec![("traceparent".to_owned(), down.clone())];
+            expected.extend((!joined.is_empty()).then_some(("tracestate".to_owned(), joined)));
+            assert_eq!((found, &outcome.faults), (expected, &faults), "{lines:?}");
+            let outcome = on_request_headers(&silent, &head(&request), None, FRESH);
+            let found = upstream(&request, &outcome.edits);
+            assert_eq!(found.len() > 1, !faults.invalid_trace_state, "{lines:?}");
+        }
+    }
+
+    fn cut(trace_state_members_dropped: u32) -> Faults {
+        Faults { trace_state_members_dropped, ..Faults::default() }
+    }
+
+    #[test]
+    fn a_span_has_the_list_that_goes_on() {
+        let config = obedient(1.0, r#""b3""#);
+        let up = traceparent(T, S, "01");
+        for (line, expected) in [("a=1 ,b=2", "a=1,b=2"), ("a=1,a=2", ""), ("", "")] {
+            let request = [("traceparent", up.as_str()), ("tracestate", line)];
+            let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+            let found = outcome.recording.unwrap().trace_state;
+            assert_eq!(found, expected.as_bytes(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn baggage_over_its_limits_is_cut_and_counted() {
+        let config =
+            config(r#""propagation": {"baggage": {"max_members": 64}, "inject": ["none"]},"#);
+        let members: Vec<_> = (0..66).map(|member| format!("k{member}=v;p")).collect();
+        let (list, expected) = (members.join(","), members[..64].join(","));
+        let request = [("baggage", list.as_str())];
+        let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+        assert_eq!(upstream(&request, &outcome.edits), [("baggage".to_owned(), expected)],);
+        assert_eq!(outcome.faults, Faults { baggage_members_dropped: 2, ..Faults::default() });
+    }
+
+    #[test]
     fn no_second_form_of_b3_contradicts_the_one_that_is_written() {
         let config = config(
             r#""propagation": {"extract": ["tracecontext"], "inject": ["tracecontext", "b3multi"]},"#,
@@ -385,7 +426,8 @@ mod tests {
         let config = obedient(1.0, r#""tracecontext""#);
         let request = [("traceparent", "x"), ("b3", "y")];
         let outcome = on_request_headers(&config, &head(&request), None, FRESH);
-        assert_eq!(outcome.invalid_contexts, 2);
+        let invalid = vec![Form::TraceContext, Form::B3Single];
+        assert_eq!(outcome.faults, Faults { invalid, ..Faults::default() });
     }
 
     proptest! {

@@ -143,6 +143,8 @@ def test_every_decision_is_counted(each_envoy):
             "sidespan.decisions_ratio": 2,
             "sidespan.invalid_contexts": 1,
             "sidespan.attributes_truncated": 0,
+            "sidespan.tracestate_members_dropped": 0,
+            "sidespan.baggage_members_dropped": 0,
             "sidespan.spans_recorded": 3,
             "sidespan.spans_exported": 3,
             "sidespan.spans_dropped": 0,

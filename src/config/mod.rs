@@ -81,7 +81,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::propagation::{Form, Source};
+    use crate::propagation::Form;
+    use crate::propagation::baggage;
 
     fn environment(name: &str) -> Option<String> {
         (name == "POD_NAME").then(|| "checkout-1".to_owned())
@@ -119,10 +120,25 @@ mod tests {
         for nothing in ["", " \n", "{}", r#"{"sampling": {}, "propagation": {}, "exporter": null}"#]
         {
             let config = parse(nothing).unwrap();
-            assert_eq!(config.propagation.extract, [Source::TraceContext, Source::B3]);
-            assert_eq!(config.propagation.inject, Some(vec![Form::TraceContext]));
+            let read = vec![Form::TraceContext, Form::B3Single, Form::B3Multi];
+            let expected = Propagation::new(read, Some(vec![Form::TraceContext]), None);
+            assert_eq!(config.propagation, expected);
             assert_eq!(config.ratio, Ratio::ALWAYS);
             assert_eq!(config.exporter, None);
+        }
+    }
+
+    #[test]
+    fn baggage_is_limited_where_a_limit_is_given() {
+        for (limits, expected) in [
+            ("{}", None),
+            (r#"{"max_members": 64}"#, Some((64, usize::MAX))),
+            (r#"{"max_bytes": 9000}"#, Some((usize::MAX, 9000))),
+            (r#"{"max_members": 65, "max_bytes": 8192}"#, Some((65, 8192))),
+        ] {
+            let config = parse(&format!(r#"{{"propagation": {{"baggage": {limits}}}}}"#)).unwrap();
+            let limits = |(max_members, max_bytes)| baggage::Limits { max_members, max_bytes };
+            assert_eq!(config.propagation.baggage, expected.map(limits));
         }
     }
 
@@ -227,6 +243,20 @@ mod tests {
                  `baggage`, `none`, but found \"zipkin\"",
             ),
             (
+                r#"{"propagation": {"baggage": {"max_members": 63}}}"#.to_owned(),
+                "propagation.baggage.max_members: expected a whole number from 64 up, but found 63",
+            ),
+            (
+                r#"{"propagation": {"baggage": {"max_bytes": 8191}}}"#.to_owned(),
+                "propagation.baggage.max_bytes: expected a whole number from 8192 up, but found \
+                 8191",
+            ),
+            (
+                r#"{"propagation": {"baggage": {"max_entries": 64}}}"#.to_owned(),
+                "propagation.baggage.max_entries: expected a known key, one of `max_members`, \
+                 `max_bytes`, but found \"max_entries\"",
+            ),
+            (
                 r#"{"propagation": {"inject": ["b3", "b3"]}}"#.to_owned(),
                 "propagation.inject[1]: expected each format once, but found it again",
             ),
@@ -236,8 +266,8 @@ mod tests {
             ),
             (
                 r#"{"propagation": {"trust": "accept"}}"#.to_owned(),
-                "propagation.trust: expected a known key, one of `extract`, `inject`, but found \
-                 \"trust\"",
+                "propagation.trust: expected a known key, one of `extract`, `inject`, `baggage`, but \
+                 found \"trust\"",
             ),
             (
                 r#"{"sampling": {"ratio": 1.5}}"#.to_owned(),
@@ -462,9 +492,10 @@ mod tests {
 
     /// Every key that can be written, as the README's table names it. Conditions have a paragraph.
     fn keys() -> Vec<String> {
-        let objects: [(&str, &[&str]); 14] = [
+        let objects: [(&str, &[&str]); 15] = [
             ("", raw::RawConfig::KEYS),
             ("propagation.", raw::RawPropagation::KEYS),
+            ("propagation.baggage.", raw::RawBaggage::KEYS),
             ("sampling.", raw::RawSampling::KEYS),
             ("sampling.rules[].", raw::RawRule::KEYS),
             ("sampling.rules[].match.", raw::RawMatch::KEYS),

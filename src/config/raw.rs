@@ -23,7 +23,7 @@ objects! {
         pub exporter: Option<RawExporter>,
     }
 
-    /// Context formats, by their names in `OTEL_PROPAGATORS`.
+    /// Context formats, by their names in `OTEL_PROPAGATORS` where they have one.
     pub struct RawPropagation {
         /// Formats to read, in order; the first valid context wins. `b3` and `b3multi` both read both
         /// forms of B3. Default: `[tracecontext, b3, baggage]`.
@@ -31,6 +31,17 @@ objects! {
         /// Formats to write. `b3` is the single header, `b3multi` the `x-b3-*` headers.
         /// Default: `[tracecontext, baggage]`.
         pub inject: Option<Vec<Format>>,
+        /// Bounds of the `baggage` header. Default: none; it goes on as it came.
+        pub baggage: RawBaggage,
+    }
+
+    /// Bounds of the `baggage` header; members behind them are dropped and counted.
+    pub struct RawBaggage {
+        /// Members that go on at most, from 64 up. Default: any number. Example: `64`.
+        pub max_members: Option<u32>,
+        /// Bytes that go on at most, whole members with their properties, from 8192 up. Default: any
+        /// number. Example: `8192`.
+        pub max_bytes: Option<u32>,
     }
 
     /// The trace decision.

@@ -188,7 +188,7 @@ impl Plugin {
         let direction = self.asks_direction.then(|| self.read_direction());
         let outcome = on_request_headers(&self.config, &head, direction, state.ids.fresh());
         state.tally.decided(outcome.kind);
-        state.tally.invalid_contexts += u64::from(outcome.invalid_contexts);
+        state.tally.found(&outcome.faults);
         for edit in &outcome.edits {
             // An edit that the host refuses leaves that header as it came.
             let _ = host::edit_request_header(edit);

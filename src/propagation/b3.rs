@@ -6,11 +6,13 @@
 //! x-b3-traceid      = 16HEXDIGLC / 32HEXDIGLC    ; not all zeros
 //! x-b3-spanid       = 16HEXDIGLC                 ; not all zeros
 //! x-b3-parentspanid = 16HEXDIGLC
-//! x-b3-sampled      = "0" / "1"                  ; some senders write "true", "false" or "d"
-//! x-b3-flags        = "1"                        ; debug
+//! x-b3-sampled      = "0" / "1"                  ; "true" and "false" in any case, before it was fixed
+//! x-b3-flags        = "1"                        ; debug; what else it holds says nothing
 //! ```
-
-use opentelemetry::trace::TraceId;
+//!
+//! Ids are lower-case hex: the specification has no other, and Zipkin's own library and
+//! OpenTelemetry for Go refuse upper case too. `d` in `x-b3-sampled` stands for debug, as
+//! OpenTelemetry's SDKs read it.
 
 use crate::context::{self, Context, Extracted, Sampling};
 use crate::edits::Edits;
@@ -19,9 +21,9 @@ use crate::head::Head;
 /// Writes the single header. The parent's span id is never written.
 pub fn inject_single(context: &Context, edits: &mut Edits<'_>) {
     let mut value = Vec::with_capacity(SINGLE_LENGTH);
-    value.extend_from_slice(trace_id(context, &mut [0; 32]));
+    value.extend_from_slice(context.trace_id_hex(&mut [0; 32]));
     value.push(b'-');
-    value.extend_from_slice(&span_id(context));
+    value.extend_from_slice(&context.span_id_hex());
     match context.sampling {
         Sampling::Deferred => {}
         Sampling::NotSampled => value.extend_from_slice(b"-0"),
@@ -33,8 +35,8 @@ pub fn inject_single(context: &Context, edits: &mut Edits<'_>) {
 
 /// Writes the `x-b3-*` headers. The parent's span id is never written.
 pub fn inject_multi(context: &Context, edits: &mut Edits<'_>) {
-    edits.set(TRACE_ID, trace_id(context, &mut [0; 32]));
-    edits.set(SPAN_ID, &span_id(context));
+    edits.set(TRACE_ID, context.trace_id_hex(&mut [0; 32]));
+    edits.set(SPAN_ID, &context.span_id_hex());
     match context.sampling {
         Sampling::Debug => {
             edits.set(FLAGS, b"1");
@@ -50,18 +52,6 @@ pub fn inject_multi(context: &Context, edits: &mut Edits<'_>) {
         }
     }
     edits.remove(PARENT_SPAN_ID);
-}
-
-/// Leaves no single header.
-pub fn remove_single(edits: &mut Edits<'_>) {
-    edits.remove(SINGLE);
-}
-
-/// Leaves no `x-b3-*` header.
-pub fn remove_multi(edits: &mut Edits<'_>) {
-    for name in [TRACE_ID, SPAN_ID, PARENT_SPAN_ID, SAMPLED, FLAGS] {
-        edits.remove(name);
-    }
 }
 
 /// Reads the single header.
@@ -86,44 +76,27 @@ pub fn extract_single(head: &Head<'_>) -> Extracted {
     {
         return Extracted::Invalid("expected a parent span id of 16 hex digits");
     }
-    ids(trace_id, span_id, sampling)
+    Extracted::of_ids(trace_id, span_id, sampling)
 }
 
 /// Reads the `x-b3-*` headers.
 pub fn extract_multi(head: &Head<'_>) -> Extracted {
     let sampling = match (head.first(FLAGS), head.first(SAMPLED)) {
         (Some(b"1"), _) => Some(Sampling::Debug),
-        (_, Some(b"0" | b"false")) => Some(Sampling::NotSampled),
-        (_, Some(b"1" | b"true")) => Some(Sampling::Sampled),
-        (_, Some(b"d")) => Some(Sampling::Debug),
-        (_, Some(_)) => return Extracted::Invalid("expected the sampling state 0 or 1"),
+        (_, Some(field)) => match state(field).or_else(|| old_state(field)) {
+            None => return Extracted::Invalid("expected the sampling state 0 or 1"),
+            state => state,
+        },
         (_, None) => None,
     };
     match (head.first(TRACE_ID), head.first(SPAN_ID), sampling) {
         (Some(trace_id), Some(span_id), _) => {
-            ids(trace_id, span_id, sampling.unwrap_or(Sampling::Deferred))
+            Extracted::of_ids(trace_id, span_id, sampling.unwrap_or(Sampling::Deferred))
         }
         (None, None, Some(sampling)) => Extracted::Decision(sampling),
         (None, None, None) => Extracted::Absent,
         _ => Extracted::Invalid("expected a trace id and a span id, but found one of them"),
     }
-}
-
-fn ids(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Extracted {
-    let short_trace_id = trace_id.len() == 16;
-    let trace_id = if short_trace_id {
-        context::span_id(trace_id)
-            .map(|id| TraceId::from(u128::from(u64::from_be_bytes(id.to_bytes()))))
-    } else {
-        context::trace_id(trace_id)
-    };
-    let Some(trace_id) = trace_id else {
-        return Extracted::Invalid("expected a trace id of 16 or 32 hex digits, not all zeros");
-    };
-    let Some(span_id) = context::span_id(span_id) else {
-        return Extracted::Invalid("expected a span id of 16 hex digits, not all zeros");
-    };
-    Extracted::Context(Context { trace_id, span_id, sampling, random: false, short_trace_id })
 }
 
 fn state(field: &[u8]) -> Option<Sampling> {
@@ -135,18 +108,15 @@ fn state(field: &[u8]) -> Option<Sampling> {
     }
 }
 
-/// Writes the trace id in the width that it came in.
-fn trace_id<'b>(context: &Context, hex: &'b mut [u8; 32]) -> &'b [u8] {
-    context::encode_hex(&context.trace_id.to_bytes(), hex);
-    if context.short_trace_id { &hex[16..] } else { hex }
+fn old_state(field: &[u8]) -> Option<Sampling> {
+    if field.eq_ignore_ascii_case(b"true") {
+        return Some(Sampling::Sampled);
+    }
+    field.eq_ignore_ascii_case(b"false").then_some(Sampling::NotSampled)
 }
 
-fn span_id(context: &Context) -> [u8; 16] {
-    let mut hex = [0; 16];
-    context::encode_hex(&context.span_id.to_bytes(), &mut hex);
-    hex
-}
-
+/// The headers of the multi form.
+pub const MULTI: &[&str] = &[TRACE_ID, SPAN_ID, PARENT_SPAN_ID, SAMPLED, FLAGS];
 pub const SINGLE: &str = "b3";
 pub const TRACE_ID: &str = "x-b3-traceid";
 pub const SPAN_ID: &str = "x-b3-spanid";
@@ -157,7 +127,7 @@ const SINGLE_LENGTH: usize = 51;
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry::trace::SpanId;
+    use opentelemetry::trace::{SpanId, TraceId};
     use proptest::prelude::*;
 
     use super::*;
@@ -216,6 +186,7 @@ mod tests {
         check_multi(&with(&[]), context(LONG, Sampling::Deferred));
         check_multi(&with(&[(SAMPLED, "1")]), context(LONG, Sampling::Sampled));
         check_multi(&with(&[(SAMPLED, "true")]), context(LONG, Sampling::Sampled));
+        check_multi(&with(&[(SAMPLED, "True")]), context(LONG, Sampling::Sampled));
         check_multi(&with(&[(SAMPLED, "0")]), context(LONG, Sampling::NotSampled));
         check_multi(&with(&[(SAMPLED, "false")]), context(LONG, Sampling::NotSampled));
         check_multi(&with(&[(SAMPLED, "d")]), context(LONG, Sampling::Debug));
@@ -226,7 +197,11 @@ mod tests {
             &[(TRACE_ID, T64), (SPAN_ID, S), (SAMPLED, "1")],
             context(SHORT, Sampling::Sampled),
         );
+        check_multi(&with(&[(PARENT_SPAN_ID, "rubbish")]), context(LONG, Sampling::Deferred));
         check_multi(&[(SAMPLED, "0")], Extracted::Decision(Sampling::NotSampled));
+        check_multi(&[(SAMPLED, "d")], Extracted::Decision(Sampling::Debug));
+        check_multi(&[(FLAGS, "1")], Extracted::Decision(Sampling::Debug));
+        check_multi(&[(FLAGS, "0"), (PARENT_SPAN_ID, S)], Extracted::Absent);
         check_multi(&[], Extracted::Absent);
     }
 
@@ -247,12 +222,23 @@ mod tests {
             (format!("{}-{S}-1", T.to_uppercase()), "upper case"),
             (format!("{T}0-{S}-1"), "33 digits"),
             (format!("+{}-{S}-1", "1".repeat(15)), "a sign is no digit"),
+            (format!("{T}-{S}-true"), "a state of the multi headers"),
+            (format!("{T}-{S}-1-{T}"), "a parent of 32 digits"),
+            (format!("{T}-{S}-1,{T}-{S}-1"), "two headers joined"),
+            ("01".to_owned(), "two states"),
+            ("D".to_owned(), "upper case"),
         ] {
             check_invalid(extract_single(&head(&[(SINGLE, &line)])), reason);
         }
         check_invalid(extract_multi(&head(&[(TRACE_ID, T)])), "no span id");
         check_invalid(extract_multi(&head(&[(SPAN_ID, S)])), "no trace id");
         check_invalid(extract_multi(&head(&[(TRACE_ID, &zeros), (SPAN_ID, S)])), "zero trace id");
+        check_invalid(
+            extract_multi(&head(&[(TRACE_ID, &T.to_uppercase()), (SPAN_ID, S)])),
+            "upper case",
+        );
+        check_invalid(extract_multi(&head(&[(SAMPLED, "")])), "an empty state");
+        check_invalid(extract_multi(&head(&[(SAMPLED, "2")])), "no such state");
         check_invalid(
             extract_multi(&head(&[(TRACE_ID, T), (SPAN_ID, S), (SAMPLED, "yes")])),
             "no such state",

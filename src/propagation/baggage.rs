@@ -8,19 +8,65 @@
 //! baggage-octet = %x21 / %x23-2B / %x2D-3A / %x3C-5B / %x5D-7E
 //! property = OWS key [ OWS "=" OWS value ]
 //! ```
+//!
+//! Without limits the header goes on byte for byte; with them too, where it keeps to them.
 
 use std::borrow::Cow;
 
+use crate::edits::Edits;
 use crate::head::{Head, is_tchar};
 use crate::percent;
 
 /// Returns the value of a member, percent-decoded and without its properties; it need not be
 /// UTF-8. The first member of that key wins; those that break the grammar are passed over.
 pub fn value<'a>(head: &Head<'a>, key: &str) -> Option<Cow<'a, [u8]>> {
-    let members = head.all(BAGGAGE).flat_map(|line| line.split(|byte| *byte == b','));
-    let mut pairs = members.filter_map(parse);
-    let (_, value) = pairs.find(|(name, _)| *name == key.as_bytes())?;
+    let (_, value) = members(head).filter_map(parse).find(|(name, _)| *name == key.as_bytes())?;
     Some(percent::decoded(value))
+}
+
+/// Bounds of what goes on. The specification asks for 64 members and 8,192 bytes at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub max_members: usize,
+    /// Counted as one line, with the commas between members.
+    pub max_bytes: usize,
+}
+
+impl Limits {
+    pub const LEAST: Self = Self { max_members: 64, max_bytes: 8192 };
+
+    /// Cuts a list that is too long behind its last member that fits, properties and all, and
+    /// returns how many members were dropped.
+    pub fn apply(self, head: &Head<'_>, edits: &mut Edits<'_>) -> u32 {
+        let (lines, members) = (|| head.all(BAGGAGE), || members(head));
+        let bytes = lines().map(|line| line.len() + 1).sum::<usize>().saturating_sub(1);
+        if bytes <= self.max_bytes && members().count() <= self.max_members {
+            return 0;
+        }
+        let mut list = Vec::with_capacity(bytes.min(self.max_bytes));
+        let mut kept = 0;
+        for member in members().take(self.max_members) {
+            let comma = usize::from(kept > 0);
+            if list.len() + comma + member.len() > self.max_bytes {
+                break;
+            }
+            list.extend_from_slice(b",".get(..comma).unwrap_or_default());
+            list.extend_from_slice(member);
+            kept += 1;
+        }
+        if list.is_empty() {
+            edits.remove(BAGGAGE);
+        } else {
+            edits.set(BAGGAGE, &list);
+        }
+        (members().count() - kept) as u32
+    }
+}
+
+/// The members of all lines that are not empty, whether they keep to the grammar or not.
+fn members<'a>(head: &Head<'a>) -> impl Iterator<Item = &'a [u8]> {
+    let members = head.all(BAGGAGE).flat_map(|line| line.split(|byte| *byte == b','));
+    members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
 /// Splits a member into its key and its value, as it is written. Its properties are not looked at.
@@ -43,7 +89,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::propagation::testing::head;
+    use crate::propagation::testing::{head, written};
 
     /// Looks `k` up in these lines.
     #[track_caller]
@@ -89,10 +135,47 @@ mod tests {
         check(&["k k=1,k=v"], Some("v"));
     }
 
+    /// Applies limits of 3 members and 20 bytes.
+    #[track_caller]
+    fn check_limited(lines: &[&str], expected: &[&str], dropped: u32) {
+        let limits = Limits { max_members: 3, max_bytes: 20 };
+        let head: Vec<_> = lines.iter().map(|line| (BAGGAGE, *line)).collect();
+        let counts = std::cell::Cell::new(0);
+        let found = written(&head, |edits| counts.set(limits.apply(edits.head(), edits)));
+        let found: Vec<_> = found.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!((found, counts.get()), (expected.to_vec(), dropped), "{lines:?}");
+    }
+
+    #[test]
+    fn lists_within_their_limits_are_not_touched() {
+        check_limited(&[], &[], 0);
+        check_limited(&[""], &[""], 0);
+        check_limited(&["a=1 , b=2;p,,c"], &["a=1 , b=2;p,,c"], 0);
+        check_limited(&["a=1", "b=2,c=3"], &["a=1", "b=2,c=3"], 0);
+        check_limited(&["a=123456789", "b=123456"], &["a=123456789", "b=123456"], 0);
+        check_limited(&["a=345678901234567890"], &["a=345678901234567890"], 0);
+        check_limited(&[",,,,,,,,,"], &[",,,,,,,,,"], 0);
+    }
+
+    #[test]
+    fn lists_over_a_limit_keep_whole_members_from_the_front() {
+        check_limited(&["a=1,b=2,c=3,d=4"], &["a=1,b=2,c=3"], 1);
+        check_limited(&["a=1", "b=2", "c=3;p=q", "d=4,e=5"], &["a=1,b=2,c=3;p=q"], 2);
+        check_limited(&["a=1234567;p,b=345678901"], &["a=1234567;p"], 1);
+        check_limited(&["a=1234567;p,b=3456789,c=1"], &["a=1234567;p"], 2);
+        check_limited(&["a=123456789", "b=1234567"], &["a=123456789"], 1);
+        check_limited(&["a=3456789012345678901,b=2"], &[], 2);
+        check_limited(&["                        a=1"], &["a=1"], 0);
+        check_limited(&[",,,,,,,,,,,,,,,,,,,,,,,,"], &[], 0);
+    }
+
     proptest! {
         #[test]
-        fn no_bytes_panic(line: Vec<u8>) {
-            let _ = value(&Head::new(vec![(BAGGAGE.as_bytes(), &line)]), "k");
+        fn no_bytes_panic(lines: Vec<Vec<u8>>) {
+            let lines = lines.iter().map(|line| (BAGGAGE.as_bytes(), line.as_slice()));
+            let head = Head::new(lines.collect());
+            let _ = value(&head, "k");
+            Limits { max_members: 1, max_bytes: 9 }.apply(&head, &mut Edits::of(&head));
         }
     }
 }

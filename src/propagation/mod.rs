@@ -3,23 +3,16 @@
 mod b3;
 pub mod baggage;
 mod tracecontext;
+pub mod tracestate;
 
 use opentelemetry::trace::TraceId;
 
 use crate::context::{Context, Extracted, Sampling};
 use crate::edits::Edits;
 use crate::head::Head;
+use tracestate::{TRACESTATE, TraceState};
 
-pub use tracecontext::trace_state;
-
-/// A format of trace context that can be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    TraceContext,
-    B3,
-}
-
-/// A form that a trace context has on the wire: what is written, and what a source is read from.
+/// A form that a trace context has on the wire, read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     TraceContext,
@@ -27,111 +20,137 @@ pub enum Form {
     B3Multi,
 }
 
-/// The propagators in force. Baggage needs none: its header passes through as it is.
+/// The propagators in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Propagation {
-    pub extract: Vec<Source>,
+    /// What to read, in order.
+    pub extract: Vec<Form>,
     /// What to write. None leaves valid contexts as they came, whatever is decided here.
     pub inject: Option<Vec<Form>>,
+    /// Forms that would contradict those that are written.
+    stale: Vec<Form>,
+    /// Without limits, the header passes through as it is.
+    pub baggage: Option<baggage::Limits>,
 }
 
 /// What came in, over all formats that are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Incoming {
+pub struct Incoming<'a> {
     pub parent: Option<Context>,
     /// The sampling state of the parent, or one that came without ids; a missing one is deferred.
     pub sampling: Sampling,
-    /// The forms whose context broke their grammar.
-    pub invalid: Vec<Form>,
+    pub faults: Faults,
     /// The trace that `tracestate` speaks of.
     trace_state_of: Option<TraceId>,
+    trace_state: TraceState<'a>,
+}
+
+/// What a request brought that does not go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// The forms whose context broke their grammar.
+    pub invalid: Vec<Form>,
+    pub invalid_trace_state: bool,
+    pub trace_state_members_dropped: u32,
+    pub baggage_members_dropped: u32,
 }
 
 impl Propagation {
+    /// Formats that are read and not written are stale once the context is written: they would
+    /// contradict it. So is the form of B3 that is not written beside the one that is.
+    pub fn new(
+        extract: Vec<Form>,
+        inject: Option<Vec<Form>>,
+        baggage: Option<baggage::Limits>,
+    ) -> Self {
+        let writes = |form: &Form| inject.as_ref().is_some_and(|inject| inject.contains(form));
+        let mut stale: Vec<_> = extract.iter().copied().filter(|form| !writes(form)).collect();
+        for (form, other) in [(Form::B3Single, Form::B3Multi), (Form::B3Multi, Form::B3Single)] {
+            if writes(&form) && !writes(&other) && !stale.contains(&other) {
+                stale.push(other);
+            }
+        }
+        Self { extract, inject, stale, baggage }
+    }
+
     /// Reads all formats; the first valid context wins, and without one the first bare decision.
-    pub fn extract(&self, head: &Head<'_>) -> Incoming {
+    pub fn extract<'a>(&self, head: &Head<'a>) -> Incoming<'a> {
         let mut incoming = Incoming {
             parent: None,
             sampling: Sampling::Deferred,
-            invalid: Vec::new(),
+            faults: Faults::default(),
             trace_state_of: None,
+            trace_state: TraceState::default(),
         };
         let mut decision = None;
-        let forms = self.extract.iter().flat_map(|source| source.forms());
-        for form in forms {
-            let extracted = match form {
-                Form::TraceContext => tracecontext::extract(head),
-                Form::B3Single => b3::extract_single(head),
-                Form::B3Multi => b3::extract_multi(head),
-            };
-            match extracted {
+        for form in &self.extract {
+            match form.extract(head) {
                 Extracted::Absent => {}
                 Extracted::Decision(sampling) => decision = decision.or(Some(sampling)),
                 Extracted::Context(context) => incoming.accept(*form, context),
-                Extracted::Invalid(_) => incoming.invalid.push(*form),
+                Extracted::Invalid(_) => incoming.faults.invalid.push(*form),
             }
         }
         incoming.sampling = match (incoming.parent, decision) {
             (Some(parent), _) => parent.sampling,
             (None, decision) => decision.unwrap_or(Sampling::Deferred),
         };
+        if incoming.parent.is_some_and(|parent| incoming.trace_state_of == Some(parent.trace_id)) {
+            incoming.accept_trace_state(head);
+        }
         incoming
     }
 
-    /// Writes the context in every format of `inject`, and removes the headers of formats that are
-    /// read but not written: they would contradict it. Where nothing is to be written, contexts
-    /// stay as they came, but for invalid ones.
-    pub fn inject(&self, context: &Context, incoming: &Incoming, edits: &mut Edits<'_>) {
+    /// Writes the context in every format of `inject`, and removes stale headers. Where nothing is
+    /// to be written, contexts stay as they came, but for invalid ones.
+    pub fn inject(&self, context: &Context, incoming: &Incoming<'_>, edits: &mut Edits<'_>) {
         let Some(inject) = &self.inject else {
-            incoming.invalid.iter().for_each(|form| form.remove(edits));
+            incoming.faults.invalid.iter().for_each(|form| form.remove(edits));
+            if incoming.faults.invalid_trace_state {
+                edits.remove(TRACESTATE);
+            }
             return;
         };
-        let writes = |form| inject.contains(&form);
-        let clears_b3 =
-            self.extract.contains(&Source::B3) || writes(Form::B3Single) || writes(Form::B3Multi);
-        if writes(Form::TraceContext) {
-            let same_trace = incoming.trace_state_of == Some(context.trace_id);
-            tracecontext::inject(context, same_trace, edits);
-        } else if self.extract.contains(&Source::TraceContext) {
-            tracecontext::remove(edits);
+        for form in inject {
+            match form {
+                Form::TraceContext => {
+                    tracecontext::inject(context, incoming.trace_state(context.trace_id), edits);
+                }
+                Form::B3Single => b3::inject_single(context, edits),
+                Form::B3Multi => b3::inject_multi(context, edits),
+            }
         }
-        if writes(Form::B3Single) {
-            b3::inject_single(context, edits);
-        } else if clears_b3 {
-            b3::remove_single(edits);
-        }
-        if writes(Form::B3Multi) {
-            b3::inject_multi(context, edits);
-        } else if clears_b3 {
-            b3::remove_multi(edits);
-        }
-    }
-}
-
-impl Source {
-    /// The forms that a source is read from, in order.
-    fn forms(self) -> &'static [Form] {
-        match self {
-            Self::TraceContext => &[Form::TraceContext],
-            Self::B3 => &[Form::B3Single, Form::B3Multi],
-        }
+        self.stale.iter().for_each(|form| form.remove(edits));
     }
 }
 
 impl Form {
-    fn remove(self, edits: &mut Edits<'_>) {
+    fn extract(self, head: &Head<'_>) -> Extracted {
         match self {
-            Self::TraceContext => tracecontext::remove(edits),
-            Self::B3Single => b3::remove_single(edits),
-            Self::B3Multi => b3::remove_multi(edits),
+            Self::TraceContext => tracecontext::extract(head),
+            Self::B3Single => b3::extract_single(head),
+            Self::B3Multi => b3::extract_multi(head),
         }
+    }
+
+    /// The headers that hold a context in this form.
+    fn headers(self) -> &'static [&'static str] {
+        match self {
+            Self::TraceContext => &[tracecontext::TRACEPARENT, TRACESTATE],
+            Self::B3Single => &[b3::SINGLE],
+            Self::B3Multi => b3::MULTI,
+        }
+    }
+
+    fn remove(self, edits: &mut Edits<'_>) {
+        self.headers().iter().for_each(|name| edits.remove(name));
     }
 }
 
-impl Incoming {
-    /// Returns whether `tracestate` belongs to the trace of the parent.
-    pub fn has_trace_state(&self) -> bool {
-        self.parent.is_some_and(|parent| self.trace_state_of == Some(parent.trace_id))
+impl Incoming<'_> {
+    /// Returns the list that goes with this trace, which is empty where there is none.
+    pub fn trace_state(&self, trace_id: TraceId) -> &[u8] {
+        if self.trace_state_of == Some(trace_id) { &self.trace_state.list } else { &[] }
     }
 
     fn accept(&mut self, form: Form, context: Context) {
@@ -145,11 +164,32 @@ impl Incoming {
     }
 }
 
+impl<'a> Incoming<'a> {
+    fn accept_trace_state(&mut self, head: &Head<'a>) {
+        match tracestate::extract(head) {
+            Ok(trace_state) => {
+                self.faults.trace_state_members_dropped = trace_state.dropped;
+                self.trace_state = trace_state;
+            }
+            Err(_) => self.faults.invalid_trace_state = true,
+        }
+    }
+}
+
+impl Faults {
+    /// Returns how many contexts were malformed, in all formats.
+    pub fn invalid_contexts(&self) -> u32 {
+        self.invalid.len() as u32 + u32::from(self.invalid_trace_state)
+    }
+}
 #[cfg(test)]
 pub mod testing {
     //! What the tests of every format need.
 
-    use crate::context::Extracted;
+    use opentelemetry::trace::{SpanId, TraceId};
+    use proptest::prelude::*;
+
+    use crate::context::{Context, Extracted, Sampling};
     use crate::edits::{Edits, HeaderEdit};
     use crate::head::Head;
 
@@ -157,23 +197,58 @@ pub mod testing {
         Head::new(lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect())
     }
 
+    /// Contexts with a short trace id or a long one, in one of these states.
+    pub fn any_context(states: &'static [Sampling]) -> impl Strategy<Value = Context> {
+        let trace_id = prop_oneof![
+            (1u64..).prop_map(|id| (u128::from(id), true)),
+            (1u64.., 1u64..)
+                .prop_map(|(left, right)| (u128::from(left) << 64 | u128::from(right), false)),
+        ];
+        (trace_id, 1u64.., prop::sample::select(states)).prop_map(
+            |(trace_id, span_id, sampling)| Context {
+                trace_id: TraceId::from(trace_id.0),
+                span_id: SpanId::from(span_id),
+                sampling,
+                random: false,
+                short_trace_id: trace_id.1,
+            },
+        )
+    }
+
+    /// Returns header lines as edits leave them, sorted.
+    pub fn written(lines: &[(&str, &str)], edit: impl Fn(&mut Edits<'_>)) -> Vec<(String, String)> {
+        let head = head(lines);
+        let mut edits = Edits::of(&head);
+        edit(&mut edits);
+        applied(lines, &edits.finish())
+    }
+
+    /// Returns header lines with these edits made, sorted.
+    pub fn applied(lines: &[(&str, &str)], edits: &[HeaderEdit]) -> Vec<(String, String)> {
+        let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
+        let mut lines: Vec<_> =
+            lines.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        for edit in edits {
+            match edit {
+                HeaderEdit::Add { name, value } => lines.push((name.to_string(), text(value))),
+                HeaderEdit::Set { name, value } => {
+                    lines.retain(|(known, _)| known != name);
+                    lines.push((name.to_string(), text(value)));
+                }
+                HeaderEdit::Remove { name } => lines.retain(|(known, _)| known != name),
+            }
+        }
+        lines.sort();
+        lines
+    }
+
     /// Injects into an empty head and extracts from what that makes.
     pub fn round_trip(
         inject: impl Fn(&mut Edits<'_>),
         extract: impl Fn(&Head<'_>) -> Extracted,
     ) -> Extracted {
-        let empty = Head::default();
-        let mut edits = Edits::of(&empty);
-        inject(&mut edits);
-        let edits = edits.finish();
-        extract(&Head::new(
-            edits
-                .iter()
-                .filter_map(|edit| match edit {
-                    HeaderEdit::Add { name, value } => Some((name.as_bytes(), value.as_slice())),
-                    HeaderEdit::Set { .. } | HeaderEdit::Remove { .. } => None,
-                })
-                .collect(),
-        ))
+        let lines = written(&[], inject);
+        let lines: Vec<_> = lines.iter().map(|(name, value)| (&**name, &**value)).collect();
+        extract(&head(&lines))
     }
 }

@@ -8,10 +8,12 @@
 //! trace-flags = 2HEXDIGLC   ; 01 sampled, 02 random trace id
 //! ```
 
+use opentelemetry::trace::TraceFlags;
+
+use super::tracestate::TRACESTATE;
 use crate::context::{self, Context, Extracted, RANDOM, Sampling};
 use crate::edits::Edits;
 use crate::head::Head;
-use opentelemetry::trace::TraceFlags;
 
 /// Reads `traceparent`. Several lines of it are invalid.
 pub fn extract(head: &Head<'_>) -> Extracted {
@@ -23,37 +25,18 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     }
 }
 
-/// Writes `traceparent`, and `tracestate` only where it belongs to another trace or to none.
-pub fn inject(context: &Context, keeps_trace_state: bool, edits: &mut Edits<'_>) {
+/// Writes `traceparent`, and the list of its trace as one line of `tracestate`.
+pub fn inject(context: &Context, trace_state: &[u8], edits: &mut Edits<'_>) {
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
     context::encode_hex(&context.trace_id.to_bytes(), &mut value[3..35]);
     context::encode_hex(&context.span_id.to_bytes(), &mut value[36..52]);
     context::encode_hex(&[context.flags().to_u8()], &mut value[53..55]);
     edits.set(TRACEPARENT, &value);
-    if !keeps_trace_state {
+    if trace_state.is_empty() {
         edits.remove(TRACESTATE);
+    } else {
+        edits.set(TRACESTATE, trace_state);
     }
-}
-
-/// Leaves no header of this format.
-pub fn remove(edits: &mut Edits<'_>) {
-    edits.remove(TRACEPARENT);
-    edits.remove(TRACESTATE);
-}
-
-/// Returns the `tracestate` lines joined in order (RFC 9110, section 5.3), where there are any.
-pub fn trace_state(head: &Head<'_>) -> Option<Vec<u8>> {
-    let mut joined: Option<Vec<u8>> = None;
-    for line in head.all(TRACESTATE) {
-        match &mut joined {
-            None => joined = Some(line.to_vec()),
-            Some(list) => {
-                list.push(b',');
-                list.extend_from_slice(line);
-            }
-        }
-    }
-    joined
 }
 
 fn parse(line: &[u8]) -> Result<Context, &'static str> {
@@ -75,7 +58,6 @@ fn parse(line: &[u8]) -> Result<Context, &'static str> {
 }
 
 pub const TRACEPARENT: &str = "traceparent";
-pub const TRACESTATE: &str = "tracestate";
 
 #[cfg(test)]
 mod tests {
@@ -118,7 +100,9 @@ mod tests {
         check(&format!("00-{ids}-fc"), context(Sampling::NotSampled, false));
         check(&format!("cc-{ids}-01"), context(Sampling::Sampled, false));
         check(&format!("cc-{ids}-01-what-comes"), context(Sampling::Sampled, false));
-        check(&format!(" 00-{ids}-01\t"), context(Sampling::Sampled, false));
+        for (before, after) in [(" ", ""), ("\t", ""), ("", " "), ("", "\t"), ("\t ", " \t")] {
+            check(&format!("{before}00-{ids}-01{after}"), context(Sampling::Sampled, false));
+        }
     }
 
     #[test]
@@ -133,10 +117,25 @@ mod tests {
         check_invalid(&format!("00-{}-{span}-01", "0".repeat(32)), "zero trace id");
         check_invalid(&format!("00-{trace}-{}-01", "0".repeat(16)), "zero parent id");
         check_invalid(&format!("00-{}-{span}-01", trace.to_uppercase()), "upper case");
+        check_invalid(&format!(".0-{trace}-{span}-01"), "no hex");
+        check_invalid(&format!("0.-{trace}-{span}-01"), "no hex");
+        check_invalid(&format!("000-{trace}-{span}-01"), "long version");
+        check_invalid(&format!("0000-{trace}-{span}-01"), "long version");
         check_invalid(&format!("00-{trace}0-{span}-01"), "long trace id");
+        check_invalid(&format!("00-{}-{span}-01", &trace[1..]), "short trace id");
+        check_invalid(&format!("00-.{}-{span}-01", &trace[1..]), "no hex");
+        check_invalid(&format!("00-{}.-{span}-01", &trace[1..]), "no hex");
+        check_invalid(&format!("00-{trace}-{span}0-01"), "long parent id");
+        check_invalid(&format!("00-{trace}-{}-01", &span[1..]), "short parent id");
+        check_invalid(&format!("00-{trace}-.{}-01", &span[1..]), "no hex");
+        check_invalid(&format!("00-{trace}-{}.-01", &span[1..]), "no hex");
         check_invalid(&format!("00-{trace}-{span}"), "no flags");
         check_invalid(&format!("00-{trace}-{span}-1"), "short flags");
+        check_invalid(&format!("00-{trace}-{span}-001"), "long flags");
+        check_invalid(&format!("00-{trace}-{span}-.0"), "no hex");
+        check_invalid(&format!("00-{trace}-{span}-0."), "no hex");
         check_invalid(&format!("00-{trace}-{span}-0g"), "no hex");
+        check_invalid(&format!("00-{trace}-{span}-01."), "version 00 ends here");
         check_invalid(&format!("00-{trace}-{span}-01-"), "version 00 ends here");
         check_invalid(&format!("00-{trace}-{span}-01-more"), "version 00 ends here");
         check_invalid(&format!("cc-{trace}-{span}-01.more"), "no dash before what follows");
@@ -148,6 +147,11 @@ mod tests {
         let line = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".as_slice();
         let head = Head::new(vec![(TRACEPARENT.as_bytes(), line); 2]);
         assert!(matches!(extract(&head), Extracted::Invalid(_)));
+        let line = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        check_invalid(&format!("{line},{line}"), "two lines joined");
+        check_invalid(&format!("{line}, {line}"), "two lines joined");
+        let future = line.replacen("00", "cc", 1);
+        check_invalid(&format!("{future},{future}"), "two lines joined");
     }
 
     proptest! {
@@ -164,7 +168,7 @@ mod tests {
                 short_trace_id: false,
             };
             prop_assert_eq!(crate::propagation::testing::round_trip(
-                |edits| inject(&sent, true, edits),
+                |edits| inject(&sent, b"", edits),
                 extract,
             ), Extracted::Context(sent));
         }

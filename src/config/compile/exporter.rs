@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::Exporter;
 use super::super::error::{ConfigError, quoted};
 use super::super::raw::{RawBatch, RawExportHeader, RawExporter};
-use super::{Environment, Result, header_name, non_empty};
+use super::{Environment, Result, at_least, header_name, non_empty};
 use crate::queue::Limits;
 
 pub fn exporter(raw: RawExporter, environment: Environment<'_>) -> Result<Exporter> {
@@ -94,13 +94,6 @@ fn authority(cluster: &str) -> String {
     }
     let host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     if cluster.bytes().all(host_byte) { cluster.to_owned() } else { ANY_AUTHORITY.to_owned() }
-}
-
-fn at_least(least: u32, value: u32) -> Result<u32> {
-    if value < least {
-        return Err(ConfigError::new(format!("a whole number from {least} up"), value.to_string()));
-    }
-    Ok(value)
 }
 
 const DEFAULT_OTLP_PATH: &str = "/v1/traces";

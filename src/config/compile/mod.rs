@@ -6,9 +6,10 @@ mod tags;
 
 use super::Config;
 use super::error::{ConfigError, quoted};
-use super::raw::{Format, RawConfig, RawPropagation};
+use super::raw::{Format, RawBaggage, RawConfig, RawPropagation};
 use crate::head;
-use crate::propagation::{Form, Propagation, Source};
+use crate::propagation::baggage::Limits;
+use crate::propagation::{Form, Propagation};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
@@ -38,31 +39,50 @@ fn propagation(raw: RawPropagation) -> Result<Propagation> {
     let inject = raw.inject.unwrap_or_else(|| DEFAULT_INJECT.to_vec());
     no_contradiction(&extract).map_err(|error| error.under("extract"))?;
     no_contradiction(&inject).map_err(|error| error.under("inject"))?;
-    let mut sources: Vec<Source> = Vec::new();
-    for source in extract.iter().filter_map(|format| source(*format)) {
-        if !sources.contains(&source) {
-            sources.push(source);
+    let mut read: Vec<Form> = Vec::new();
+    for form in extract.iter().flat_map(|format| format.read()) {
+        if !read.contains(&form) {
+            read.push(form);
         }
     }
     let silent = inject.is_empty() || inject.contains(&Format::None);
-    let forms = || inject.iter().filter_map(|format| form(*format)).collect();
-    Ok(Propagation { extract: sources, inject: (!silent).then(forms) })
+    let written = || inject.iter().filter_map(|format| format.written()).collect();
+    let baggage = baggage(&raw.baggage).map_err(|error| error.under("baggage"))?;
+    Ok(Propagation::new(read, (!silent).then(written), baggage))
 }
 
-fn source(format: Format) -> Option<Source> {
-    match format {
-        Format::TraceContext => Some(Source::TraceContext),
-        Format::B3 | Format::B3Multi => Some(Source::B3),
-        Format::Baggage | Format::None => None,
+fn baggage(raw: &RawBaggage) -> Result<Option<Limits>> {
+    let limit = |key, least: usize, value: Option<u32>| match value {
+        None => Ok(usize::MAX),
+        Some(value) => {
+            let value = at_least(least as u32, value).map_err(|error| error.under(key))?;
+            Ok(value as usize)
+        }
+    };
+    let limits = Limits {
+        max_members: limit("max_members", Limits::LEAST.max_members, raw.max_members)?,
+        max_bytes: limit("max_bytes", Limits::LEAST.max_bytes, raw.max_bytes)?,
+    };
+    Ok((raw.max_members.is_some() || raw.max_bytes.is_some()).then_some(limits))
+}
+
+impl Format {
+    /// The form that is written. Baggage goes on as it came.
+    fn written(self) -> Option<Form> {
+        match self {
+            Self::TraceContext => Some(Form::TraceContext),
+            Self::B3 => Some(Form::B3Single),
+            Self::B3Multi => Some(Form::B3Multi),
+            Self::Baggage | Self::None => None,
+        }
     }
-}
 
-fn form(format: Format) -> Option<Form> {
-    match format {
-        Format::TraceContext => Some(Form::TraceContext),
-        Format::B3 => Some(Form::B3Single),
-        Format::B3Multi => Some(Form::B3Multi),
-        Format::Baggage | Format::None => None,
+    /// The forms that are read, in order: of B3 both, whatever its name here.
+    fn read(self) -> Vec<Form> {
+        match self {
+            Self::B3 | Self::B3Multi => vec![Form::B3Single, Form::B3Multi],
+            other => other.written().into_iter().collect(),
+        }
     }
 }
 
@@ -80,6 +100,13 @@ fn no_contradiction(formats: &[Format]) -> Result<()> {
 
 fn non_empty(value: String) -> Result<String> {
     if value.is_empty() { Err(ConfigError::new("a non-empty string", "\"\"")) } else { Ok(value) }
+}
+
+fn at_least(least: u32, value: u32) -> Result<u32> {
+    if value < least {
+        return Err(ConfigError::new(format!("a whole number from {least} up"), value.to_string()));
+    }
+    Ok(value)
 }
 
 /// Checks a header's name (a token of RFC 9110, section 5.6.2, or a pseudo header of a request)
