@@ -4,6 +4,7 @@
 //! logging. `plugin` is the side that Envoy calls.
 
 pub mod attributes;
+pub mod base64;
 pub mod config;
 pub mod context;
 pub mod decision;

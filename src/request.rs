@@ -394,6 +394,47 @@ mod tests {
     }
 
     #[test]
+    fn migrating_formats_are_read_written_and_cleared() {
+        let config = config(
+            r#""sampling": {"ratio": 0}, "propagation": {
+                "extract": ["jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin"],
+                "inject": ["tracecontext", "jaeger"]},"#,
+        );
+        let down = traceparent(T, S, "00");
+        let jaeger = format!("{T}:{S}:0:0");
+        let xray = format!("Root=1-{}-{};Parent={S};Sampled=0", &T[..8], &T[8..]);
+        let both = [("traceparent", down.as_str()), ("uber-trace-id", jaeger.as_str())];
+        let right = u64::from_str_radix(&T[16..], 16).unwrap().to_string();
+        let span = u64::from_str_radix(S, 16).unwrap().to_string();
+        let left = format!("_dd.p.dm=-1,_dd.p.tid={}", &T[..16]);
+        let rows: [Headers; 5] = [
+            &[("uber-trace-id", &jaeger), ("ot-tracer-sampled", "rubbish")],
+            &[("x-amzn-trace-id", &xray), ("uber-trace-id", "rubbish")],
+            &[("ot-tracer-traceid", T), ("ot-tracer-spanid", S), ("ot-tracer-sampled", "false")],
+            &[
+                ("x-datadog-trace-id", &right),
+                ("x-datadog-parent-id", &span),
+                ("x-datadog-sampling-priority", "-1"),
+                ("x-datadog-tags", &left),
+            ],
+            &[("grpc-trace-bin", "AABL+S81d7NNpqPOkp0ODkc2AQDwZ6oLqQK3AgA=")],
+        ];
+        for request in rows {
+            check(&config, request, &both, Kind::Parent, None);
+        }
+        let beside = [("uberctx-a", "1"), ("ot-baggage-a", "1"), ("x-datadog-origin", "rum")];
+        let request = [&[("uber-trace-id", jaeger.as_str())], &beside[..]].concat();
+        check(&config, &request, &[&both[..], &beside[..]].concat(), Kind::Parent, None);
+        let load_balancer = [("x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793")];
+        let fresh = [
+            ("traceparent".to_owned(), traceparent(FRESH_TRACE, OWN, "02")),
+            ("uber-trace-id".to_owned(), format!("{FRESH_TRACE}:{OWN}:0:0")),
+        ];
+        let fresh: Vec<_> = fresh.iter().map(|(name, value)| (&**name, &**value)).collect();
+        check(&config, &load_balancer, &fresh, Kind::Ratio, None);
+    }
+
+    #[test]
     fn baggage_over_its_limits_is_cut_and_counted() {
         let config =
             config(r#""propagation": {"baggage": {"max_members": 64}, "inject": ["none"]},"#);

@@ -129,6 +129,18 @@ mod tests {
     }
 
     #[test]
+    fn b3_has_two_forms_and_other_formats_one() {
+        let config = parse(
+            r#"{"propagation": {
+                "extract": ["b3multi", "jaeger", "b3", "xray"],
+                "inject": ["datadog", "ottrace", "baggage", "grpc-trace-bin", "b3multi"]}}"#,
+        );
+        let read = vec![Form::B3Single, Form::B3Multi, Form::Jaeger, Form::XRay];
+        let written = vec![Form::Datadog, Form::OtTrace, Form::GrpcTraceBin, Form::B3Multi];
+        assert_eq!(config.unwrap().propagation, Propagation::new(read, Some(written), None));
+    }
+
+    #[test]
     fn baggage_is_limited_where_a_limit_is_given() {
         for (limits, expected) in [
             ("{}", None),
@@ -240,7 +252,8 @@ mod tests {
             (
                 r#"{"propagation": {"extract": ["b3", "zipkin"]}}"#.to_owned(),
                 "propagation.extract[1]: expected one of `tracecontext`, `b3`, `b3multi`, \
-                 `baggage`, `none`, but found \"zipkin\"",
+                 `jaeger`, `xray`, `ottrace`, `datadog`, `grpc-trace-bin`, `baggage`, `none`, but \
+                 found \"zipkin\"",
             ),
             (
                 r#"{"propagation": {"baggage": {"max_members": 63}}}"#.to_owned(),

@@ -174,6 +174,11 @@ names! {
         TraceContext = "tracecontext",
         B3 = "b3",
         B3Multi = "b3multi",
+        Jaeger = "jaeger",
+        XRay = "xray",
+        OtTrace = "ottrace",
+        Datadog = "datadog",
+        GrpcTraceBin = "grpc-trace-bin",
         Baggage = "baggage",
         None = "none",
     }

@@ -2,8 +2,13 @@
 
 mod b3;
 pub mod baggage;
+mod datadog;
+mod grpc_trace_bin;
+mod jaeger;
+mod ottrace;
 mod tracecontext;
 pub mod tracestate;
+mod xray;
 
 use opentelemetry::trace::TraceId;
 
@@ -18,6 +23,11 @@ pub enum Form {
     TraceContext,
     B3Single,
     B3Multi,
+    Jaeger,
+    XRay,
+    OtTrace,
+    Datadog,
+    GrpcTraceBin,
 }
 
 /// The propagators in force.
@@ -118,6 +128,11 @@ impl Propagation {
                 }
                 Form::B3Single => b3::inject_single(context, edits),
                 Form::B3Multi => b3::inject_multi(context, edits),
+                Form::Jaeger => jaeger::inject(context, edits),
+                Form::XRay => xray::inject(context, edits),
+                Form::OtTrace => ottrace::inject(context, edits),
+                Form::Datadog => datadog::inject(context, edits),
+                Form::GrpcTraceBin => grpc_trace_bin::inject(context, edits),
             }
         }
         self.stale.iter().for_each(|form| form.remove(edits));
@@ -130,6 +145,11 @@ impl Form {
             Self::TraceContext => tracecontext::extract(head),
             Self::B3Single => b3::extract_single(head),
             Self::B3Multi => b3::extract_multi(head),
+            Self::Jaeger => jaeger::extract(head),
+            Self::XRay => xray::extract(head),
+            Self::OtTrace => ottrace::extract(head),
+            Self::Datadog => datadog::extract(head),
+            Self::GrpcTraceBin => grpc_trace_bin::extract(head),
         }
     }
 
@@ -139,6 +159,11 @@ impl Form {
             Self::TraceContext => &[tracecontext::TRACEPARENT, TRACESTATE],
             Self::B3Single => &[b3::SINGLE],
             Self::B3Multi => b3::MULTI,
+            Self::Jaeger => &[jaeger::UBER_TRACE_ID],
+            Self::XRay => &[xray::TRACE_ID],
+            Self::OtTrace => ottrace::HEADERS,
+            Self::Datadog => datadog::HEADERS,
+            Self::GrpcTraceBin => &[grpc_trace_bin::GRPC_TRACE_BIN],
         }
     }
 

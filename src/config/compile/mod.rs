@@ -73,6 +73,11 @@ impl Format {
             Self::TraceContext => Some(Form::TraceContext),
             Self::B3 => Some(Form::B3Single),
             Self::B3Multi => Some(Form::B3Multi),
+            Self::Jaeger => Some(Form::Jaeger),
+            Self::XRay => Some(Form::XRay),
+            Self::OtTrace => Some(Form::OtTrace),
+            Self::Datadog => Some(Form::Datadog),
+            Self::GrpcTraceBin => Some(Form::GrpcTraceBin),
             Self::Baggage | Self::None => None,
         }
     }

@@ -1,0 +1,283 @@
+//! Datadog's headers:
+//! <https://docs.datadoghq.com/tracing/trace_collection/trace_context_propagation/#datadog-format>.
+//!
+//! ```text
+//! x-datadog-trace-id  = 1*DIGIT      ; 64 bits, not zero: the right half of the trace id
+//! x-datadog-parent-id = 1*DIGIT      ; 64 bits, not zero: the span id
+//! x-datadog-sampling-priority = "-1" / "0" / "1" / "2"
+//! x-datadog-tags      = tag *( "," tag )
+//! tag                 = "_dd.p.tid=" 16HEXDIGLC / key "=" value    ; the left half of the trace id
+//! ```
+//!
+//! Priorities below 1 drop the trace, 1 keeps it, and 2 keeps it since a person asked for that,
+//! which is debug here. One that already says what is decided is left as it is, and so are other
+//! tags of the same trace. A left half that breaks its grammar is treated as absent, as Datadog's
+//! own tracers do. `x-datadog-origin` is left alone.
+
+use opentelemetry::trace::{SpanId, TraceId};
+
+use crate::context::{self, Context, Extracted, Sampling};
+use crate::edits::Edits;
+use crate::head::Head;
+
+pub fn extract(head: &Head<'_>) -> Extracted {
+    let sampling = match head.first(PRIORITY).map(sampling) {
+        None => Sampling::Deferred,
+        Some(Some(sampling)) => sampling,
+        Some(None) => return Extracted::Invalid("expected a sampling priority from -1 to 2"),
+    };
+    let (trace_id, span_id) = match (head.first(TRACE_ID), head.first(PARENT_ID), sampling) {
+        (Some(trace_id), Some(span_id), _) => (id(trace_id), id(span_id)),
+        (None, None, Sampling::Deferred) => return Extracted::Absent,
+        (None, None, sampling) => return Extracted::Decision(sampling),
+        _ => return Extracted::Invalid("expected a trace id and a parent id"),
+    };
+    let (Some(right), Some(span_id)) = (trace_id, span_id) else {
+        return Extracted::Invalid("expected decimal ids of 64 bits, not zero");
+    };
+    let left = tags(head).filter_map(|tag| tag.strip_prefix(TID)).find_map(context::decode_hex);
+    let left = left.map_or(0, u64::from_be_bytes);
+    Extracted::Context(Context {
+        trace_id: TraceId::from(u128::from(left) << 64 | u128::from(right)),
+        span_id: SpanId::from(span_id),
+        sampling,
+        random: false,
+        short_trace_id: left == 0,
+    })
+}
+
+/// A trace id whose right half is zero has no form here; the headers are then removed.
+pub fn inject(context: &Context, edits: &mut Edits<'_>) {
+    let trace_id = u128::from_be_bytes(context.trace_id.to_bytes());
+    let (left, right) = ((trace_id >> 64) as u64, trace_id as u64);
+    if right == 0 {
+        HEADERS.iter().for_each(|name| edits.remove(name));
+        return;
+    }
+    let head = edits.head();
+    let same_trace = head.first(TRACE_ID).and_then(id) == Some(right);
+    edits.set(TRACE_ID, right.to_string().as_bytes());
+    edits.set(PARENT_ID, u64::from_be_bytes(context.span_id.to_bytes()).to_string().as_bytes());
+    match (priority(context.sampling), head.first(PRIORITY).filter(|_| same_trace)) {
+        (None, _) => edits.remove(PRIORITY),
+        (Some(_), Some(known)) if says(known, context.sampling) => edits.set(PRIORITY, known),
+        (Some(priority), _) => edits.set(PRIORITY, priority),
+    }
+    let tags = tags_with(left, tags(head).filter(|_| same_trace));
+    if tags.is_empty() {
+        edits.remove(TAGS);
+    } else {
+        edits.set(TAGS, &tags);
+    }
+}
+
+/// Returns the tags with the left half of the trace id in its place, or at the end.
+fn tags_with<'a>(left: u64, tags: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut tid = [0; 16];
+    context::encode_hex(&left.to_be_bytes(), &mut tid);
+    let tid = [TID, &tid].concat();
+    let mut own = (left != 0).then_some(tid.as_slice());
+    let mut kept: Vec<&[u8]> = Vec::new();
+    for tag in tags.filter(|tag| !tag.is_empty()) {
+        kept.extend(if tag.starts_with(TID) { own.take() } else { Some(tag) });
+    }
+    kept.extend(own);
+    kept.join(&b',')
+}
+
+fn tags<'a>(head: &Head<'a>) -> impl Iterator<Item = &'a [u8]> {
+    head.first(TAGS).unwrap_or_default().split(|byte| *byte == b',')
+}
+
+/// Returns whether a priority says all that is to be said.
+fn says(known: &[u8], wanted: Sampling) -> bool {
+    match sampling(known) {
+        Some(Sampling::Debug) => wanted.is_sampled(),
+        known => known == Some(wanted),
+    }
+}
+
+fn sampling(priority: &[u8]) -> Option<Sampling> {
+    match priority {
+        b"-1" | b"0" => Some(Sampling::NotSampled),
+        b"1" => Some(Sampling::Sampled),
+        b"2" => Some(Sampling::Debug),
+        _ => None,
+    }
+}
+
+fn priority(sampling: Sampling) -> Option<&'static [u8]> {
+    match sampling {
+        Sampling::Deferred => None,
+        Sampling::NotSampled => Some(b"0"),
+        Sampling::Sampled => Some(b"1"),
+        Sampling::Debug => Some(b"2"),
+    }
+}
+
+/// Reads a decimal number of 64 bits; zero is none.
+fn id(digits: &[u8]) -> Option<u64> {
+    let id = digits.iter().try_fold(0u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    });
+    id.filter(|id| *id != 0)
+}
+
+pub const HEADERS: &[&str] = &[TRACE_ID, PARENT_ID, PRIORITY, TAGS];
+const TRACE_ID: &str = "x-datadog-trace-id";
+const PARENT_ID: &str = "x-datadog-parent-id";
+const PRIORITY: &str = "x-datadog-sampling-priority";
+const TAGS: &str = "x-datadog-tags";
+/// The left half of the trace id, as a tag.
+const TID: &[u8] = b"_dd.p.tid=";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::propagation::testing::{any_context, head, round_trip, written};
+
+    const RIGHT: u128 = 0x64fe_8b2a_57d3_eff7;
+    const LONG: u128 = 0x80f1_98ee_5634_3ba8_64fe_8b2a_57d3_eff7;
+    const R: &str = "7277407061855694839";
+    const TID_TAG: &str = "_dd.p.tid=80f198ee56343ba8";
+
+    fn context(trace_id: u128, sampling: Sampling) -> Context {
+        Context {
+            trace_id: TraceId::from(trace_id),
+            span_id: SpanId::from(7),
+            sampling,
+            random: false,
+            short_trace_id: trace_id == RIGHT,
+        }
+    }
+
+    fn named(values: [Option<&str>; 4]) -> Vec<(&'static str, &str)> {
+        HEADERS.iter().zip(values).filter_map(|(name, value)| Some((*name, value?))).collect()
+    }
+
+    /// Reads trace id, parent id, priority and tags, each where it is there.
+    #[track_caller]
+    fn check(values: [Option<&str>; 4], expected: Extracted) {
+        assert_eq!(extract(&head(&named(values))), expected, "{values:?}");
+    }
+
+    /// Writes a context over such headers.
+    #[track_caller]
+    fn check_written(values: [Option<&str>; 4], sent: Context, expected: [Option<&str>; 4]) {
+        let found = written(&named(values), |edits| inject(&sent, edits));
+        let expected = written(&named(expected), |_| {});
+        assert_eq!(found, expected, "{values:?}");
+    }
+
+    #[test]
+    fn contexts_are_read() {
+        let read = |trace_id, sampling| Extracted::Context(context(trace_id, sampling));
+        let ids = |priority, tags| [Some(R), Some("7"), priority, tags];
+        check([None; 4], Extracted::Absent);
+        check([None, None, None, Some(TID_TAG)], Extracted::Absent);
+        check([None, None, Some("0"), None], Extracted::Decision(Sampling::NotSampled));
+        check(ids(None, None), read(RIGHT, Sampling::Deferred));
+        check(ids(Some("-1"), None), read(RIGHT, Sampling::NotSampled));
+        check(ids(Some("0"), None), read(RIGHT, Sampling::NotSampled));
+        check(ids(Some("1"), None), read(RIGHT, Sampling::Sampled));
+        check(ids(Some("2"), None), read(RIGHT, Sampling::Debug));
+        check([Some("18446744073709551615"), Some("7"), None, None], {
+            let largest = Context {
+                short_trace_id: true,
+                ..context(u128::from(u64::MAX), Sampling::Deferred)
+            };
+            Extracted::Context(largest)
+        });
+        check(ids(Some("1"), Some(TID_TAG)), read(LONG, Sampling::Sampled));
+        let among = format!("_dd.p.dm=-0,{TID_TAG},team=a");
+        check(ids(Some("1"), Some(&among)), read(LONG, Sampling::Sampled));
+        for tags in ["", "_dd.p.tid=", "_dd.p.tid=80F198EE56343BA8", "_dd.p.tid=1,x", "rubbish"] {
+            check(ids(Some("1"), Some(tags)), read(RIGHT, Sampling::Sampled));
+        }
+    }
+
+    #[test]
+    fn invalid_contexts_are_refused() {
+        for (values, reason) in [
+            ([Some(R), None, None, None], "no parent id"),
+            ([None, Some("7"), None, None], "no trace id"),
+            ([Some(""), Some("7"), None, None], "an empty trace id"),
+            ([Some("0"), Some("7"), None, None], "zero trace id"),
+            ([Some(R), Some("0"), None, None], "zero parent id"),
+            ([Some("18446744073709551616"), Some("7"), None, None], "more than 64 bits"),
+            ([Some("+1"), Some("7"), None, None], "a sign is no digit"),
+            ([Some("-1"), Some("7"), None, None], "a sign is no digit"),
+            ([Some("64fe8b2a57d3eff7"), Some("7"), None, None], "hex"),
+            ([Some(R), Some("7 7"), None, None], "a space"),
+            ([Some(R), Some("é"), None, None], "not ASCII"),
+            ([Some(R), Some("7"), Some(""), None], "an empty priority"),
+            ([Some(R), Some("7"), Some("3"), None], "no such priority"),
+            ([Some(R), Some("7"), Some("-2"), None], "no such priority"),
+            ([Some(R), Some("7"), Some("1.0"), None], "no whole number"),
+            ([None, None, Some("keep"), None], "no such priority, without ids"),
+        ] {
+            let found = extract(&head(&named(values)));
+            assert!(matches!(found, Extracted::Invalid(_)), "{reason}: {values:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_says_the_same_already_is_left_as_it_is() {
+        let up = context(LONG, Sampling::Sampled);
+        let tags = format!("a=1,{TID_TAG},b=2");
+        let all = |priority| [Some(R), Some("7"), Some(priority), Some(&*tags)];
+        check_written(all("1"), up, all("1"));
+        check_written(all("2"), up, all("2"));
+        check_written(all("0"), up, all("1"));
+        check_written(all("rubbish"), up, all("1"));
+        let down = context(LONG, Sampling::NotSampled);
+        check_written(all("-1"), down, all("-1"));
+        check_written(all("2"), down, all("0"));
+        check_written(all("1"), context(LONG, Sampling::Debug), all("2"));
+        let deferred = context(LONG, Sampling::Deferred);
+        check_written(all("1"), deferred, [Some(R), Some("7"), None, Some(&tags)]);
+    }
+
+    #[test]
+    fn tags_go_on_with_their_own_trace_alone() {
+        let up = context(LONG, Sampling::Sampled);
+        let both = format!("a=1,{TID_TAG}");
+        let ids = |tags| [Some(R), Some("7"), Some("1"), tags];
+        check_written([None; 4], up, ids(Some(TID_TAG)));
+        check_written(ids(None), up, ids(Some(TID_TAG)));
+        check_written(ids(Some("a=1,")), up, ids(Some(&both)));
+        check_written(ids(Some("_dd.p.tid=1,_dd.p.tid=2")), up, ids(Some(TID_TAG)));
+        let other = [Some("1"), Some("7"), Some("2"), Some("a=1")];
+        check_written(other, up, ids(Some(TID_TAG)));
+        let short = context(RIGHT, Sampling::Sampled);
+        check_written(ids(Some("_dd.p.tid=1,a=1")), short, ids(Some("a=1")));
+        check_written(ids(Some(TID_TAG)), short, ids(None));
+        let without_right = Context { trace_id: TraceId::from(1u128 << 64), ..up };
+        check_written(ids(Some("a=1")), without_right, [None; 4]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_injected_extracts_to_the_same_context(
+            sent in any_context(&[
+                Sampling::Deferred, Sampling::NotSampled, Sampling::Sampled, Sampling::Debug,
+            ]),
+        ) {
+            let found = round_trip(|edits| inject(&sent, edits), extract);
+            prop_assert_eq!(found, Extracted::Context(sent));
+        }
+
+        #[test]
+        fn no_bytes_panic(values: [Vec<u8>; 4]) {
+            let lines = HEADERS.iter().zip(&values);
+            let head = Head::new(
+                lines.map(|(name, value)| (name.as_bytes(), value.as_slice())).collect(),
+            );
+            let _ = extract(&head);
+            inject(&context(LONG, Sampling::Sampled), &mut Edits::of(&head));
+        }
+    }
+}

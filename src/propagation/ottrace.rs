@@ -1,0 +1,135 @@
+//! OT Trace, the headers of OpenTracing's basic tracers:
+//! <https://opentelemetry.io/docs/specs/otel/context/api-propagators/#propagators-distribution>.
+//!
+//! ```text
+//! ot-tracer-traceid = 16HEXDIGLC / 32HEXDIGLC    ; not all zeros
+//! ot-tracer-spanid  = 16HEXDIGLC                 ; not all zeros
+//! ot-tracer-sampled = "true" / "false" / "1" / "0"    ; where it is missing, the receiver decides
+//! ```
+//!
+//! The trace id is written in the width that it came in, which is 32 digits but for ids that came
+//! with 16. Some SDKs write the right half alone; all of them read both, and a trace whose id is
+//! cut on its way falls into two. `ot-baggage-*` headers are left alone.
+
+use crate::context::{Context, Extracted, Sampling};
+use crate::edits::Edits;
+use crate::head::Head;
+
+pub fn extract(head: &Head<'_>) -> Extracted {
+    let sampling = match head.first(SAMPLED) {
+        None => Sampling::Deferred,
+        Some(b"true" | b"1") => Sampling::Sampled,
+        Some(b"false" | b"0") => Sampling::NotSampled,
+        Some(_) => return Extracted::Invalid("expected the sampling state true or false"),
+    };
+    match (head.first(TRACE_ID), head.first(SPAN_ID)) {
+        (Some(trace_id), Some(span_id)) => Extracted::of_ids(trace_id, span_id, sampling),
+        (None, None) if sampling == Sampling::Deferred => Extracted::Absent,
+        _ => Extracted::Invalid("expected a trace id and a span id"),
+    }
+}
+
+pub fn inject(context: &Context, edits: &mut Edits<'_>) {
+    edits.set(TRACE_ID, context.trace_id_hex(&mut [0; 32]));
+    edits.set(SPAN_ID, &context.span_id_hex());
+    match context.sampling {
+        Sampling::Deferred => edits.remove(SAMPLED),
+        Sampling::NotSampled => edits.set(SAMPLED, b"false"),
+        Sampling::Sampled | Sampling::Debug => edits.set(SAMPLED, b"true"),
+    }
+}
+
+pub const HEADERS: &[&str] = &[TRACE_ID, SPAN_ID, SAMPLED];
+const TRACE_ID: &str = "ot-tracer-traceid";
+const SPAN_ID: &str = "ot-tracer-spanid";
+const SAMPLED: &str = "ot-tracer-sampled";
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{SpanId, TraceId};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::propagation::testing::{any_context, head, round_trip};
+
+    const LONG: u128 = 0x80f1_98ee_5634_3ba8_64fe_8b2a_57d3_eff7;
+    const SHORT: u128 = 0x64fe_8b2a_57d3_eff7;
+    const T: &str = "80f198ee56343ba864fe8b2a57d3eff7";
+    const T64: &str = "64fe8b2a57d3eff7";
+    const S: &str = "e457b5a2e4d86bd1";
+
+    fn context(trace_id: u128, sampling: Sampling) -> Extracted {
+        Extracted::Context(Context {
+            trace_id: TraceId::from(trace_id),
+            span_id: SpanId::from(0xe457_b5a2_e4d8_6bd1),
+            sampling,
+            random: false,
+            short_trace_id: trace_id == SHORT,
+        })
+    }
+
+    /// Reads trace id, span id and sampling state, each where it is there.
+    fn read(values: [Option<&str>; 3]) -> Extracted {
+        let lines = HEADERS.iter().zip(values);
+        let lines: Vec<_> = lines.filter_map(|(name, value)| Some((*name, value?))).collect();
+        extract(&head(&lines))
+    }
+
+    #[track_caller]
+    fn check(values: [Option<&str>; 3], expected: Extracted) {
+        assert_eq!(read(values), expected, "{values:?}");
+    }
+
+    #[test]
+    fn contexts_are_read() {
+        check([None; 3], Extracted::Absent);
+        check([Some(T), Some(S), None], context(LONG, Sampling::Deferred));
+        check([Some(T), Some(S), Some("true")], context(LONG, Sampling::Sampled));
+        check([Some(T), Some(S), Some("1")], context(LONG, Sampling::Sampled));
+        check([Some(T), Some(S), Some("false")], context(LONG, Sampling::NotSampled));
+        check([Some(T), Some(S), Some("0")], context(LONG, Sampling::NotSampled));
+        check([Some(T64), Some(S), Some("true")], context(SHORT, Sampling::Sampled));
+    }
+
+    #[test]
+    fn invalid_contexts_are_refused() {
+        let zeros = "0".repeat(32);
+        let upper = T.to_uppercase();
+        for (values, reason) in [
+            ([Some(T), None, Some("true")], "no span id"),
+            ([None, Some(S), None], "no trace id"),
+            ([None, None, Some("true")], "neither id"),
+            ([Some(""), Some(S), None], "an empty trace id"),
+            ([Some(T), Some(""), None], "an empty span id"),
+            ([Some(T), Some(S), Some("")], "an empty state"),
+            ([Some(T), Some(S), Some("yes")], "no such state"),
+            ([Some(&zeros), Some(S), None], "zero trace id"),
+            ([Some(&zeros[..16]), Some(S), None], "zero short trace id"),
+            ([Some(T), Some(&zeros[..16]), None], "zero span id"),
+            ([Some(&upper), Some(S), None], "upper case"),
+            ([Some(&T[1..]), Some(S), None], "31 digits"),
+            ([Some(T), Some(T), None], "a span id of 32 digits"),
+            ([Some("+4fe8b2a57d3eff7"), Some(S), None], "a sign is no digit"),
+        ] {
+            assert!(matches!(read(values), Extracted::Invalid(_)), "{reason}: {values:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_injected_extracts_to_the_same_context(
+            sent in any_context(&[Sampling::Deferred, Sampling::NotSampled, Sampling::Sampled]),
+        ) {
+            let found = round_trip(|edits| inject(&sent, edits), extract);
+            prop_assert_eq!(found, Extracted::Context(sent));
+        }
+
+        #[test]
+        fn no_bytes_panic(values: [Vec<u8>; 3]) {
+            let lines = HEADERS.iter().zip(&values);
+            let _ = extract(&Head::new(
+                lines.map(|(name, value)| (name.as_bytes(), value.as_slice())).collect(),
+            ));
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! AWS X-Ray's tracing header:
+//! <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>.
+//!
+//! ```text
+//! X-Amzn-Trace-Id = pair *( ";" pair )       ; in any order, each of ours once
+//! pair            = "Root=1-" 8HEXDIGLC "-" 24HEXDIGLC    ; the trace id, not all zeros
+//!                 / "Parent=" 16HEXDIGLC                  ; the span id, not all zeros
+//!                 / "Sampled=" ( "0" / "1" / "?" )        ; ? leaves the decision open
+//!                 / name "=" *any / OWS                   ; others: Self, Lineage
+//! ```
+//!
+//! A load balancer that traces nothing itself sends a root without a parent. That is no context, since
+//! there is no span to hang below, but no fault either; `Sampled` is then followed alone. The first
+//! eight digits of a root are a time of X-Ray's own; X-Ray takes W3C's random ids in their place.
+//! Pairs of other names do not go on where the header is written.
+
+use opentelemetry::trace::TraceId;
+
+use crate::context::{self, Context, Extracted, Sampling};
+use crate::edits::Edits;
+use crate::head::Head;
+
+pub fn extract(head: &Head<'_>) -> Extracted {
+    let Some(line) = head.first(TRACE_ID) else {
+        return Extracted::Absent;
+    };
+    Pairs::parse(line).and_then(Pairs::read).unwrap_or_else(Extracted::Invalid)
+}
+
+pub fn inject(context: &Context, edits: &mut Edits<'_>) {
+    let mut value = *b"Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=?";
+    let trace_id = context.trace_id.to_bytes();
+    context::encode_hex(&trace_id[..4], &mut value[7..15]);
+    context::encode_hex(&trace_id[4..], &mut value[16..40]);
+    value[48..64].copy_from_slice(&context.span_id_hex());
+    value[73] = match context.sampling {
+        Sampling::Deferred => b'?',
+        Sampling::NotSampled => b'0',
+        Sampling::Sampled | Sampling::Debug => b'1',
+    };
+    edits.set(TRACE_ID, &value);
+}
+
+/// The values of the pairs that mean something here.
+#[derive(Default)]
+struct Pairs<'a> {
+    root: Option<&'a [u8]>,
+    parent: Option<&'a [u8]>,
+    sampled: Option<&'a [u8]>,
+}
+
+impl<'a> Pairs<'a> {
+    fn parse(line: &'a [u8]) -> Result<Self, &'static str> {
+        let mut pairs = Self::default();
+        for pair in line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
+            if pair.is_empty() {
+                continue;
+            }
+            let mut parts = pair.splitn(2, |byte| *byte == b'=');
+            let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+                return Err("expected pairs of name and value");
+            };
+            let place = match name {
+                b"Root" => &mut pairs.root,
+                b"Parent" => &mut pairs.parent,
+                b"Sampled" => &mut pairs.sampled,
+                _ => continue,
+            };
+            if place.replace(value).is_some() {
+                return Err("expected each of Root, Parent and Sampled once");
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn read(self) -> Result<Extracted, &'static str> {
+        let sampling = match self.sampled {
+            None | Some(b"?") => Sampling::Deferred,
+            Some(b"0") => Sampling::NotSampled,
+            Some(b"1") => Sampling::Sampled,
+            Some(_) => return Err("expected Sampled to be 0, 1 or ?"),
+        };
+        let trace_id = self.root.map(|root| trace_id(root).ok_or("expected 1-8hex-24hex as Root"));
+        match (trace_id.transpose()?, self.parent) {
+            (Some(trace_id), Some(parent)) => Ok(Extracted::Context(Context {
+                trace_id,
+                span_id: context::span_id(parent).ok_or("expected 16 hex digits as Parent")?,
+                sampling,
+                random: false,
+                short_trace_id: false,
+            })),
+            (None, Some(_)) => Err("expected a Root beside Parent"),
+            (_, None) if sampling == Sampling::Deferred => Ok(Extracted::Absent),
+            (_, None) => Ok(Extracted::Decision(sampling)),
+        }
+    }
+}
+
+/// Reads the trace id of a root.
+fn trace_id(root: &[u8]) -> Option<TraceId> {
+    let (time, unique) = root.strip_prefix(b"1-")?.split_at_checked(8)?;
+    context::trace_id(&[time, unique.strip_prefix(b"-")?].concat())
+}
+
+pub const TRACE_ID: &str = "x-amzn-trace-id";
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::SpanId;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::propagation::testing::{any_context, head, round_trip};
+
+    const R: &str = "Root=1-5759e988-bd862e3fe1be46a994272793";
+    const P: &str = "Parent=53995c3f42cd8ad8";
+
+    fn context(sampling: Sampling) -> Extracted {
+        Extracted::Context(Context {
+            trace_id: TraceId::from(0x5759_e988_bd86_2e3f_e1be_46a9_9427_2793),
+            span_id: SpanId::from(0x5399_5c3f_42cd_8ad8),
+            sampling,
+            random: false,
+            short_trace_id: false,
+        })
+    }
+
+    #[track_caller]
+    fn check(line: &str, expected: Extracted) {
+        assert_eq!(extract(&head(&[(TRACE_ID, line)])), expected, "{line:?}");
+    }
+
+    #[track_caller]
+    fn check_invalid(line: &str, reason: &str) {
+        let found = extract(&head(&[(TRACE_ID, line)]));
+        assert!(matches!(found, Extracted::Invalid(_)), "{reason}: {line:?}: {found:?}");
+    }
+
+    #[test]
+    fn contexts_are_read() {
+        assert_eq!(extract(&head(&[])), Extracted::Absent);
+        check(&format!("{R};{P};Sampled=1"), context(Sampling::Sampled));
+        check(&format!("{R};{P};Sampled=0"), context(Sampling::NotSampled));
+        check(&format!("{R};{P};Sampled=?"), context(Sampling::Deferred));
+        check(&format!("{R};{P}"), context(Sampling::Deferred));
+        check(&format!("Sampled=1;{P};{R}"), context(Sampling::Sampled));
+        check(&format!(" {R} ; {P} ;\tSampled=1; "), context(Sampling::Sampled));
+        check(
+            &format!("Self=1-0-0;{R};{P};Sampled=1;Lineage=a:b|c=d;root=x"),
+            context(Sampling::Sampled),
+        );
+    }
+
+    #[test]
+    fn a_header_without_a_parent_is_a_decision_at_most() {
+        check(R, Extracted::Absent);
+        check(&format!("Self=1-67891234-12456789abcdef012345678;{R}"), Extracted::Absent);
+        check(&format!("{R};Sampled=?"), Extracted::Absent);
+        check("", Extracted::Absent);
+        check(&format!("{R};Sampled=1"), Extracted::Decision(Sampling::Sampled));
+        check("Sampled=0", Extracted::Decision(Sampling::NotSampled));
+    }
+
+    #[test]
+    fn invalid_contexts_are_refused() {
+        for (line, reason) in [
+            ("rubbish".to_owned(), "no pair"),
+            (format!("{R};{P};Sampled"), "no value"),
+            (format!("{R};{P};Sampled="), "an empty state"),
+            (format!("{R};{P};Sampled=2"), "no such state"),
+            (format!("{R};{P};Sampled=true"), "no such state"),
+            (format!("{R};Sampled=d"), "no such state, without a parent"),
+            (format!("{P};Sampled=1"), "no root"),
+            (format!("{R};Parent="), "an empty parent"),
+            (format!("{R};{P}0"), "17 digits of parent"),
+            (format!("{R};Parent={}", "0".repeat(16)), "zero parent"),
+            (format!("{R};Parent=53995C3F42CD8AD8"), "upper case"),
+            (format!("{R};{R};{P}"), "two roots"),
+            (format!("{R};{P};{P}"), "two parents"),
+            (format!("{R};{P};Sampled=1;Sampled=0"), "two states"),
+            ("Root=1-5759e988-bd862e3fe1be46a99427279".to_owned(), "23 digits, no parent"),
+            (format!("{R}0;{P}"), "25 digits"),
+            (format!("Root=2-5759e988-bd862e3fe1be46a994272793;{P}"), "an unknown version"),
+            (format!("Root=1-5759e98-8bd862e3fe1be46a994272793;{P}"), "a dash elsewhere"),
+            (format!("Root=1-5759e988bd862e3fe1be46a994272793;{P}"), "no second dash"),
+            (format!("Root=1-{}-{};{P}", "0".repeat(8), "0".repeat(24)), "zero trace id"),
+            (format!("Root=1-5759e98é-d862e3fe1be46a994272793;{P}"), "not ASCII"),
+            (format!("Root=1-5759E988-bd862e3fe1be46a994272793;{P}"), "upper case"),
+            (format!("{R},{P}"), "another separator"),
+        ] {
+            check_invalid(&line, reason);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_injected_extracts_to_the_same_context(
+            sent in any_context(&[Sampling::Deferred, Sampling::NotSampled, Sampling::Sampled]),
+        ) {
+            let found = round_trip(|edits| inject(&sent, edits), extract);
+            let sent = Context { short_trace_id: false, ..sent };
+            prop_assert_eq!(found, Extracted::Context(sent));
+        }
+
+        #[test]
+        fn no_bytes_panic(line: Vec<u8>, root: Vec<u8>) {
+            let root = [b"Root=1-".as_slice(), &root].concat();
+            for line in [line, root] {
+                let _ = extract(&Head::new(vec![(TRACE_ID.as_bytes(), &line)]));
+            }
+        }
+    }
+}
