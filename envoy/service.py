@@ -19,8 +19,17 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-_TRACE_HEADERS = ("traceparent", "tracestate", "baggage", "b3", "x-request-id")
-_TRACE_HEADER_PREFIX = "x-b3-"
+_TRACE_HEADERS = (
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
+    "uber-trace-id",
+    "x-amzn-trace-id",
+    "grpc-trace-bin",
+    "x-request-id",
+)
+_TRACE_HEADER_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-")
 _NEXT_TIMEOUT_SECONDS = 10
 
 
@@ -66,7 +75,7 @@ class Service:
             connection.putheader("Host", self.authority or self.next_address)
             connection.putheader("User-Agent", self.name)
             for name, value in headers:
-                if name in _TRACE_HEADERS or name.startswith(_TRACE_HEADER_PREFIX):
+                if name in _TRACE_HEADERS or name.startswith(_TRACE_HEADER_PREFIXES):
                     connection.putheader(name, value)
             connection.endheaders()
             answer = connection.getresponse()

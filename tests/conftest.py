@@ -27,6 +27,7 @@ CUSTOM_TAGS = [
     {"tag": "region", "environment": {"name": "REGION", "default_value": "nowhere"}},
     {"tag": "zone", "environment": {"name": "ZONE", "default_value": "nowhere"}},
 ]
+OTHER_FORMATS = ["jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin"]
 
 
 def lane(ratio: float = 1, *, batch: dict | None = None, propagation: dict | None = None, **options) -> Lane:
@@ -52,6 +53,17 @@ LANES = {
     "inject-b3": lane(1, propagation={"inject": ["b3"]}),
     "inject-b3multi": lane(1, propagation={"inject": ["b3multi"]}),
     "inject-both": lane(1, propagation={"inject": ["tracecontext", "b3"]}),
+    "migrating": lane(
+        1,
+        propagation={
+            "extract": ["tracecontext", *OTHER_FORMATS],
+            "inject": ["tracecontext", "baggage"],
+            "baggage": {"max_members": 64},
+        },
+    ),
+    "inject-others": lane(
+        1, propagation={"extract": ["tracecontext", *OTHER_FORMATS], "inject": OTHER_FORMATS}
+    ),
     "refused": lane(1, frontend="refused"),
     "no-endpoint": lane(1, frontend="none"),
 }

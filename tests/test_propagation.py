@@ -1,5 +1,6 @@
 """What goes on upstream: every format in, every format out, and nothing malformed or stale."""
 
+import base64
 import re
 
 import pytest
@@ -15,6 +16,16 @@ CARRIED = {
         "ratio-1",
         {"traceparent": "00-T-P-01", "tracestate": "vendor=1,other=2"},
         {"traceparent": "00-T-S-01", "tracestate": "vendor=1,other=2"},
+    ),
+    "tracestate goes on without what stands between its members": (
+        "ratio-1",
+        {"traceparent": "00-T-P-01", "tracestate": "vendor=1 ,, other=2,"},
+        {"traceparent": "00-T-S-01", "tracestate": "vendor=1,other=2"},
+    ),
+    "tracestate that is malformed is dropped alone": (
+        "ratio-1",
+        {"traceparent": "00-T-P-01", "tracestate": "vendor=1,vendor=2"},
+        {"traceparent": "00-T-S-01"},
     ),
     "baggage is passed on": (
         "ratio-1",
@@ -89,6 +100,46 @@ NOT_RECORDED = {
     "unsampled w3c goes on as unsampled b3": ("inject-b3", {"traceparent": "00-T-P-00"}, {"b3": "T-P-0"}),
     "unsampled b3 is not touched where b3 goes on": ("inject-b3", {"b3": "T-P-0"}, {"b3": "T-P-0"}),
 }
+# Formats that meshes come from, as they write a context.
+OTHERS = {
+    "jaeger": lambda trace_id, span_id, sampled: {"uber-trace-id": f"{trace_id}:{span_id}:0:{sampled}"},
+    "xray": lambda trace_id, span_id, sampled: {
+        "x-amzn-trace-id": f"Root=1-{trace_id[:8]}-{trace_id[8:]};Parent={span_id};Sampled={sampled}"
+    },
+    "ottrace": lambda trace_id, span_id, sampled: {
+        "ot-tracer-traceid": trace_id,
+        "ot-tracer-spanid": span_id,
+        "ot-tracer-sampled": "true" if sampled else "false",
+    },
+    "datadog": lambda trace_id, span_id, sampled: {
+        "x-datadog-trace-id": str(int(trace_id[16:], 16)),
+        "x-datadog-parent-id": str(int(span_id, 16)),
+        "x-datadog-sampling-priority": str(sampled),
+        "x-datadog-tags": f"_dd.p.tid={trace_id[:16]}",
+    },
+    "grpc-trace-bin": lambda trace_id, span_id, sampled: {
+        "grpc-trace-bin": base64.b64encode(bytes.fromhex(f"0000{trace_id}01{span_id}020{sampled}"))
+        .decode()
+        .rstrip("=")
+    },
+}
+MALFORMED_OTHERS = {
+    "jaeger without flags": {"uber-trace-id": "4bf92f3577b34da6a3ce929d0e0e4736:00f067aa0ba902b7:0"},
+    "jaeger, not UTF-8": {"uber-trace-id": b"4bf92f35:\xff:0:1"},
+    "xray with a short root": {"x-amzn-trace-id": "Root=1-4bf92f35-77b34da6;Parent=00f067aa0ba902b7"},
+    "ottrace without a span id": {"ot-tracer-traceid": "4bf92f3577b34da6", "ot-tracer-sampled": "true"},
+    "datadog in hex": {"x-datadog-trace-id": "4bf92f35", "x-datadog-parent-id": "7"},
+    "datadog over 64 bits": {"x-datadog-trace-id": "18446744073709551616", "x-datadog-parent-id": "7"},
+    "grpc-trace-bin cut short": {"grpc-trace-bin": "AABL+S81d7NNpqPOkp0ODkc2AQDwZ6oLqQ"},
+    "a load balancer's root": {"x-amzn-trace-id": "Root=1-4bf92f35-77b34da6a3ce929d0e0e4736"},
+    "all of them": {
+        "uber-trace-id": "::::",
+        "x-amzn-trace-id": "Root",
+        "ot-tracer-sampled": "?",
+        "x-datadog-sampling-priority": "9",
+        "grpc-trace-bin": "*",
+    },
+}
 MALFORMED = {
     "all-zero trace id": {"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"},
     "all-zero span id": {"traceparent": f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01"},
@@ -151,12 +202,59 @@ def test_context_of_an_unrecorded_request_keeps_its_ids(client, row):
 
 @pytest.mark.parametrize("row", MALFORMED)
 def test_malformed_context_begins_a_new_trace(client, row):
-    answer = client.through("ratio-1", "/a", MALFORMED[row])
+    check_new_trace(client, "ratio-1", MALFORMED[row])
+
+
+@pytest.mark.parametrize("row", MALFORMED_OTHERS)
+def test_malformed_context_of_another_format_begins_a_new_trace(client, row):
+    check_new_trace(client, "migrating", MALFORMED_OTHERS[row])
+
+
+def check_new_trace(client, lane, headers):
+    answer = client.through(lane, "/a", headers)
 
     assert answer.status == 200
     context = answer.calls[0].context()
     assert list(context) == ["traceparent"]
     trace_id, span_id = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-03", context["traceparent"]).groups()
-    assert trace_id != "4bf92f3577b34da6a3ce929d0e0e4736"
+    assert not trace_id.startswith("4bf92f35")
     server, *_ = client.spans(trace_id)
     assert (server.span_id, server.parent_span_id) == (span_id, "")
+
+
+@pytest.mark.parametrize("format", OTHERS)
+def test_other_formats_are_read_and_removed(client, format):
+    sampled, not_sampled = new_context(), new_context()
+    beside = {"uberctx-a": "1", "ot-baggage-a": "1", "x-datadog-origin": "rum"}
+    headers = OTHERS[format](sampled.trace_id, sampled.span_id, 1) | beside
+    answer = client.through("migrating", "/a", headers)
+    unsampled = client.through("migrating", "/a", OTHERS[format](not_sampled.trace_id, not_sampled.span_id, 0))
+
+    server, *_ = client.spans(sampled.trace_id)
+    assert server.parent_span_id == sampled.span_id
+    assert answer.calls[0].context() == {
+        "traceparent": f"00-{sampled.trace_id}-{server.span_id}-01",
+        "x-datadog-origin": "rum",
+    }
+    assert beside.items() <= dict(answer.calls[0].headers).items()
+    assert unsampled.calls[0].context() == {"traceparent": not_sampled.traceparent("00")}
+
+
+def test_other_formats_are_written_at_every_hop(client):
+    parent = new_context()
+    answer = client.through("inject-others", "/a", {"traceparent": parent.traceparent("01")})
+
+    server, _, backend = client.spans(parent.trace_id)
+    for call, span in zip(answer.calls, [server, backend], strict=True):
+        expected = {}
+        for written in OTHERS.values():
+            expected |= written(parent.trace_id, span.span_id, 1)
+        assert call.context() == expected
+
+
+def test_baggage_over_its_limit_is_cut_and_counted(client_1):
+    members = [f"key{member}=value;property" for member in range(66)]
+    answer = client_1.through("migrating", "/a", {"baggage": ",".join(members)})
+
+    assert answer.calls[0].context()["baggage"] == ",".join(members[:64])
+    client_1.topology.wait_for_stats(lambda stats: stats["sidespan.baggage_members_dropped"] >= 2)
