@@ -154,7 +154,9 @@ impl ActiveSpan {
         }
         // A clock that was set back meanwhile makes no span end before it starts.
         let end_unix_nanos = facts.end_unix_nanos.max(start_unix_nanos);
-        let cut = response_flags::cut(facts.flags);
+        // What speaks HTTP no longer ends when one side closes the connection; Envoy calls it a reset.
+        let closes = facts.status == SWITCHING_PROTOCOLS;
+        let cut = response_flags::cut(facts.flags).filter(|cut| *cut == Cut::Timeout || !closes);
         if let Some(cut) = cut {
             fields.event(if cut == Cut::Timeout { TIMEOUT } else { RESET }, end_unix_nanos);
         }
@@ -309,7 +311,8 @@ fn rpc_attributes(
         }
         _ => {
             fields.text(key::RPC_METHOD, OTHER.as_bytes());
-            fields.text(key::RPC_METHOD_ORIGINAL, url.path());
+            let path = url.path();
+            fields.text(key::RPC_METHOD_ORIGINAL, path.strip_prefix(b"/").unwrap_or(path));
             GRPC
         }
     };
@@ -583,7 +586,9 @@ mod tests {
             (Inbound, 0, 0, Some("_OTHER"), None),
             (Inbound, 0, dc, Some("DC"), Some("reset")),
             (Inbound, 200, dc, None, Some("reset")),
-            (Inbound, 101, dc, None, Some("reset")),
+            (Inbound, 101, dc, None, None),
+            (Outbound, 101, uc, None, None),
+            (Inbound, 101, ut, Some("UT"), Some("timeout")),
             (Inbound, 200, upe, Some("UPE"), Some("reset")),
             (Inbound, 504, ut, Some("504"), Some("timeout")),
             (Outbound, 302, 0, None, None),
@@ -663,7 +668,7 @@ mod tests {
         check_named(&add, ended(Outbound, Some(5)), "shop.Cart/Add", &not_found);
         let unknown = [
             ("rpc.method", "_OTHER"),
-            ("rpc.method_original", "/shop.Cart/Add"),
+            ("rpc.method_original", "shop.Cart/Add"),
             ("error.type", "UNIMPLEMENTED"),
         ];
         check_named(&add, ended(Inbound, Some(12)), "grpc", &unknown);
@@ -677,7 +682,7 @@ mod tests {
         let gone = StreamFacts { status: 0, flags: 1 << 28, ..ended(Inbound, None) };
         let gone_attributes = [("rpc.response.status_code", ""), ("error.type", "DR")];
         check_named(&add, gone, "shop.Cart/Add", &gone_attributes);
-        let odd = [("rpc.method", "_OTHER"), ("rpc.method_original", "/a/b/c")];
+        let odd = [("rpc.method", "_OTHER"), ("rpc.method_original", "a/b/c")];
         check_named(&call(b"/a/b/c?x"), ended(Inbound, Some(0)), "grpc", &odd);
     }
 
