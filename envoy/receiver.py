@@ -53,6 +53,7 @@ class Span:
     end_ns: int
     attributes: dict[str, object]
     status: str
+    events: tuple[str, ...] = ()
 
     @property
     def service(self) -> str:
@@ -139,6 +140,7 @@ def decode(request: ExportTraceServiceRequest) -> list[Span]:
             end_ns=span.end_time_unix_nano,
             attributes=_attributes(span.attributes),
             status=trace_pb2.Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
+            events=tuple(event.name for event in span.events),
         )
         for of_resource in request.resource_spans
         for of_scope in of_resource.scope_spans

@@ -44,7 +44,8 @@ class Lane:
     listener that it names; None takes a key away. `frontend` is what the frontend's sidecar has
     upstream: its "service", a port that "refused", "none" for no endpoint at all, or the port of
     an application that is started beside the topology. Spans go to `collector_port`, by default
-    the topology's own receiver, through a cluster that may be called `collector_cluster`.
+    the topology's own receiver, through a cluster that may be called `collector_cluster`. `change`
+    edits the lane's own copy of the bootstrap's listeners and clusters.
     """
 
     filter: dict = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Lane:
     frontend: str | int = "service"
     collector_port: int | None = None
     collector_cluster: str | None = None
+    change: Callable[[dict], None] = lambda resources: None
 
 
 @dataclass(frozen=True)
@@ -204,6 +206,7 @@ class Topology:
         self, template: dict, name: str, lane: Lane, ports: Iterator[int], starting: ExitStack
     ) -> dict:
         resources = copy.deepcopy(template)
+        lane.change(resources)
         running = RunningLane(*(next(ports) for _ in range(3)))
         self._running[name] = running
         backend = starting.enter_context(Service("backend"))
@@ -224,7 +227,7 @@ class Topology:
             "otel-collector": lane.collector_port or self.receiver.port,
         }
         suffix = name and f".{name}"
-        cluster_names = {cluster: cluster + suffix for cluster in endpoints}
+        cluster_names = {cluster["name"]: cluster["name"] + suffix for cluster in resources["clusters"]}
         if lane.collector_cluster is not None:
             cluster_names["otel-collector"] = lane.collector_cluster
         for listener in resources["listeners"]:
@@ -237,7 +240,8 @@ class Topology:
             wasm["configuration"]["value"] = json.dumps(_with_cluster_names(given, cluster_names))
             listener["name"] += suffix
         for cluster in resources["clusters"]:
-            _set_endpoint(cluster, endpoints[cluster["name"]])
+            if cluster["name"] in endpoints:
+                _set_endpoint(cluster, endpoints[cluster["name"]])
         return _with_cluster_names(resources, cluster_names)
 
 
@@ -246,10 +250,15 @@ def load_bootstrap(file: Path) -> dict:
     return json.loads(json.dumps(yaml.safe_load(file.read_text())))
 
 
+def connection_manager(listener: dict) -> dict:
+    """Returns the part of a listener that configures its HTTP connection manager."""
+    return listener["filter_chains"][0]["filters"][0]["typed_config"]
+
+
 def wasm_configuration(listener: dict) -> dict:
     """Returns the part of a listener that configures its sidespan filter."""
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    (filter,) = (filter for filter in manager["http_filters"] if filter["name"] == "sidespan")
+    filters = connection_manager(listener)["http_filters"]
+    (filter,) = (filter for filter in filters if filter["name"] == "sidespan")
     return filter["typed_config"]["config"]
 
 
