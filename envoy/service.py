@@ -7,8 +7,9 @@ copies the trace headers of a request to the requests that it makes because of i
 
 `GET /anything` answers JSON: the service's name, the headers that it saw, and under `next`
 what the next service answered. `?status=503` makes the last service answer that status (the
-ones before it pass it on), `?delay_ms=20` makes each of them take that long. `/healthz` is
-answered without calling the next.
+ones before it pass it on), `?delay_ms=20` makes each of them take that long, `?calls=3` makes
+each call the next that often and answer what came of the last, with the others under `earlier`.
+`/healthz` is answered without calling the next.
 """
 
 import argparse
@@ -65,8 +66,10 @@ class Service:
         body = {"service": self.name, "method": method, "target": target, "headers": headers}
         if self.next_address is None or url.path == "/healthz":
             return int(knobs.get("status", ["200"])[0]), body
-        status, body["next"] = self._call_next(method, target, headers)
-        return status, body
+        *earlier, (status, body["next"]) = (
+            self._call_next(method, target, headers) for _ in range(int(knobs.get("calls", ["1"])[0]))
+        )
+        return status, body | ({"earlier": [answer for _, answer in earlier]} if earlier else {})
 
     def _call_next(self, method: str, target: str, headers: list[tuple[str, str]]) -> tuple[int, object]:
         connection = http.client.HTTPConnection(self.next_address, timeout=_NEXT_TIMEOUT_SECONDS)

@@ -30,11 +30,18 @@ CUSTOM_TAGS = [
 OTHER_FORMATS = ["jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin"]
 
 
-def lane(ratio: float = 1, *, batch: dict | None = None, propagation: dict | None = None, **options) -> Lane:
+def lane(
+    ratio: float = 1,
+    *,
+    rules: list | None = None,
+    batch: dict | None = None,
+    propagation: dict | None = None,
+    **options,
+) -> Lane:
     """Returns a lane whose filters export soon, so that no test waits for long."""
     return Lane(
         filter={
-            "sampling": {"ratio": ratio, "rules": RULES},
+            "sampling": {"ratio": ratio, "rules": rules or RULES},
             "custom_tags": [],
             "propagation": propagation or {},
             "exporter": {
@@ -66,6 +73,7 @@ LANES = {
     ),
     "refused": lane(1, frontend="refused"),
     "no-endpoint": lane(1, frontend="none"),
+    "all-recorded": lane(1, rules=[{"name": "all", "decision": "force"}]),
 }
 
 
