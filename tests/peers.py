@@ -1,4 +1,4 @@
-"""Services that do what the demo's cannot: gRPC, WebSocket, silence, resets, mutual TLS.
+"""Services that do what the demo's cannot: gRPC, WebSocket, silence, closed connections, mutual TLS.
 
     with Peers() as peers, Topology({"peers": Lane(change=peers.join)}, envoy=...) as topology:
 
@@ -7,8 +7,6 @@ The sidecar of the frontend, inbound and outbound, then has a route to each of t
 
 import datetime
 import ipaddress
-import socket
-import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -85,7 +83,7 @@ def use_mutual_tls(resources: dict, folder: Path) -> None:
 
 
 class _HttpService(ThreadingHTTPServer):
-    """An HTTP service whose answer is told by the path: silent, flaky, cut, reset, chunked."""
+    """An HTTP service whose answer is told by the path: silent, flaky, cut, closed, chunked."""
 
     daemon_threads = True
     block_on_close = False
@@ -123,9 +121,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
                 self.head(200, "Content-Length", "100")
                 self.wfile.write(b"abc")
                 self.close_connection = True
-            case ["http", "reset"]:
-                # No lingering: what closes the connection is a reset.
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            case ["http", "closed"]:
                 self.close_connection = True
             case ["http", "chunked"]:
                 self.head(200, "Transfer-Encoding", "chunked")

@@ -127,9 +127,9 @@ HTTP = {
         b"",
         http_outcome(**{STATUS: 504, RECEIVED: 24}, **failed("504", "UT", "response_timeout", "timeout")),
     ),
-    "a reset instead of an answer": (
+    "a closed connection instead of an answer": (
         "GET",
-        "/http/reset",
+        "/http/closed",
         b"",
         http_outcome(
             **{STATUS: 503, RECEIVED: 95},
