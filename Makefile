@@ -1,12 +1,13 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test wasm replay bench deny lint
+.PHONY: help demo test wasm replay bench fuzz deny lint
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
 # What the compiler uses and every Envoy has; strip took the section that would tell wasm-opt.
 FEATURES := $(addprefix --enable-,bulk-memory sign-ext nontrapping-float-to-int mutable-globals \
 	multivalue reference-types)
+FUZZ_SECONDS ?= 60
 SCENARIOS ?= $(wildcard examples/*/scenario.yaml tests/scenarios/*.yaml)
 
 help: ## list the targets
@@ -31,6 +32,15 @@ replay: wasm ## replay SCENARIOS (default: all) against the module
 bench: wasm ## count the WebAssembly instructions of a request
 	cargo run -q -p sidespan-harness --locked -- replay --fuel tests/scenarios/cost.yaml
 
+fuzz: ## fuzz every parser for FUZZ_SECONDS (default: 60) each; gets a nightly toolchain and cargo-fuzz
+	@rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz@0.13.2
+	@for target in $$(cargo fuzz list --fuzz-dir tests/fuzz); do \
+		mkdir -p target/fuzz/corpus/$$target; \
+		cargo +nightly fuzz run --fuzz-dir tests/fuzz --target-dir target/fuzz $$target \
+			target/fuzz/corpus/$$target -- -max_total_time=$(FUZZ_SECONDS) -max_len=2048 || exit 1; \
+	done
+
 deny: ## check licences and sources of all dependencies; installs cargo-deny where it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@0.20.2
 	cargo deny check bans licenses sources
@@ -40,5 +50,8 @@ lint: ## check formatting and lints
 	@cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 \
 		|| rustup component add clippy rustfmt
 	cargo fmt --all --check
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+	cargo check --manifest-path tests/fuzz/Cargo.toml --no-default-features --locked \
+		--target-dir target/fuzz
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p sidespan --lib --target wasm32-wasip1 --locked -- -D warnings

@@ -1,0 +1,58 @@
+//! What the fuzz targets share: any bytes as header lines, and what must hold of a format.
+
+use sidespan::config::Config;
+use sidespan::context::Context;
+use sidespan::edits::{Edits, HeaderEdit};
+use sidespan::head::Head;
+use sidespan::propagation::Propagation;
+
+type Line<'a> = (&'a [u8], &'a [u8]);
+
+/// Takes each line of the input for the value of the next header, over and over.
+pub fn lines<'a>(names: &[&'a str], input: &'a [u8]) -> Vec<Line<'a>> {
+    let values = input.split(|byte| *byte == b'\n');
+    names.iter().map(|name| name.as_bytes()).cycle().zip(values).collect()
+}
+
+/// Extracts one format from its headers, injects what was extracted, and extracts that: it must be
+/// the same context, and injecting once more must change nothing.
+pub fn round_trip(format: &str, names: &[&str], input: &[u8]) {
+    let config =
+        format!(r#"{{"propagation": {{"extract": ["{format}"], "inject": ["{format}"]}}}}"#);
+    let propagation = Config::parse(config.as_bytes(), &|_| None).unwrap().propagation;
+    let received = lines(names, input);
+    let Some((context, edits)) = pass_on(&propagation, &received) else {
+        return;
+    };
+    let sent = applied(&received, &edits);
+    let sent: Vec<_> = sent.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let (again, edits) = pass_on(&propagation, &sent).unwrap();
+    assert_eq!(again, context);
+    assert_eq!(edits, []);
+}
+
+/// Returns the context of a head, and the edits that pass it on.
+fn pass_on(propagation: &Propagation, lines: &[Line<'_>]) -> Option<(Context, Vec<HeaderEdit>)> {
+    let head = Head::new(lines.to_vec());
+    let incoming = propagation.extract(&head);
+    let context = incoming.parent?;
+    let mut edits = Edits::of(&head);
+    propagation.inject(&context, &incoming, &mut edits);
+    Some((context, edits.finish()))
+}
+
+/// Returns header lines as edits leave them.
+pub fn applied(lines: &[Line<'_>], edits: &[HeaderEdit]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut lines: Vec<_> =
+        lines.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    for edit in edits {
+        let (HeaderEdit::Add { name, .. }
+        | HeaderEdit::Set { name, .. }
+        | HeaderEdit::Remove { name }) = edit;
+        lines.retain(|(known, _)| known != name.as_bytes());
+        if let HeaderEdit::Add { value, .. } | HeaderEdit::Set { value, .. } = edit {
+            lines.push((name.as_bytes().to_vec(), value.clone()));
+        }
+    }
+    lines
+}

@@ -1,0 +1,24 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidespan::edits::Edits;
+use sidespan::head::Head;
+use sidespan::propagation::baggage::{BAGGAGE, Limits, value};
+use sidespan_fuzz::{applied, lines};
+
+const LIMITS: Limits = Limits { max_members: 3, max_bytes: 40 };
+
+fuzz_target!(|input: &[u8]| {
+    let received = lines(&[BAGGAGE], input);
+    let head = Head::new(received.clone());
+    let mut edits = Edits::of(&head);
+    LIMITS.apply(&head, &mut edits);
+    let sent = applied(&received, &edits.finish());
+    let sent = Head::new(sent.iter().map(|(name, value)| (&**name, &**value)).collect());
+    let mut edits = Edits::of(&sent);
+    assert_eq!(LIMITS.apply(&sent, &mut edits), 0);
+    assert_eq!(edits.finish(), []);
+    if let Some(cut) = value(&sent, "a") {
+        assert_eq!(value(&head, "a"), Some(cut));
+    }
+});

@@ -1,0 +1,10 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidespan::config::Config;
+
+fuzz_target!(|input: &[u8]| {
+    if let Err(error) = Config::parse(input, &|_| None) {
+        assert!(error.to_string().contains("expected "));
+    }
+});

@@ -1,0 +1,8 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidespan_fuzz::round_trip;
+
+const HEADERS: &[&str] = &["x-amzn-trace-id"];
+
+fuzz_target!(|input: &[u8]| round_trip("xray", HEADERS, input));
