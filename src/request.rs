@@ -339,6 +339,19 @@ mod tests {
         check(&config, &[state], &[("traceparent", &root)], Kind::Ratio, Some(None));
     }
 
+    const FORMATS: &[&str] =
+        &["b3", "b3multi", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin"];
+
+    /// A configuration that reads every format.
+    fn migrating(inject: &str) -> Config {
+        let extract = FORMATS.join(r#"", ""#);
+        config(&format!(
+            r#""sampling": {{"ratio": 0}}, "propagation": {{
+                "extract": ["tracecontext", "{extract}"], "inject": [{inject}],
+                "baggage": {{"max_members": 64}}}},"#
+        ))
+    }
+
     fn config_with_b3_first() -> Config {
         config(r#""propagation": {"extract": ["b3", "tracecontext"]},"#)
     }
@@ -395,11 +408,7 @@ mod tests {
 
     #[test]
     fn migrating_formats_are_read_written_and_cleared() {
-        let config = config(
-            r#""sampling": {"ratio": 0}, "propagation": {
-                "extract": ["jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin"],
-                "inject": ["tracecontext", "jaeger"]},"#,
-        );
+        let config = migrating(r#""tracecontext", "jaeger""#);
         let down = traceparent(T, S, "00");
         let jaeger = format!("{T}:{S}:0:0");
         let xray = format!("Root=1-{}-{};Parent={S};Sampled=0", &T[..8], &T[8..]);
@@ -474,22 +483,32 @@ mod tests {
     proptest! {
         #[test]
         fn no_headers_panic(
-            values in prop::collection::vec(any::<Vec<u8>>(), 8),
-            inject in prop::sample::select(vec![r#""b3""#, r#""b3multi", "tracecontext""#, r#""none""#]),
+            values in prop::collection::vec(any::<Vec<u8>>(), 9),
+            format in prop::sample::select(FORMATS),
         ) {
-            let names = ["traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid",
-                         "x-b3-sampled", ":path", "x-do"];
+            let names = ["traceparent", "tracestate", "b3", "x-b3-traceid", "uber-trace-id",
+                         "x-amzn-trace-id", "grpc-trace-bin", ":path", "baggage"];
             let lines = names.iter().zip(&values).map(|(name, value)| (name.as_bytes(), value.as_slice()));
-            let _ = on_request_headers(&obedient(0.5, inject), &Head::new(lines.collect()), None, FRESH);
+            let config = migrating(&format!(r#""{format}""#));
+            let _ = on_request_headers(&config, &Head::new(lines.collect()), None, FRESH);
         }
 
-        /// Doing the work again on what went upstream unsampled changes nothing.
+        /// Doing the work again on what went upstream unsampled changes nothing, in any format.
         #[test]
-        fn an_unsampled_context_is_left_alone(trace in 1u128.., span in 1u64.., random: bool) {
+        fn an_unsampled_context_is_left_alone(
+            trace in 1u128.., span in 1u64.., random: bool, format in prop::sample::select(FORMATS),
+        ) {
             let line = format!("00-{trace:032x}-{span:016x}-0{}", if random { 2 } else { 0 });
-            let config = obedient(1.0, r#""tracecontext""#);
-            let outcome = on_request_headers(&config, &head(&[("traceparent", &line)]), None, FRESH);
+            let request = [("traceparent", line.as_str())];
+            let config = migrating(&format!(r#""tracecontext", "{format}""#));
+            let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+            let sent = upstream(&request, &outcome.edits);
+            let sent: Vec<_> = sent.iter().map(|(name, value)| (&**name, &**value)).collect();
+            prop_assert!(sent.contains(&request[0]));
+            prop_assert!(sent.len() > 1);
+            let outcome = on_request_headers(&config, &head(&sent), None, FRESH);
             prop_assert_eq!(outcome.edits, vec![]);
+            prop_assert_eq!(outcome.faults, Faults::default());
         }
     }
 }

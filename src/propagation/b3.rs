@@ -131,7 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::propagation::testing::{head, round_trip};
+    use crate::propagation::testing::{head, round_trip, written};
 
     const LONG: u128 = 0x80f1_98ee_5634_3ba8_64fe_8b2a_57d3_eff7;
     const SHORT: u128 = 0x64fe_8b2a_57d3_eff7;
@@ -203,6 +203,29 @@ mod tests {
         check_multi(&[(FLAGS, "1")], Extracted::Decision(Sampling::Debug));
         check_multi(&[(FLAGS, "0"), (PARENT_SPAN_ID, S)], Extracted::Absent);
         check_multi(&[], Extracted::Absent);
+    }
+
+    #[test]
+    fn no_parent_and_no_second_state_are_written() {
+        let sent = |sampling| Context {
+            trace_id: TraceId::from(LONG),
+            span_id: SpanId::from(SPAN),
+            sampling,
+            random: false,
+            short_trace_id: false,
+        };
+        let all =
+            [(FLAGS, "1"), (PARENT_SPAN_ID, T64), (SAMPLED, "0"), (SPAN_ID, T64), (TRACE_ID, T64)];
+        for (sampling, state) in [
+            (Sampling::Deferred, None),
+            (Sampling::NotSampled, Some((SAMPLED, "0"))),
+            (Sampling::Sampled, Some((SAMPLED, "1"))),
+            (Sampling::Debug, Some((FLAGS, "1"))),
+        ] {
+            let expected: Vec<_> = state.into_iter().chain([(SPAN_ID, S), (TRACE_ID, T)]).collect();
+            let found = written(&all, |edits| inject_multi(&sent(sampling), edits));
+            assert_eq!(found, written(&expected, |_| {}), "{sampling:?}");
+        }
     }
 
     #[test]
