@@ -369,7 +369,7 @@ mod tests {
             (&["a=1 , b=2"], &["a=1,b=2"], Faults::default()),
             (&["", "a=1"], &["a=1"], Faults::default()),
             (&["", ","], &[], Faults::default()),
-            (&["a=1,a=2"], &[], Faults { invalid_trace_state: true, ..Faults::default() }),
+            (&["a=1,b=2,a=3"], &["a=1,b=2"], Faults::default()),
             (&["a=1", "A=2"], &[], Faults { invalid_trace_state: true, ..Faults::default() }),
             (&["rubbish"], &[], Faults { invalid_trace_state: true, ..Faults::default() }),
             (&["a=1", &long, &longest], &["a=1", &long], cut(1)),
@@ -398,7 +398,7 @@ mod tests {
     fn a_span_has_the_list_that_goes_on() {
         let config = obedient(1.0, r#""b3""#);
         let up = traceparent(T, S, "01");
-        for (line, expected) in [("a=1 ,b=2", "a=1,b=2"), ("a=1,a=2", ""), ("", "")] {
+        for (line, expected) in [("a=1 ,b=2", "a=1,b=2"), ("a=1,b", ""), ("", "")] {
             let request = [("traceparent", up.as_str()), ("tracestate", line)];
             let outcome = on_request_headers(&config, &head(&request), None, FRESH);
             let found = outcome.recording.unwrap().trace_state;
