@@ -107,6 +107,27 @@ impl Extracted {
         };
         Self::Context(Context { trace_id, span_id, sampling, random: false, short_trace_id })
     }
+
+    /// Reads ids as [`Extracted::of_ids`] does, whose leading zeros may be missing.
+    pub fn of_bare_ids(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Self {
+        let Some(span_id) = padded::<16>(span_id) else {
+            return Self::Invalid("expected a span id of 16 hex digits at most");
+        };
+        match (padded::<16>(trace_id), padded::<32>(trace_id)) {
+            (Some(short), _) => Self::of_ids(&short, &span_id, sampling),
+            (_, Some(long)) => Self::of_ids(&long, &span_id, sampling),
+            _ => Self::Invalid("expected a trace id of 32 hex digits at most"),
+        }
+    }
+}
+
+/// Returns digits with the zeros that are left out before them; none where there is no digit, or
+/// too many.
+pub fn padded<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let mut padded = [b'0'; N];
+    let (_, place) = padded.split_at_mut_checked(N.checked_sub(digits.len())?)?;
+    place.copy_from_slice(digits);
+    (!digits.is_empty()).then_some(padded)
 }
 
 /// Reads exactly 16 bytes of lower-case hex; all zeros is none.

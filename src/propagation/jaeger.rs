@@ -28,20 +28,14 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     if fields.next().is_some() {
         return Extracted::Invalid("expected four fields");
     }
-    let sampling = match padded(flags).and_then(|flags: [u8; 2]| context::decode_hex(&flags)) {
-        Some([flags]) if flags & DEBUG != 0 => Sampling::Debug,
-        Some([flags]) if flags & SAMPLED != 0 => Sampling::Sampled,
-        Some(_) => Sampling::NotSampled,
-        None => return Extracted::Invalid("expected flags of two hex digits at most"),
-    };
-    let Some(span_id) = padded::<16>(span_id) else {
-        return Extracted::Invalid("expected a span id of 16 hex digits at most");
-    };
-    match (padded::<16>(trace_id), padded::<32>(trace_id)) {
-        (Some(short), _) => Extracted::of_ids(&short, &span_id, sampling),
-        (_, Some(long)) => Extracted::of_ids(&long, &span_id, sampling),
-        _ => Extracted::Invalid("expected a trace id of 32 hex digits at most"),
-    }
+    let sampling =
+        match context::padded(flags).and_then(|flags: [u8; 2]| context::decode_hex(&flags)) {
+            Some([flags]) if flags & DEBUG != 0 => Sampling::Debug,
+            Some([flags]) if flags & SAMPLED != 0 => Sampling::Sampled,
+            Some(_) => Sampling::NotSampled,
+            None => return Extracted::Invalid("expected flags of two hex digits at most"),
+        };
+    Extracted::of_bare_ids(trace_id, span_id, sampling)
 }
 
 pub fn inject(context: &Context, edits: &mut Edits<'_>) {
@@ -55,15 +49,6 @@ pub fn inject(context: &Context, edits: &mut Edits<'_>) {
         Sampling::Debug => b":0:3",
     });
     edits.set(UBER_TRACE_ID, &value);
-}
-
-/// Returns digits with the zeros that are left out before them; none where there is no digit, or
-/// too many.
-fn padded<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
-    let mut padded = [b'0'; N];
-    let (_, place) = padded.split_at_mut_checked(N.checked_sub(digits.len())?)?;
-    place.copy_from_slice(digits);
-    (!digits.is_empty()).then_some(padded)
 }
 
 pub const UBER_TRACE_ID: &str = "uber-trace-id";

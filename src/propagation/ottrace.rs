@@ -2,14 +2,15 @@
 //! <https://opentelemetry.io/docs/specs/otel/context/api-propagators/#propagators-distribution>.
 //!
 //! ```text
-//! ot-tracer-traceid = 16HEXDIGLC / 32HEXDIGLC    ; not all zeros
-//! ot-tracer-spanid  = 16HEXDIGLC                 ; not all zeros
+//! ot-tracer-traceid = 1*32HEXDIGLC    ; not zero; leading zeros may be missing
+//! ot-tracer-spanid  = 1*16HEXDIGLC    ; not zero; leading zeros may be missing
 //! ot-tracer-sampled = "true" / "false" / "1" / "0"    ; where it is missing, the receiver decides
 //! ```
 //!
-//! The trace id is written in the width that it came in, which is 32 digits but for ids that came
-//! with 16. Some SDKs write the right half alone; all of them read both, and a trace whose id is
-//! cut on its way falls into two. `ot-baggage-*` headers are left alone.
+//! OpenTracing's own tracers write ids without leading zeros. The trace id is written in full width,
+//! which is 32 digits but for ids that came with 16 or fewer. Some SDKs write the right half alone;
+//! all of them read both, and a trace whose id is cut on its way falls into two. `ot-baggage-*`
+//! headers are left alone.
 
 use crate::context::{Context, Extracted, Sampling};
 use crate::edits::Edits;
@@ -23,7 +24,7 @@ pub fn extract(head: &Head<'_>) -> Extracted {
         Some(_) => return Extracted::Invalid("expected the sampling state true or false"),
     };
     match (head.first(TRACE_ID), head.first(SPAN_ID)) {
-        (Some(trace_id), Some(span_id)) => Extracted::of_ids(trace_id, span_id, sampling),
+        (Some(trace_id), Some(span_id)) => Extracted::of_bare_ids(trace_id, span_id, sampling),
         (None, None) if sampling == Sampling::Deferred => Extracted::Absent,
         _ => Extracted::Invalid("expected a trace id and a span id"),
     }
@@ -89,6 +90,10 @@ mod tests {
         check([Some(T), Some(S), Some("false")], context(LONG, Sampling::NotSampled));
         check([Some(T), Some(S), Some("0")], context(LONG, Sampling::NotSampled));
         check([Some(T64), Some(S), Some("true")], context(SHORT, Sampling::Sampled));
+        let padded = format!("{:0>32}", &T[1..]);
+        let whole = read([Some(&padded), Some("0000000000000001"), None]);
+        assert!(matches!(whole, Extracted::Context(_)));
+        check([Some(&T[1..]), Some("1"), None], whole);
     }
 
     #[test]
@@ -107,7 +112,7 @@ mod tests {
             ([Some(&zeros[..16]), Some(S), None], "zero short trace id"),
             ([Some(T), Some(&zeros[..16]), None], "zero span id"),
             ([Some(&upper), Some(S), None], "upper case"),
-            ([Some(&T[1..]), Some(S), None], "31 digits"),
+            ([Some(&format!("0{T}")), Some(S), None], "33 digits"),
             ([Some(T), Some(T), None], "a span id of 32 digits"),
             ([Some("+4fe8b2a57d3eff7"), Some(S), None], "a sign is no digit"),
         ] {
