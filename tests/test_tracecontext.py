@@ -149,7 +149,7 @@ CASES = {
     "a key that begins with a digit or has an @": [
         state("0tenant@system=1", kept=("0tenant@system=1",)),
         state("0foo=1,bar=2", kept=("0foo=1", "bar=2")),
-        state("foo@=1,foo@@bar=2", kept=("foo@=1", "foo@@bar=2")),
+        state("foo@=1,foo@@bar=2,foo@bar@baz=3", kept=("foo@=1", "foo@@bar=2", "foo@bar@baz=3")),
     ],
     "as many members as may be": [
         state(
@@ -165,6 +165,8 @@ CASES = {
         state("foo=1", f"{'z' * 256}=1", kept=("foo=1", f"{'z' * 256}=1")),
         state("foo=1", f"{'z' * 257}=1"),
         state("foo=1", f"{'t' * 241}@{'v' * 14}=1", kept=("foo=1", f"{'t' * 241}@{'v' * 14}=1")),
+        state("foo=1", f"{'t' * 242}@v=1", kept=("foo=1", f"{'t' * 242}@v=1")),
+        state("foo=1", f"t@{'v' * 15}=1", kept=("foo=1", f"t@{'v' * 15}=1")),
         state("foo=1", f"{'t' * 242}@{'v' * 14}=1"),
     ],
     "values with other characters": [state("foo=bar=baz"), state("foo=,bar=3"), state("foo=1,bar")],

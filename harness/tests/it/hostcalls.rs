@@ -151,6 +151,7 @@ fn headers_are_readable_in_their_phase_and_in_on_log() {
     check(&header(REQUEST_HEADERS), ":PATH", [OK, BAD_ARGUMENT, OK]);
     check(&header(REQUEST_HEADERS), "x-absent", [NOT_FOUND, BAD_ARGUMENT, NOT_FOUND]);
     check(&header(RESPONSE_HEADERS), ":status", [BAD_ARGUMENT, OK, OK]);
+    check(&header(RESPONSE_TRAILERS), "x-late", [BAD_ARGUMENT, BAD_ARGUMENT, OK]);
     check(&header(9), ":status", [BAD_ARGUMENT; 3]);
 }
 
@@ -175,8 +176,14 @@ fn trailers_that_never_came_are_not_found_in_on_log() {
 
 #[test]
 fn headers_are_changed_in_their_phase_alone() {
-    let add = "(call $add (i32.const 0) (local.get $at) (local.get $size) (local.get $at) (local.get $size))";
-    check(add, "x-added", [OK, BAD_ARGUMENT, BAD_ARGUMENT]);
+    let add = |map: u32| {
+        format!(
+            "(call $add (i32.const {map}) (local.get $at) (local.get $size) (local.get $at) (local.get $size))"
+        )
+    };
+    check(&add(REQUEST_HEADERS), "x-added", [OK, BAD_ARGUMENT, BAD_ARGUMENT]);
+    check(&add(RESPONSE_HEADERS), "x-added", [BAD_ARGUMENT, OK, BAD_ARGUMENT]);
+    check(&add(RESPONSE_TRAILERS), "x-added", [BAD_ARGUMENT; 3]);
 }
 
 #[test]
@@ -585,6 +592,7 @@ const TEXT_AT: usize = 1024;
 
 const REQUEST_HEADERS: u32 = 0;
 const RESPONSE_HEADERS: u32 = 2;
+const RESPONSE_TRAILERS: u32 = 3;
 const COUNTER: u32 = 0;
 const GAUGE: u32 = 1;
 const HISTOGRAM: u32 = 2;
