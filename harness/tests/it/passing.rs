@@ -174,3 +174,20 @@ fn a_span_is_the_same_with_envoys_cel_parser_and_without() {
     check(&case);
     check_with("cel: false", &case);
 }
+
+#[test]
+fn the_example_in_the_help_can_be_read() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_sidespan"))
+        .args(["replay", "--help"])
+        .output()
+        .expect("sidespan runs");
+    let help = String::from_utf8(help.stdout).expect("text");
+    let (_, example) = help.split_once("A scenario:").expect("an example");
+    let (example, _) = example.split_once("Instead of").expect("what comes after it");
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    std::fs::write(folder.path().join("plugin.yaml"), "{}").expect("a file for the test");
+    let file = folder.path().join("scenario.yaml");
+    std::fs::write(&file, example).expect("a file for the test");
+    let refused = Loaded::read(&file).err().map(|refused| refused.to_string());
+    assert_eq!(refused, None, "{example}");
+}
