@@ -56,9 +56,9 @@ REFUSED = {
     ),
     "exporter without cluster": ({"exporter": {"otlp": {}}}, "exporter.otlp.cluster", ["expected"]),
     "unknown propagator": (
-        {"propagation": {"extract": ["jaeger"]}},
+        {"propagation": {"extract": ["zipkin"]}},
         "propagation.extract[0]",
-        ["expected", 'but found "jaeger"'],
+        ["expected", 'but found "zipkin"'],
     ),
 }
 
