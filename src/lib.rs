@@ -24,4 +24,5 @@ pub mod resource;
 pub mod response_flags;
 pub mod rules;
 pub mod span;
+pub mod tags;
 pub mod url;

@@ -11,18 +11,57 @@ use std::borrow::Cow;
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags, TraceId};
 use opentelemetry::{KeyValue, Value};
 
-/// The fields of one `Span` message, as far as they are known.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct SpanFields {
+/// How many attributes a span may have, and how long their values may be: OpenTelemetry's
+/// `attribute_limits`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttributeLimits {
+    /// All attributes of a span. Its own are always there; tags give way.
+    pub count: u32,
+    /// Characters of a string value.
+    pub value_length: u32,
+}
+
+impl Default for AttributeLimits {
+    /// OpenTelemetry's number; its own default for the length is none.
+    fn default() -> Self {
+        Self { count: 128, value_length: 1_024 }
+    }
+}
+
+/// Attributes as a span holds them, encoded one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attributes {
     bytes: Vec<u8>,
+    count: u32,
+    max_chars: usize,
+    /// Values that were cut or left out for their length.
+    truncated: u32,
+}
+
+/// The fields of one `Span` message, as far as they are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpanFields {
+    /// The span's own attributes, and its other fields among them.
+    pub own: Attributes,
+    /// Attributes that are left out where the span has too many.
+    pub tags: Attributes,
+    max_count: u32,
+}
+
+/// A span that is over, encoded, and what it lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedSpan {
+    pub bytes: Vec<u8>,
     /// Values that were cut or left out for their length.
     pub truncated: u32,
+    /// Attributes that were left out for their number.
+    pub dropped: u32,
 }
 
 impl SpanFields {
     /// Starts a span. `trace_state` is left out where it is empty or not UTF-8, and where it is
     /// longer than [`MAX_TRACE_STATE_BYTES`], which counts as a value that was cut.
-    pub fn start(ids: SpanIds<'_>, start_unix_nanos: u64) -> Self {
+    pub fn start(ids: SpanIds<'_>, start_unix_nanos: u64, limits: AttributeLimits) -> Self {
         let mut bytes = Vec::with_capacity(TYPICAL_SPAN_BYTES);
         bytes.extend_from_slice(&[len_tag(span::TRACE_ID), 16]);
         bytes.extend_from_slice(&ids.trace_id.to_bytes());
@@ -43,63 +82,141 @@ impl SpanFields {
         let flags = u32::from(ids.flags.to_u8()) | HAS_IS_REMOTE | remote;
         bytes.extend_from_slice(&span::FLAGS_TAG);
         bytes.extend_from_slice(&flags.to_le_bytes());
-        Self { bytes, truncated }
+        let max_chars = limits.value_length as usize;
+        let own = Attributes { bytes, count: 0, max_chars, truncated };
+        Self { own, tags: Attributes::new(max_chars), max_count: limits.count }
     }
 
-    /// Adds a string attribute. Bytes that are not UTF-8 become U+FFFD, and a value longer than
-    /// [`MAX_ATTRIBUTE_VALUE_BYTES`] is cut before the character that passes the limit.
+    /// Adds a string attribute, as [`Attributes::text`] does.
     pub fn text(&mut self, key: &str, value: &[u8]) {
-        self.truncated += u32::from(put_text_attribute(&mut self.bytes, key, value));
+        self.own.text(key, value);
     }
 
     /// Adds an integer attribute.
     pub fn integer(&mut self, key: &str, value: u64) {
-        let any_len = 1 + varint_len(value);
-        put_attribute_head(&mut self.bytes, span::ATTRIBUTES, key, any_len);
-        self.bytes.push(varint_tag(any_value::INT));
-        put_varint(&mut self.bytes, value);
+        self.own.integer(key, value);
     }
 
     /// Adds a floating-point attribute.
     pub fn number(&mut self, key: &str, value: f64) {
-        put_attribute_head(&mut self.bytes, span::ATTRIBUTES, key, 9);
-        put_fixed64(&mut self.bytes, any_value::DOUBLE, value.to_bits());
+        self.own.number(key, value);
     }
 
     /// Adds an event without attributes.
     pub fn event(&mut self, name: &str, unix_nanos: u64) {
-        put_len(&mut self.bytes, span::EVENTS, 9 + field_len(name.len()));
-        put_fixed64(&mut self.bytes, event::TIME_UNIX_NANO, unix_nanos);
-        put_bytes(&mut self.bytes, event::NAME, name.as_bytes());
-    }
-
-    /// Adds attributes that were encoded once by [`encode_attributes`].
-    pub fn encoded(&mut self, attributes: &[u8]) {
-        self.bytes.extend_from_slice(attributes);
+        let bytes = &mut self.own.bytes;
+        put_len(bytes, span::EVENTS, 9 + field_len(name.len()));
+        put_fixed64(bytes, event::TIME_UNIX_NANO, unix_nanos);
+        put_bytes(bytes, event::NAME, name.as_bytes());
     }
 
     /// Ends a span and returns its fields. A name that is not UTF-8, or too long for an attribute,
     /// is treated as an attribute's value is.
     pub fn end(
-        mut self,
+        self,
         name: &[u8],
         kind: &SpanKind,
         end_unix_nanos: u64,
         status: &Status,
-    ) -> Vec<u8> {
-        put_bytes(&mut self.bytes, span::NAME, kept(&lossy(name)).as_bytes());
-        self.bytes.extend_from_slice(&[varint_tag(span::KIND), kind_number(kind)]);
-        put_fixed64(&mut self.bytes, span::END_TIME_UNIX_NANO, end_unix_nanos);
+    ) -> EncodedSpan {
+        let Attributes { mut bytes, count, max_chars, truncated } = self.own;
+        put_bytes(&mut bytes, span::NAME, first_chars(&lossy(name), max_chars).as_bytes());
+        bytes.extend_from_slice(&[varint_tag(span::KIND), kind_number(kind)]);
+        put_fixed64(&mut bytes, span::END_TIME_UNIX_NANO, end_unix_nanos);
         if let Status::Error { description } = status {
             let message_len = if description.is_empty() { 0 } else { field_len(description.len()) };
-            put_len(&mut self.bytes, span::STATUS, message_len + 2);
+            put_len(&mut bytes, span::STATUS, message_len + 2);
             if !description.is_empty() {
-                put_bytes(&mut self.bytes, span::STATUS_MESSAGE, description.as_bytes());
+                put_bytes(&mut bytes, span::STATUS_MESSAGE, description.as_bytes());
             }
-            self.bytes.extend_from_slice(&[varint_tag(span::STATUS_CODE), STATUS_CODE_ERROR]);
+            bytes.extend_from_slice(&[varint_tag(span::STATUS_CODE), STATUS_CODE_ERROR]);
         }
-        self.bytes
+        let kept = self.max_count.saturating_sub(count).min(self.tags.count);
+        bytes.extend_from_slice(self.tags.first(kept));
+        let dropped = self.tags.count - kept;
+        if dropped > 0 {
+            bytes.push(varint_tag(span::DROPPED_ATTRIBUTES_COUNT));
+            put_varint(&mut bytes, dropped.into());
+        }
+        EncodedSpan { bytes, truncated: truncated + self.tags.truncated, dropped }
     }
+}
+
+impl Attributes {
+    /// Starts with none; values get at most `max_chars` characters.
+    pub fn new(max_chars: usize) -> Self {
+        Self { bytes: Vec::new(), count: 0, max_chars, truncated: 0 }
+    }
+
+    /// Adds a string attribute. Bytes that are not UTF-8 become U+FFFD, and a value that is too
+    /// long is cut.
+    pub fn text(&mut self, key: &str, value: &[u8]) {
+        self.count += 1;
+        self.truncated +=
+            u32::from(put_text_attribute(&mut self.bytes, key, value, self.max_chars));
+    }
+
+    /// Adds an integer attribute.
+    pub fn integer(&mut self, key: &str, value: u64) {
+        self.head(key, 1 + varint_len(value));
+        self.bytes.push(varint_tag(any_value::INT));
+        put_varint(&mut self.bytes, value);
+    }
+
+    /// Adds a boolean attribute.
+    pub fn boolean(&mut self, key: &str, value: bool) {
+        self.head(key, 2);
+        self.bytes.extend_from_slice(&[varint_tag(any_value::BOOL), u8::from(value)]);
+    }
+
+    /// Adds a floating-point attribute.
+    pub fn number(&mut self, key: &str, value: f64) {
+        self.head(key, 9);
+        put_fixed64(&mut self.bytes, any_value::DOUBLE, value.to_bits());
+    }
+
+    /// Adds attributes that were encoded before.
+    pub fn append(&mut self, others: &Self) {
+        self.count += others.count;
+        self.bytes.extend_from_slice(&others.bytes);
+    }
+
+    /// Counts a value that was cut before it came here.
+    pub fn count_truncated(&mut self) {
+        self.truncated += 1;
+    }
+
+    fn head(&mut self, key: &str, any_len: usize) {
+        self.count += 1;
+        put_attribute_head(&mut self.bytes, span::ATTRIBUTES, key, any_len);
+    }
+
+    /// The bytes of the first so many attributes.
+    fn first(&self, count: u32) -> &[u8] {
+        if count == self.count {
+            return &self.bytes;
+        }
+        let mut rest = self.bytes.as_slice();
+        for _ in 0..count {
+            rest = after_field(rest);
+        }
+        self.bytes.get(..self.bytes.len() - rest.len()).unwrap_or_default()
+    }
+}
+
+/// Returns what follows a field whose value has a length: its tag of one byte, the length, the
+/// value.
+fn after_field(bytes: &[u8]) -> &[u8] {
+    let mut rest = bytes.get(1..).unwrap_or_default();
+    let (mut len, mut shift) = (0, 0);
+    while let [byte, after @ ..] = rest {
+        len |= usize::from(byte & 0x7f) << shift;
+        (rest, shift) = (after, shift + 7);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    rest.get(len..).unwrap_or_default()
 }
 
 /// Who a span is, and below whom.
@@ -110,15 +227,6 @@ pub struct SpanIds<'a> {
     pub parent_span_id: Option<SpanId>,
     pub flags: TraceFlags,
     pub trace_state: &'a [u8],
-}
-
-/// Encodes attributes as a span holds them. Values that are no strings are left out.
-pub fn encode_attributes(attributes: &[KeyValue]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for (key, value) in texts(attributes) {
-        put_text_attribute(&mut bytes, key, value.as_bytes());
-    }
-    bytes
 }
 
 /// Encodes a `Resource` message as `ResourceSpans` holds it. Values that are no strings are left
@@ -166,13 +274,14 @@ pub fn export_request(resource: &[u8], run: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) -> bool {
-    if key.len() + value.len() <= SHORT_ATTRIBUTE_BYTES && value.is_ascii() {
+fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8], max_chars: usize) -> bool {
+    let short = key.len() + value.len() <= SHORT_ATTRIBUTE_BYTES && value.len() <= max_chars;
+    if short && value.is_ascii() {
         put_short_text_attribute(bytes, key, value);
         return false;
     }
     let value = lossy(value);
-    let kept = kept(&value);
+    let kept = first_chars(&value, max_chars);
     put_attribute_head(bytes, span::ATTRIBUTES, key, field_len(kept.len()));
     put_bytes(bytes, any_value::STRING, kept.as_bytes());
     kept.len() < value.len()
@@ -185,8 +294,14 @@ fn lossy(value: &[u8]) -> Cow<'_, str> {
     }
 }
 
-fn kept(value: &str) -> &str {
-    value.get(..value.floor_char_boundary(MAX_ATTRIBUTE_VALUE_BYTES)).unwrap_or_default()
+/// Returns the first so many characters of a text.
+pub fn first_chars(text: &str, max_chars: usize) -> &str {
+    // No text has more characters than bytes.
+    if text.len() <= max_chars {
+        return text;
+    }
+    let end = text.char_indices().nth(max_chars).map_or(text.len(), |(end, _)| end);
+    text.get(..end).unwrap_or_default()
 }
 
 /// What [`put_text_attribute`] does, where every length takes one byte: nearly always.
@@ -273,9 +388,6 @@ const fn varint_tag(field: u8) -> u8 {
 /// The semantic conventions whose HTTP and RPC parts are stable both.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
 
-/// Longest value of a string attribute, in bytes.
-pub const MAX_ATTRIBUTE_VALUE_BYTES: usize = 1024;
-
 /// Longest `tracestate` that a span repeats, in bytes; W3C asks for 512 at least. Upstream it goes
 /// on whole.
 pub const MAX_TRACE_STATE_BYTES: usize = 1024;
@@ -321,6 +433,7 @@ mod span {
     pub const START_TIME_UNIX_NANO: u8 = 7;
     pub const END_TIME_UNIX_NANO: u8 = 8;
     pub const ATTRIBUTES: u8 = 9;
+    pub const DROPPED_ATTRIBUTES_COUNT: u8 = 10;
     pub const EVENTS: u8 = 11;
     pub const STATUS: u8 = 15;
     /// Field 16, fixed32: the one tag of two bytes.
@@ -341,6 +454,7 @@ mod key_value {
 
 mod any_value {
     pub const STRING: u8 = 1;
+    pub const BOOL: u8 = 2;
     pub const INT: u8 = 3;
     pub const DOUBLE: u8 = 4;
 }
@@ -357,6 +471,10 @@ mod tests {
     use super::*;
 
     fn fields(trace_state: &[u8]) -> SpanFields {
+        limited(trace_state, AttributeLimits::default())
+    }
+
+    fn limited(trace_state: &[u8], limits: AttributeLimits) -> SpanFields {
         let ids = SpanIds {
             trace_id: TraceId::from(1),
             span_id: SpanId::from(2),
@@ -364,19 +482,19 @@ mod tests {
             flags: TraceFlags::SAMPLED,
             trace_state,
         };
-        SpanFields::start(ids, 1)
+        SpanFields::start(ids, 1, limits)
     }
 
     fn decoded(fields: SpanFields) -> Span {
-        let bytes = fields.end(b"GET", &SpanKind::Server, 2, &Status::error("gone"));
-        Span::decode(bytes.as_slice()).unwrap()
+        let encoded = fields.end(b"GET", &SpanKind::Server, 2, &Status::error("gone"));
+        Span::decode(encoded.bytes.as_slice()).unwrap()
     }
 
     #[test]
     fn a_long_tracestate_is_left_out_and_counted() {
         for (len, kept) in [(0, 0), (1, 1), (1024, 1024), (1025, 0)] {
             let fields = fields(&vec![b'a'; len]);
-            assert_eq!(fields.truncated, u32::from(len > 1024), "{len}");
+            assert_eq!(fields.own.truncated, u32::from(len > 1024), "{len}");
             assert_eq!(decoded(fields).trace_state.len(), kept, "{len}");
         }
     }
@@ -392,9 +510,45 @@ mod tests {
     #[test]
     fn a_name_is_text_of_bounded_length() {
         let end = |name: &[u8]| fields(b"").end(name, &SpanKind::Server, 2, &Status::Unset);
-        let name = |name: &[u8]| Span::decode(end(name).as_slice()).unwrap().name;
+        let name = |name: &[u8]| Span::decode(end(name).bytes.as_slice()).unwrap().name;
         assert_eq!(name(b"GET /\xff"), "GET /\u{fffd}");
-        assert_eq!(name(&[b'a'; 2000]).len(), MAX_ATTRIBUTE_VALUE_BYTES);
+        assert_eq!(name(&[b'a'; 2000]).len(), 1024);
+    }
+
+    #[test]
+    fn tags_beyond_the_limit_are_left_out_and_counted() {
+        for (count, expected) in
+            [(9, "own 0 1 2 3 4 5 6 7"), (3, "own 0 1"), (2, "own 0"), (1, "own"), (0, "own")]
+        {
+            let mut fields = limited(b"", AttributeLimits { count, ..AttributeLimits::default() });
+            for key in ["0", "1", "2", "3"] {
+                fields.tags.text(key, "é".repeat(key.len() * 200).as_bytes());
+            }
+            fields.tags.integer("4", u64::MAX);
+            fields.tags.boolean("5", true);
+            fields.tags.number("6", 0.5);
+            fields.tags.text("7", b"");
+            // It comes last, and stays.
+            fields.text("own", b"");
+            let encoded = fields.end(b"", &SpanKind::Server, 2, &Status::Unset);
+            let span = Span::decode(encoded.bytes.as_slice()).unwrap();
+            let keys: Vec<_> = span.attributes.iter().map(|pair| pair.key.as_str()).collect();
+            assert_eq!(keys.join(" "), expected);
+            let dropped = 9 - keys.len() as u32;
+            assert_eq!((span.dropped_attributes_count, encoded.dropped), (dropped, dropped));
+        }
+    }
+
+    #[test]
+    fn values_are_cut_at_so_many_characters() {
+        for (value, expected, truncated) in
+            [("abc", "abc", 0), ("abcd", "abc", 1), ("ééé", "ééé", 0), ("éééé", "ééé", 1)]
+        {
+            let mut attributes = Attributes::new(3);
+            attributes.text("key", value.as_bytes());
+            assert_eq!(attributes.truncated, truncated, "{value}");
+            assert!(attributes.bytes.ends_with(expected.as_bytes()), "{value}");
+        }
     }
 
     #[test]
@@ -408,7 +562,8 @@ mod tests {
         let resource = encode_resource(&[KeyValue::new("service.name", "shop")]);
         let mut run = Vec::new();
         for _ in 0..3 {
-            append_span(&mut run, &fields(b"").end(b"", &SpanKind::Client, 2, &Status::Unset));
+            let encoded = fields(b"").end(b"", &SpanKind::Client, 2, &Status::Unset);
+            append_span(&mut run, &encoded.bytes);
         }
         let request = ExportTraceServiceRequest::decode(&*export_request(&resource, &run)).unwrap();
         let [of_resource] = request.resource_spans.as_slice() else {
@@ -432,6 +587,7 @@ mod tests {
             fields.text(&key, text.as_bytes());
             fields.integer(&key, number);
             fields.number(&key, f64::from(number as u32) / 8.0);
+            fields.own.boolean(&key, number % 2 == 0);
             let found: Vec<_> = decoded(fields)
                 .attributes
                 .into_iter()
@@ -441,6 +597,7 @@ mod tests {
                 any_value::Value::StringValue(text),
                 any_value::Value::IntValue(number.cast_signed()),
                 any_value::Value::DoubleValue(f64::from(number as u32) / 8.0),
+                any_value::Value::BoolValue(number % 2 == 0),
             ];
             prop_assert_eq!(found, expected.map(|value| (key.clone(), value)).to_vec());
         }

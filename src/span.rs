@@ -11,9 +11,10 @@ use crate::context::Context;
 use crate::decision::Reason;
 use crate::grpc;
 use crate::head::{CONTENT_TYPE, Head, REQUEST_ID, UPGRADE, USER_AGENT};
-use crate::otlp::{SpanFields, SpanIds};
+use crate::otlp::{EncodedSpan, SpanFields, SpanIds};
 use crate::response_flags::{self, Cut};
 use crate::rules::Direction;
+use crate::tags::{Facts, Tags};
 use crate::url::{self, Url};
 
 /// A decision to record: who the span is and why.
@@ -79,14 +80,6 @@ enum Application {
     WebSocket,
 }
 
-/// A span that is over, encoded as OTLP's `Span`.
-#[derive(Debug, PartialEq, Eq)]
-pub struct FinishedSpan {
-    pub bytes: Vec<u8>,
-    /// Attribute values that were cut.
-    pub truncated: u32,
-}
-
 impl ActiveSpan {
     /// Starts the span with all that the request's headers say.
     pub fn start(
@@ -103,7 +96,7 @@ impl ActiveSpan {
             trace_state: &recording.trace_state,
         };
         let method = known_method(head.method());
-        let mut fields = SpanFields::start(ids, start_unix_nanos);
+        let mut fields = SpanFields::start(ids, start_unix_nanos, config.attribute_limits);
         fields.text(key::HTTP_REQUEST_METHOD, method.unwrap_or(OTHER).as_bytes());
         if method.is_none() {
             fields.text(key::HTTP_REQUEST_METHOD_ORIGINAL, head.method());
@@ -130,8 +123,13 @@ impl ActiveSpan {
         self.application == Application::Grpc
     }
 
+    /// Adds the tags whose values are known at the request's end.
+    pub fn add_tags(&mut self, tags: &Tags, facts: &Facts<'_, '_>) {
+        tags.at_end(&mut self.fields.tags, facts);
+    }
+
     /// Ends the span with all that Envoy knows by then.
-    pub fn finish(self, facts: StreamFacts<'_>) -> FinishedSpan {
+    pub fn finish(self, facts: StreamFacts<'_>) -> EncodedSpan {
         let Self { mut fields, start_unix_nanos, url, method, application, .. } = self;
         let kind = match facts.direction {
             Direction::Inbound => SpanKind::Server,
@@ -172,8 +170,7 @@ impl ActiveSpan {
             }
             None => Status::Unset,
         };
-        let truncated = fields.truncated;
-        FinishedSpan { bytes: fields.end(&name, &kind, end_unix_nanos, &status), truncated }
+        fields.end(&name, &kind, end_unix_nanos, &status)
     }
 }
 
@@ -205,13 +202,8 @@ fn header_attributes(fields: &mut SpanFields, config: &Config, head: &Head<'_>) 
             fields.text(key, value);
         }
     }
-    fields.encoded(&config.tags.constant);
-    for tag in &config.tags.request_headers {
-        let default = tag.default_value.as_deref().map(str::as_bytes);
-        if let Some(value) = head.first(&tag.header).or(default) {
-            fields.text(&tag.tag, value);
-        }
-    }
+    fields.own.append(&config.tags.marks);
+    config.tags.at_request(&mut fields.tags, head);
 }
 
 fn server_attributes(fields: &mut SpanFields, url: &Url, source_address: &[u8]) {
@@ -734,7 +726,7 @@ mod tests {
 
     #[test]
     fn long_values_are_cut_at_a_character_and_counted() {
-        let path = "/é".repeat(crate::otlp::MAX_ATTRIBUTE_VALUE_BYTES);
+        let path = "/é".repeat(600);
         let head = Head::new(vec![(b":path", path.as_bytes())]);
         let recording = recording();
         let finished = ActiveSpan::start(&config(), &head, &recording, 0).finish(FACTS);
@@ -744,6 +736,6 @@ mod tests {
         let Some(Value::StringValue(kept)) = path.value.clone().unwrap().value else {
             panic!("{path:?}");
         };
-        assert_eq!(kept.len(), 1024);
+        assert_eq!(kept.chars().count(), 1024);
     }
 }

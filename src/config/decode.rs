@@ -4,7 +4,7 @@
 //! errors have no path; a trait and two macros do both.
 
 use super::error::{ConfigError, one_of, quoted};
-use super::json::Json;
+use super::json::{self, Json};
 
 /// A value that can be read from JSON.
 pub trait Decode: Sized {
@@ -33,7 +33,7 @@ impl Decode for bool {
 impl Decode for f64 {
     fn decode(json: Json) -> Result<Self, ConfigError> {
         match &json {
-            Json::Number(number) => number.as_f64().ok_or_else(|| json.unlike("a number")),
+            Json::Number(written) => json::number(written).ok_or_else(|| json.unlike("a number")),
             other => Err(other.unlike("a number")),
         }
     }
@@ -46,7 +46,7 @@ impl Decode for u32 {
         let whole =
             |value: &f64| value.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(value);
         match &json {
-            Json::Number(number) => number.as_f64().filter(whole).map(|value| value as u32),
+            Json::Number(written) => json::number(written).filter(whole).map(|value| value as u32),
             _ => None,
         }
         .ok_or_else(|| json.unlike("a whole number from 0 to 4294967295"))
@@ -80,8 +80,11 @@ impl<T: Decode> Decode for Vec<T> {
         let Json::Array(values) = json else {
             return Err(json.unlike("an array"));
         };
-        let values = values.into_iter().enumerate();
-        values.map(|(index, json)| T::decode(json).map_err(|error| error.at(index))).collect()
+        let mut decoded = Vec::new();
+        for (index, json) in values.into_iter().enumerate() {
+            decoded.push(T::decode(json).map_err(|error| error.at(index))?);
+        }
+        Ok(decoded)
     }
 
     fn absent() -> Option<Self> {
@@ -90,7 +93,7 @@ impl<T: Decode> Decode for Vec<T> {
 }
 
 /// An object with any keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Entries(pub Vec<(String, String)>);
 
 impl Decode for Entries {
@@ -118,6 +121,12 @@ pub enum OneOrMany<T> {
     Many(Vec<T>),
 }
 
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
 impl<T: Decode> Decode for OneOrMany<T> {
     fn decode(json: Json) -> Result<Self, ConfigError> {
         match json {
@@ -131,8 +140,16 @@ impl<T: Decode> Decode for OneOrMany<T> {
     }
 }
 
-/// An object under way from JSON to a struct.
-pub struct Fields(Vec<(String, Json)>);
+/// An object under way from JSON to a struct. What is wrong is kept until all fields are taken:
+/// leaving at each of them would cost the module the code that drops those before it. A key may be written in lowerCamelCase too, as
+/// protobuf's JSON and Istio's resources have it: <https://protobuf.dev/programming-guides/json/>.
+pub struct Fields {
+    entries: Vec<(String, Json)>,
+    /// The key that was taken last, as it is written.
+    key: String,
+    /// The first thing that is wrong.
+    error: Option<ConfigError>,
+}
 
 impl Fields {
     /// Takes an object apart that may have these keys and no others.
@@ -140,30 +157,91 @@ impl Fields {
         let Json::Object(entries) = json else {
             return Err(json.unlike("an object"));
         };
-        match entries.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
+        match entries.iter().find(|(found, _)| !keys.iter().any(|key| is_key(key, found))) {
             Some((key, _)) => {
                 let expected = format!("a known key, {}", one_of(keys));
                 Err(ConfigError::new(expected, quoted(key)).under(key))
             }
-            None => Ok(Self(entries)),
+            None => Ok(Self { entries, key: String::new(), error: None }),
         }
     }
 
-    /// Reads the value under a key, or what stands for it where the key is absent.
-    pub fn take<T: Decode>(&mut self, key: &str) -> Result<T, ConfigError> {
-        match self.0.iter().position(|(found, _)| found == key) {
-            Some(place) => T::decode(self.0.swap_remove(place).1),
+    /// Reads the value under a key, or what stands for it where the key is absent. A value that
+    /// is wrong is noted for [`Fields::finish`].
+    pub fn take<T: Decode + Default>(&mut self, key: &str) -> T {
+        let value = match self.take_json(key) {
+            Some(json) => T::decode(json),
             None => {
                 T::absent().ok_or_else(|| ConfigError::new("a value, which is required", "none"))
             }
+        };
+        match value {
+            Ok(value) => value,
+            Err(error) => {
+                self.note(error);
+                T::default()
+            }
         }
-        .map_err(|error| error.under(key))
     }
 
-    /// Returns the keys that were not taken, as an object, where there are any.
-    pub fn rest(self) -> Option<Json> {
-        (!self.0.is_empty()).then_some(Json::Object(self.0))
+    /// Returns the struct, or the first thing that was wrong.
+    pub fn finish<T>(self, decoded: T) -> Result<T, ConfigError> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(decoded),
+        }
     }
+
+    /// Takes the keys that are left, as they are written.
+    pub fn take_rest(&mut self) -> Vec<(String, Json)> {
+        std::mem::take(&mut self.entries)
+    }
+
+    /// Takes the value under a key.
+    fn take_json(&mut self, key: &str) -> Option<Json> {
+        let place = self.entries.iter().position(|(found, _)| is_key(key, found));
+        let Some(place) = place else {
+            self.key = key.to_owned();
+            return None;
+        };
+        let (found, json) = self.entries.swap_remove(place);
+        if let Some((again, _)) = self.entries.iter().find(|(found, _)| is_key(key, found)) {
+            let error = ConfigError::new("the key once, in one spelling", quoted(again));
+            self.key = again.clone();
+            self.note(error);
+        }
+        self.key = found;
+        Some(json)
+    }
+
+    /// Keeps the error under the key that was taken last, where it is the first.
+    #[inline(never)]
+    fn note(&mut self, error: ConfigError) {
+        if self.error.is_none() {
+            self.error = Some(error.under(&self.key));
+        }
+    }
+}
+
+/// Whether `found` is this key, in lower_snake_case as it is or in lowerCamelCase.
+pub fn is_key(key: &str, found: &str) -> bool {
+    if key == found {
+        return true;
+    }
+    let mut found = found.bytes();
+    let mut raise = false;
+    for byte in key.bytes() {
+        if byte == b'_' {
+            raise = true;
+        } else {
+            let expected = if raise { byte.to_ascii_uppercase() } else { byte };
+            raise = false;
+            if found.next() != Some(expected) {
+                return false;
+            }
+        }
+    }
+    found.next().is_none()
 }
 
 /// Defines structs that are read from objects: a field is a key, and an absent key is the value
@@ -173,7 +251,7 @@ macro_rules! objects {
         $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)*
     })*) => {$(
         $(#[$meta])*
-        #[derive(Debug)]
+        #[derive(Debug, Default)]
         pub struct $name {
             $($(#[$field_meta])* pub $field: $type,)*
         }
@@ -186,9 +264,10 @@ macro_rules! objects {
         impl $crate::config::decode::Decode for $name {
             fn decode(json: $crate::config::json::Json) -> Result<Self, $crate::config::ConfigError> {
                 let mut fields = $crate::config::decode::Fields::of(json, Self::KEYS)?;
-                Ok(Self {
-                    $($field: fields.take($crate::config::decode::key(stringify!($field)))?,)*
-                })
+                let decoded = Self {
+                    $($field: fields.take($crate::config::decode::key(stringify!($field))),)*
+                };
+                fields.finish(decoded)
             }
             fn absent() -> Option<Self> {
                 Self::decode($crate::config::json::Json::Object(Vec::new())).ok()
@@ -210,13 +289,23 @@ macro_rules! names {
 
         impl $crate::config::decode::Decode for $name {
             fn decode(json: $crate::config::json::Json) -> Result<Self, $crate::config::ConfigError> {
-                match &json {
-                    $($crate::config::json::Json::Text(text) if text == $text => Ok(Self::$variant),)*
-                    other => Err(other.unlike($crate::config::error::one_of(&[$($text,)*]))),
+                let place = $crate::config::decode::place_of(&json, &[$($text,)*])?;
+                match [$(Self::$variant,)*].get(place) {
+                    Some(variant) => Ok(*variant),
+                    None => Err(json.unlike("a known name")),
                 }
             }
         }
     )*};
+}
+
+/// Returns the place of a name among those that are known.
+pub fn place_of(json: &Json, names: &[&str]) -> Result<usize, ConfigError> {
+    let place = match json {
+        Json::Text(text) => names.iter().position(|name| name == text),
+        _ => None,
+    };
+    place.ok_or_else(|| json.unlike(&one_of(names)))
 }
 
 pub(super) use {names, objects};

@@ -16,12 +16,19 @@ struct Refusal {
 }
 
 impl ConfigError {
-    pub fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
-        let (expected, found) = (expected.into(), found.into());
+    pub fn new(expected: impl AsRef<str>, found: impl AsRef<str>) -> Self {
+        Self::of(expected.as_ref(), found.as_ref())
+    }
+
+    /// Out of line, like the others: nearly every line of the configuration's code can end here.
+    #[inline(never)]
+    fn of(expected: &str, found: &str) -> Self {
+        let (expected, found) = (expected.to_owned(), found.to_owned());
         Self(Box::new(Refusal { path: String::new(), expected, found }))
     }
 
     /// Returns the error as seen one object further out, where the value stands under `key`.
+    #[inline(never)]
     pub fn under(mut self, key: &str) -> Self {
         if !self.0.path.is_empty() && !self.0.path.starts_with('[') {
             self.0.path.insert(0, '.');
@@ -31,6 +38,7 @@ impl ConfigError {
     }
 
     /// Returns the error as seen one array further out, where the value stands at `index`.
+    #[inline(never)]
     pub fn at(self, index: usize) -> Self {
         self.under(&format!("[{index}]"))
     }
@@ -48,6 +56,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// Quotes a string from the configuration, shortened to what a log line can bear.
+#[inline(never)]
 pub fn quoted(found: &str) -> String {
     match found.char_indices().nth(SHOWN_CHARS) {
         Some((end, _)) => format!("{:?}…", found.get(..end).unwrap_or_default()),

@@ -8,10 +8,12 @@ pub mod raw;
 
 use std::time::Duration;
 
+use crate::otlp::AttributeLimits;
 use crate::propagation::Propagation;
 use crate::queue::Limits;
 use crate::ratio::Ratio;
 use crate::rules::Rules;
+use crate::tags::Tags;
 
 use decode::Decode;
 use json::Json;
@@ -29,23 +31,8 @@ pub struct Config {
     pub ratio: Ratio,
     pub rules: Rules,
     pub tags: Tags,
+    pub attribute_limits: AttributeLimits,
     pub exporter: Option<Exporter>,
-}
-
-/// The attributes of one's own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tags {
-    /// Those that never change, encoded as a span holds them.
-    pub constant: Vec<u8>,
-    pub request_headers: Vec<RequestHeaderTag>,
-}
-
-/// An attribute whose value is a request header's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestHeaderTag {
-    pub tag: String,
-    pub header: String,
-    pub default_value: Option<String>,
 }
 
 /// Where spans go, and when.
@@ -201,8 +188,8 @@ mod tests {
         let value = "a".repeat(1025);
         check_refused(
             &tag(&format!(r#""literal": {{"value": "{value}"}}"#)),
-            "custom_tags[0].literal.value: expected a value of at most 1024 bytes, but found \
-             1025 bytes",
+            "custom_tags[0].literal.value: expected a value of at most 1024 characters, but found \
+             1025 characters",
         );
     }
 
@@ -218,23 +205,233 @@ mod tests {
     fn what_is_not_an_object_of_known_keys_is_refused() {
         check_refused("[]", "expected an object, but found an array");
         check_refused("1.5", "expected an object, but found 1.5");
-        check_refused(
-            "{",
-            "expected one JSON object, but found EOF while parsing an object at line 1 column 1",
-        );
+        check_refused("{", "expected a string, but found the end at line 1 column 2");
         check_refused(
             "{}{}",
-            "expected one JSON object, but found trailing characters at line 1 column 3",
+            "expected the end of the configuration, but found \"{\" at line 1 column 3",
         );
         check_refused(
             r#"{"service_name": "a", "service_name": "b"}"#,
-            "expected one JSON object, but found the key \"service_name\" twice at line 1 column 36",
+            "expected one JSON object, but found the key \"service_name\" twice at line 1 column 37",
         );
         check_refused(
             r#"{"response": {}}"#,
             "response: expected a known key, one of `service_name`, `resource_attributes`, \
-             `propagation`, `sampling`, `custom_tags`, `exporter`, but found \"response\"",
+             `propagation`, `sampling`, `custom_tags`, `allow_sensitive_headers`, \
+             `attribute_limits`, `exporter`, but found \"response\"",
         );
+    }
+
+    #[test]
+    fn wrong_tags_are_refused_with_their_path() {
+        let sources = "one of `literal`, `environment`, `request_header`, `header`, \
+             `response_header`, `response_trailer`, `query_parameter`, `cookie`, `baggage`, \
+             `property`, `identity`, `metadata`, `value`, `formatter`";
+        let secret = "expected a header without credentials, or one of `allow_sensitive_headers`, \
+             but found";
+        let header = |source: &str| format!(r#""{source}": {{"name": "Authorization"}}"#);
+        for (member, expected) in [
+            (
+                r#""literal": {"value": "a"}, "environment": {"name": "A"}"#.to_owned(),
+                format!(": expected {sources}, but found several of them"),
+            ),
+            (
+                r#""literal": null, "redact": "hash""#.to_owned(),
+                format!(": expected {sources}, but found none of them"),
+            ),
+            (
+                r#""literal": {"value": ""}"#.to_owned(),
+                ".literal.value: expected a non-empty string, but found \"\"".to_owned(),
+            ),
+            (header("request_header"), format!(".request_header.name: {secret} \"authorization\"")),
+            (header("responseHeader"), format!(".responseHeader.name: {secret} \"authorization\"")),
+            (
+                header("response_trailer"),
+                format!(".response_trailer.name: {secret} \"authorization\""),
+            ),
+            (header("header"), format!(".header.name: {secret} \"authorization\"")),
+            (
+                r#""value": "a %REQ(X?Cookie):3%""#.to_owned(),
+                format!(".value: {secret} \"cookie\""),
+            ),
+            (
+                r#""formatter": {"value": "%RESP(SET-COOKIE)%"}"#.to_owned(),
+                format!(".formatter.value: {secret} \"set-cookie\""),
+            ),
+            (
+                r#""property": {"path": "request.headers.X-Api-Key"}"#.to_owned(),
+                format!(".property.path: {secret} \"x-api-key\""),
+            ),
+            (
+                r#""property": {"path": ["response", "headers", "set-cookie"]}"#.to_owned(),
+                format!(".property.path: {secret} \"set-cookie\""),
+            ),
+            (
+                r#""property": {"path": "request.headers"}"#.to_owned(),
+                ".property.path: expected the path of one value, but found \"request.headers\""
+                    .to_owned(),
+            ),
+            (
+                r#""property": {"path": "response"}"#.to_owned(),
+                ".property.path: expected the path of one value, but found \"response\"".to_owned(),
+            ),
+            (
+                r#""property": {"path": "a..b"}"#.to_owned(),
+                ".property.path: expected a path such as `xds.route_name`, or its parts, but \
+                 found \"a..b\""
+                    .to_owned(),
+            ),
+            (
+                r#""property": {"path": []}"#.to_owned(),
+                ".property.path: expected a path such as `xds.route_name`, or its parts, but \
+                 found \"\""
+                    .to_owned(),
+            ),
+            (
+                r#""property": {"path": "a", "type": "integer"}"#.to_owned(),
+                ".property.type: expected one of `string`, `int`, `double`, `bool`, but found \
+                 \"integer\""
+                    .to_owned(),
+            ),
+            (
+                r#""identity": "peer""#.to_owned(),
+                ".identity: expected one of `source`, `destination`, but found \"peer\"".to_owned(),
+            ),
+            (
+                r#""cookie": {"name": ""}"#.to_owned(),
+                ".cookie.name: expected a non-empty string, but found \"\"".to_owned(),
+            ),
+            (
+                r#""baggage": {"nam": "a"}"#.to_owned(),
+                ".baggage.nam: expected a known key, one of `name`, `default_value`, but found \
+                 \"nam\""
+                    .to_owned(),
+            ),
+            (
+                r#""metadata": {"kind": {"host": {}}, "metadata_key": {"key": "a"}}"#.to_owned(),
+                ".metadata.metadata_key: expected a namespace, and a key in it, but found \"a\""
+                    .to_owned(),
+            ),
+            (
+                r#""metadata": {"kind": {"peer": {}}, "metadata_key": {"key": "a"}}"#.to_owned(),
+                ".metadata.kind: expected one of `request`, `route`, `cluster`, `host`, but found \
+                 \"peer\""
+                    .to_owned(),
+            ),
+            (
+                r#""metadata": {"kind": {}, "metadata_key": {"key": "a"}}"#.to_owned(),
+                ".metadata.kind: expected an object with one key, such as `request: {}`, but \
+                 found an object"
+                    .to_owned(),
+            ),
+            (
+                r#""value": "50% off""#.to_owned(),
+                ".value: expected text with commands such as %REQ(X?Y):12%, and %% for a %, but \
+                 found \"% off\""
+                    .to_owned(),
+            ),
+            (
+                r#""value": """#.to_owned(),
+                ".value: expected a non-empty string, but found \"\"".to_owned(),
+            ),
+            (
+                r#""value": "%DYNAMIC_METADATA(a)%""#.to_owned(),
+                ".value: expected a namespace, and a key in it, but found \"a\"".to_owned(),
+            ),
+            (
+                r#""value": "%REQ()%""#.to_owned(),
+                ".value: expected the name of a header, but found \"\"".to_owned(),
+            ),
+            (
+                r#""cookie": {"name": "a"}, "max_length": 0"#.to_owned(),
+                ".max_length: expected a whole number from 1 up, but found 0".to_owned(),
+            ),
+            (
+                r#""cookie": {"name": "a"}, "redact": "drop""#.to_owned(),
+                ".redact: expected one of `hash`, `mask`, but found \"drop\"".to_owned(),
+            ),
+            (
+                r#""cookie": {"name": "a"}, "max_length": 3, "maxLength": 3"#.to_owned(),
+                ".max_length: expected the key once, in one spelling, but found \"max_length\""
+                    .to_owned(),
+            ),
+        ] {
+            check_refused(&tag(&member), &format!("custom_tags[0]{expected}"));
+        }
+    }
+
+    #[test]
+    fn unknown_commands_are_refused_with_those_that_are_known() {
+        for command in ["START_TIME", "REQUEST(X)", "PROTOCOL()"] {
+            let error = parse(&tag(&format!(r#""value": "%{command}%""#))).unwrap_err().to_string();
+            let name = command.split('(').next().unwrap();
+            assert!(
+                error.starts_with("custom_tags[0].value: expected a known command, one of `REQ`,"),
+                "{error}"
+            );
+            assert!(error.ends_with(&format!("but found \"{name}\"")), "{error}");
+        }
+    }
+
+    #[test]
+    fn tags_by_name_are_refused_with_their_name() {
+        for (tags, expected) in [
+            (
+                r#"{"url.path": {"literal": {"value": "c"}}}"#,
+                "custom_tags.url.path: expected a tag that the filter does not set itself, but \
+                 found \"url.path\"",
+            ),
+            (
+                r#"{"a": {"header": {"name": "cookie"}}}"#,
+                "custom_tags.a.header.name: expected a header without credentials, or one of \
+                 `allow_sensitive_headers`, but found \"cookie\"",
+            ),
+            (
+                r#"{"a": {"environment": {"defaultValue": "b"}}}"#,
+                "customTags.a.environment.name: expected a value, which is required, but found none",
+            ),
+            (r#"{"a": 1}"#, "customTags.a: expected an object, but found 1"),
+            (r#""a""#, "customTags: expected an array, or an object by name, but found \"a\""),
+            (
+                r#"[], "custom_tags": []"#,
+                "custom_tags: expected the key once, in one spelling, but found \"custom_tags\"",
+            ),
+        ] {
+            check_refused(&format!(r#"{{"customTags": {tags}}}"#), expected);
+        }
+        let error = parse(r#"{"customTags": {"a": {"tag": "b"}}}"#).unwrap_err().to_string();
+        assert!(error.starts_with("customTags.a.tag: expected a known key, one of `redact`,"));
+    }
+
+    #[test]
+    fn limits_have_bounds() {
+        let limits = |members: &str| format!(r#"{{"attribute_limits": {{{members}}}}}"#);
+        let default = AttributeLimits { count: 128, value_length: 1024 };
+        assert_eq!(parse("").unwrap().attribute_limits, default);
+        let json = limits(r#""attribute_count_limit": 0, "attributeValueLengthLimit": 32"#);
+        let least = AttributeLimits { count: 0, value_length: 32 };
+        assert_eq!(parse(&json).unwrap().attribute_limits, least);
+        for (key, value, bounds) in [
+            ("attribute_count_limit", 1025, "0 to 1024"),
+            ("attribute_value_length_limit", 31, "32 to 16384"),
+            ("attribute_value_length_limit", 16385, "32 to 16384"),
+        ] {
+            check_refused(
+                &limits(&format!(r#""{key}": {value}"#)),
+                &format!(
+                    "attribute_limits.{key}: expected a whole number from {bounds}, but found \
+                     {value}"
+                ),
+            );
+        }
+    }
+
+    #[test]
+    fn sensitive_headers_may_be_allowed_by_name() {
+        let tag = r#""custom_tags": [{"tag": "a", "request_header": {"name": "Cookie"}}]"#;
+        let allowed = |names: &str| format!(r#"{{"allow_sensitive_headers": [{names}], {tag}}}"#);
+        assert!(parse(&allowed(r#""authorization", "COOKIE", "x-other""#)).is_ok());
+        assert!(parse(&allowed(r#""authorization""#)).is_err());
     }
 
     #[test]
@@ -288,7 +485,7 @@ mod tests {
             ),
             (
                 r#"{"sampling": {"ratio": "1"}}"#.to_owned(),
-                "sampling.ratio: expected a number, but found \"1\"",
+                "sampling.ratio: expected a number from 0 to 1, but found \"1\"",
             ),
             (
                 r#"{"sampling": {"export_on": {}}}"#.to_owned(),
@@ -325,7 +522,7 @@ mod tests {
             ),
             (
                 rule(r#""ratio": -1"#),
-                "sampling.rules[1].ratio: expected a number from 0 to 1, but found -1.0",
+                "sampling.rules[1].ratio: expected a number from 0 to 1, but found -1",
             ),
             (
                 rule(r#""match": {"path": {"regex": "("}}"#),
@@ -398,16 +595,6 @@ mod tests {
                 rule(r#""match": {"direction": "in"}"#),
                 "sampling.rules[1].match.direction: expected one of `inbound`, `outbound`, but \
                  found \"in\"",
-            ),
-            (
-                tag(r#""literal": {"value": "a"}, "environment": {"name": "A"}"#),
-                "custom_tags[0]: expected one of `literal`, `request_header`, `environment`, \
-                 but found several of them",
-            ),
-            (
-                tag(r#""literal": null"#),
-                "custom_tags[0]: expected one of `literal`, `request_header`, `environment`, \
-                 but found none of them",
             ),
             (
                 tag(r#""request_header": {"name": "x\n"}"#),
@@ -505,7 +692,7 @@ mod tests {
 
     /// Every key that can be written, as the README's table names it. Conditions have a paragraph.
     fn keys() -> Vec<String> {
-        let objects: [(&str, &[&str]); 15] = [
+        let objects: [(&str, &[&str]); 19] = [
             ("", raw::RawConfig::KEYS),
             ("propagation.", raw::RawPropagation::KEYS),
             ("propagation.baggage.", raw::RawBaggage::KEYS),
@@ -516,6 +703,10 @@ mod tests {
             ("custom_tags[].literal.", raw::RawLiteral::KEYS),
             ("custom_tags[].request_header.", raw::RawNamedSource::KEYS),
             ("custom_tags[].environment.", raw::RawNamedSource::KEYS),
+            ("custom_tags[].property.", raw::RawProperty::KEYS),
+            ("custom_tags[].metadata.", raw::RawMetadata::KEYS),
+            ("custom_tags[].formatter.", raw::RawLiteral::KEYS),
+            ("attribute_limits.", raw::RawAttributeLimits::KEYS),
             ("exporter.", raw::RawExporter::KEYS),
             ("exporter.otlp.", raw::RawOtlp::KEYS),
             ("exporter.otlp.headers[].", raw::RawExportHeader::KEYS),

@@ -1,7 +1,8 @@
 //! The configuration as it is written, key by key: what the README's table describes.
 
 use super::ConfigError;
-use super::decode::{Decode, Entries, Fields, OneOrMany, names, objects};
+use super::decode::{Decode, Entries, Fields, OneOrMany, is_key, names, objects};
+use super::error::one_of;
 use super::json::Json;
 
 objects! {
@@ -17,8 +18,14 @@ objects! {
         pub propagation: RawPropagation,
         /// Which requests are traced.
         pub sampling: RawSampling,
-        /// Attributes of one's own on every span, as in Envoy's `CustomTag`. Default: none.
-        pub custom_tags: Vec<RawCustomTag>,
+        /// Attributes of one's own on every span: a list as Envoy's `CustomTag`, or an object by
+        /// name as in Istio's Telemetry. Default: none.
+        pub custom_tags: RawCustomTags,
+        /// Headers that hold credentials and that tags may record all the same. Default: none.
+        /// Example: `[x-forwarded-client-cert]`.
+        pub allow_sensitive_headers: Vec<String>,
+        /// How many attributes a span has, and how long they are.
+        pub attribute_limits: RawAttributeLimits,
         /// Where spans go. Default: nowhere; the filter then decides and propagates only.
         pub exporter: Option<RawExporter>,
     }
@@ -48,7 +55,7 @@ objects! {
     pub struct RawSampling {
         /// Share of root requests that are sampled where no rule says otherwise, from 0 to 1.
         /// Default: `1.0`. Example: `0.05`.
-        pub ratio: Option<f64>,
+        pub ratio: Option<RawShare>,
         /// Rules in order; the first that matches decides. Default: none.
         pub rules: Vec<RawRule>,
     }
@@ -64,7 +71,7 @@ objects! {
         pub decision: Option<RawDecision>,
         /// With `parent`: share of root requests that are sampled, from 0 to 1.
         /// Default: `sampling.ratio`.
-        pub ratio: Option<f64>,
+        pub ratio: Option<RawShare>,
     }
 
     /// Conditions on a request.
@@ -97,16 +104,49 @@ objects! {
         pub ignore_case: bool,
     }
 
-    /// An attribute of one's own: `tag` and exactly one source.
-    pub struct RawCustomTag {
-        /// Key of the attribute. Example: `user.id`.
-        pub tag: String,
-        /// A fixed value.
-        pub literal: Option<RawLiteral>,
-        /// The value of a request header.
-        pub request_header: Option<RawNamedSource>,
-        /// The value of an environment variable of the VM (`vm_config.environment_variables`).
-        pub environment: Option<RawNamedSource>,
+    /// Limits as in OpenTelemetry's declarative configuration.
+    pub struct RawAttributeLimits {
+        /// Attributes of a span, from 0 to 1024. The span's own are always there; custom tags
+        /// beyond the limit are left out and counted. Default: `128`.
+        pub attribute_count_limit: Option<u32>,
+        /// Characters of a string value, from 32 to 16384; longer ones are cut and counted.
+        /// Default: `1024`.
+        pub attribute_value_length_limit: Option<u32>,
+    }
+
+    /// One of Envoy's attributes.
+    pub struct RawProperty {
+        /// Its path, dotted or as a list of parts. Example: `xds.route_name`.
+        pub path: OneOrMany<String>,
+        /// Value where the attribute is absent. Default: the tag is left out.
+        pub default_value: Option<String>,
+        /// What it is recorded as: `string`, `int`, `double` or `bool`. Default: what it is, for
+        /// the attributes that Envoy documents; `string` for others.
+        pub r#type: Option<RawPropertyType>,
+    }
+
+    /// A value of Envoy's metadata.
+    pub struct RawMetadata {
+        /// Whose metadata: exactly one key of `request`, `route`, `cluster` and `host`.
+        pub kind: RawMetadataKind,
+        /// Where in it.
+        pub metadata_key: RawMetadataKey,
+        /// Value where there is none. Default: the tag is left out.
+        pub default_value: Option<String>,
+    }
+
+    /// The place of a value in metadata.
+    pub struct RawMetadataKey {
+        /// The namespace. Example: `envoy.filters.http.jwt_authn`.
+        pub key: String,
+        /// The keys in it, from outermost to innermost.
+        pub path: Vec<RawMetadataSegment>,
+    }
+
+    /// One step into metadata.
+    pub struct RawMetadataSegment {
+        /// Its key.
+        pub key: String,
     }
 
     /// A fixed value.
@@ -117,7 +157,7 @@ objects! {
 
     /// A value that is looked up by name.
     pub struct RawNamedSource {
-        /// Name of the header or variable.
+        /// Name of the header, variable, parameter, cookie or member.
         pub name: String,
         /// Value where there is none by that name. Default: a tag is left out, a header refused.
         pub default_value: Option<String>,
@@ -201,6 +241,44 @@ names! {
         Outbound = "outbound",
     }
 
+    /// What a property is recorded as.
+    pub enum RawPropertyType {
+        String = "string",
+        Int = "int",
+        Double = "double",
+        Bool = "bool",
+    }
+
+    /// One end of a connection.
+    pub enum RawIdentity {
+        /// Who calls.
+        Source = "source",
+        /// Who is called.
+        Destination = "destination",
+    }
+
+    /// Whose metadata it is.
+    #[derive(Default)]
+    pub enum RawMetadataOf {
+        /// Dynamic metadata of the request.
+        #[default]
+        Request = "request",
+        /// Metadata of its route.
+        Route = "route",
+        /// Metadata of its upstream cluster.
+        Cluster = "cluster",
+        /// Metadata of its upstream host.
+        Host = "host",
+    }
+
+    /// How a value is made unreadable.
+    pub enum RawRedaction {
+        /// The first 16 bytes of its SHA-256, in hex.
+        Hash = "hash",
+        /// A `*` for each character but the last four.
+        Mask = "mask",
+    }
+
     /// The transport of OTLP.
     pub enum RawProtocol {
         HttpProtobuf = "http/protobuf",
@@ -252,11 +330,204 @@ impl RawHeaderMatch {
 impl Decode for RawHeaderMatch {
     fn decode(json: Json) -> Result<Self, ConfigError> {
         let mut fields = Fields::of(json, Self::KEYS)?;
-        Ok(Self {
-            name: fields.take("name")?,
-            present: fields.take("present")?,
-            invert: fields.take("invert")?,
-            value: fields.rest().map(RawStringMatch::decode).transpose()?,
-        })
+        let (name, present, invert) =
+            (fields.take("name"), fields.take("present"), fields.take("invert"));
+        let condition = fields.take_rest();
+        let value = match condition.is_empty() {
+            true => None,
+            false => Some(RawStringMatch::decode(Json::Object(condition))?),
+        };
+        fields.finish(Self { name, present, invert, value })
+    }
+}
+
+/// A number from 0 to 1.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RawShare(pub f64);
+
+impl Decode for RawShare {
+    fn decode(json: Json) -> Result<Self, ConfigError> {
+        match f64::decode(json.clone()) {
+            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Self(share)),
+            _ => Err(json.unlike("a number from 0 to 1")),
+        }
+    }
+}
+
+/// Whose metadata it is: an object with this one key, and an empty object under it.
+#[derive(Debug, Default)]
+pub struct RawMetadataKind(pub RawMetadataOf);
+
+impl Decode for RawMetadataKind {
+    fn decode(json: Json) -> Result<Self, ConfigError> {
+        match json {
+            Json::Object(mut entries) if entries.len() == 1 => match entries.pop() {
+                Some((key, Json::Object(none))) if none.is_empty() => {
+                    RawMetadataOf::decode(Json::Text(key)).map(Self)
+                }
+                Some((key, other)) => Err(other.unlike("an object without keys").under(&key)),
+                None => Err(Json::Null.unlike("an object")),
+            },
+            other => Err(other.unlike("an object with one key, such as `request: {}`")),
+        }
+    }
+}
+
+/// The custom tags: a list, or an object by name.
+#[derive(Debug, Default)]
+pub struct RawCustomTags {
+    pub tags: Vec<RawCustomTag>,
+    pub by_name: bool,
+}
+
+impl Decode for RawCustomTags {
+    fn decode(json: Json) -> Result<Self, ConfigError> {
+        let (entries, by_name) = match json {
+            Json::Array(list) => {
+                let mut entries = Vec::new();
+                for json in list {
+                    entries.push((String::new(), json));
+                }
+                (entries, false)
+            }
+            Json::Object(entries) => (entries, true),
+            other => return Err(other.unlike("an array, or an object by name")),
+        };
+        let mut tags = Vec::new();
+        for (place, (name, json)) in entries.into_iter().enumerate() {
+            match RawCustomTag::decode(by_name.then_some(&name), json) {
+                Ok(tag) => tags.push(tag),
+                Err(error) if by_name => return Err(error.under(&name)),
+                Err(error) => return Err(error.at(place)),
+            }
+        }
+        Ok(Self { tags, by_name })
+    }
+
+    fn absent() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
+/// An attribute of one's own: its key, exactly one source, and what is done to the value.
+#[derive(Debug)]
+pub struct RawCustomTag {
+    /// Key of the attribute; in an object by name, the name. Example: `user.id`.
+    pub tag: String,
+    /// How the value is made unreadable: `hash` or `mask`. Default: it is recorded as it is.
+    pub redact: Option<RawRedaction>,
+    /// Characters of the value that are recorded, from 1. Default: the attribute limit.
+    pub max_length: Option<u32>,
+    /// The key of the source, as it is written.
+    pub key: String,
+    pub source: RawSource,
+}
+
+/// Where the value comes from.
+#[derive(Debug)]
+pub enum RawSource {
+    Literal(RawLiteral),
+    /// What is looked up by name, where the key of the source says.
+    Named(NamedSource, RawNamedSource),
+    Property(RawProperty),
+    Identity(RawIdentity),
+    Metadata(RawMetadata),
+    /// Envoy's format string.
+    Value(String),
+    /// The same in Istio's spelling.
+    Formatter(RawLiteral),
+}
+
+/// What values are looked up by name in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedSource {
+    Environment,
+    RequestHeader,
+    ResponseHeader,
+    ResponseTrailer,
+    QueryParameter,
+    Cookie,
+    Baggage,
+}
+
+impl RawCustomTag {
+    /// The keys that the object may have.
+    pub const KEYS: &[&str] = &[
+        "tag",
+        "redact",
+        "max_length",
+        "literal",
+        "environment",
+        "request_header",
+        "header",
+        "response_header",
+        "response_trailer",
+        "query_parameter",
+        "cookie",
+        "baggage",
+        "property",
+        "identity",
+        "metadata",
+        "value",
+        "formatter",
+    ];
+
+    /// The keys among them of which there is one.
+    pub fn sources() -> &'static [&'static str] {
+        Self::KEYS.get(3..).unwrap_or_default()
+    }
+
+    /// The keys among them with [`RawNamedSource`]; `header` is Istio's for a request header.
+    const NAMED: [(&str, NamedSource); 8] = [
+        ("environment", NamedSource::Environment),
+        ("request_header", NamedSource::RequestHeader),
+        ("header", NamedSource::RequestHeader),
+        ("response_header", NamedSource::ResponseHeader),
+        ("response_trailer", NamedSource::ResponseTrailer),
+        ("query_parameter", NamedSource::QueryParameter),
+        ("cookie", NamedSource::Cookie),
+        ("baggage", NamedSource::Baggage),
+    ];
+
+    /// Reads a tag, whose name stands above it or in it.
+    fn decode(name: Option<&String>, json: Json) -> Result<Self, ConfigError> {
+        let unnamed = Self::KEYS.get(1..).unwrap_or_default();
+        let mut fields = Fields::of(json, if name.is_some() { unnamed } else { Self::KEYS })?;
+        let tag = match name {
+            Some(name) => name.clone(),
+            None => fields.take("tag"),
+        };
+        let (redact, max_length) = (fields.take("redact"), fields.take("max_length"));
+        let (mut source, mut several) = (None, false);
+        for (key, json) in fields.take_rest() {
+            if !matches!(json, Json::Null) {
+                several |= source.is_some();
+                source = Some((key, json));
+            }
+        }
+        fields.finish(())?;
+        let Some((key, json)) = source.filter(|_| !several) else {
+            let found = if several { "several of them" } else { "none of them" };
+            return Err(ConfigError::new(one_of(Self::sources()), found));
+        };
+        let source = RawSource::decode(&key, json).map_err(|error| error.under(&key))?;
+        Ok(Self { tag, redact, max_length, key, source })
+    }
+}
+
+impl RawSource {
+    fn decode(key: &str, json: Json) -> Result<Self, ConfigError> {
+        let named = RawCustomTag::NAMED.iter().find(|(known, _)| is_key(known, key));
+        if let Some((_, source)) = named {
+            return RawNamedSource::decode(json).map(|raw| Self::Named(*source, raw));
+        }
+        match key {
+            "literal" => RawLiteral::decode(json).map(Self::Literal),
+            "property" => RawProperty::decode(json).map(Self::Property),
+            "identity" => RawIdentity::decode(json).map(Self::Identity),
+            "metadata" => RawMetadata::decode(json).map(Self::Metadata),
+            "formatter" => RawLiteral::decode(json).map(Self::Formatter),
+            _ => String::decode(json).map(Self::Value),
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::edits::HeaderEdit;
 pub struct Failure(pub u32);
 
 /// Bytes that the host put into this module's memory.
+#[derive(Default)]
 pub struct Bytes(Vec<u8>);
 
 impl Bytes {
@@ -41,9 +42,18 @@ pub enum MetricKind {
 #[derive(Debug, Clone, Copy)]
 pub struct MetricId(u32);
 
-/// Returns all request headers, serialized; [`pairs`] reads them.
-pub fn request_headers() -> Result<Bytes, Failure> {
-    returned(|data, size| unsafe { proxy_get_header_map_pairs(REQUEST_HEADERS, data, size) })
+/// Header maps of the ABI.
+#[derive(Debug, Clone, Copy)]
+pub enum HeaderMap {
+    Request = 0,
+    Response = 2,
+    ResponseTrailers = 3,
+    CallResponse = 6,
+}
+
+/// Returns all headers of a map, serialized; [`pairs`] reads them.
+pub fn headers(map: HeaderMap) -> Result<Bytes, Failure> {
+    returned(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
 }
 
 /// Reads serialized pairs of names and values, such as headers: their number, then the lengths of
@@ -69,7 +79,7 @@ pub fn pairs(serialized: &[u8]) -> Vec<(&[u8], &[u8])> {
 
 /// Makes one change to the request's headers.
 pub fn edit_request_header(edit: &HeaderEdit) -> Result<(), Failure> {
-    let map = REQUEST_HEADERS;
+    let map = HeaderMap::Request as u32;
     done(match edit {
         HeaderEdit::Add { name, value } => unsafe {
             proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
@@ -120,7 +130,13 @@ pub fn http_call(
 pub fn http_call_status() -> Result<Bytes, Failure> {
     let name = ":status";
     returned(|data, size| unsafe {
-        proxy_get_header_map_value(CALL_RESPONSE_HEADERS, name.as_ptr(), name.len(), data, size)
+        proxy_get_header_map_value(
+            HeaderMap::CallResponse as u32,
+            name.as_ptr(),
+            name.len(),
+            data,
+            size,
+        )
     })
 }
 
@@ -221,8 +237,6 @@ fn split_text(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
 }
 
 const OK: u32 = 0;
-const REQUEST_HEADERS: u32 = 0;
-const CALL_RESPONSE_HEADERS: u32 = 6;
 const PLUGIN_CONFIGURATION: u32 = 7;
 
 #[link(wasm_import_module = "env")]

@@ -14,6 +14,7 @@ pub struct Tally {
     decisions: [u64; Kind::ALL.len()],
     invalid_contexts: u64,
     pub attributes_truncated: u64,
+    pub attributes_dropped: u64,
     trace_state_members_dropped: u64,
     baggage_members_dropped: u64,
 }
@@ -65,6 +66,7 @@ impl Metrics {
         let faults = [
             tally.invalid_contexts,
             tally.attributes_truncated,
+            tally.attributes_dropped,
             tally.trace_state_members_dropped,
             tally.baggage_members_dropped,
         ];
@@ -81,9 +83,10 @@ impl Metrics {
     }
 }
 
-const FAULTS: [&str; 4] = [
+const FAULTS: [&str; 5] = [
     "invalid_contexts",
     "attributes_truncated",
+    "attributes_dropped",
     "tracestate_members_dropped",
     "baggage_members_dropped",
 ];

@@ -15,7 +15,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use self::exporter::Exporter;
-use self::host::LogLevel;
+use self::host::{HeaderMap, LogLevel};
 use self::ids::IdGenerator;
 use self::metrics::{Metrics, Tally};
 use self::properties::Attribute::{Always, Maybe};
@@ -26,6 +26,8 @@ use crate::request::on_request_headers;
 use crate::resource::resource;
 use crate::rules::Direction;
 use crate::span::{ActiveSpan, StreamFacts};
+use crate::tags::Facts;
+use crate::tags::source::Phase;
 
 /// One configuration of the filter in one worker.
 struct Plugin {
@@ -183,7 +185,7 @@ impl Plugin {
     /// request whose headers the host does not hand over goes on as it is.
     fn on_request(&self) -> Option<ActiveSpan> {
         let mut state = self.state.try_borrow_mut().ok()?;
-        let serialized = host::request_headers().ok()?;
+        let serialized = host::headers(HeaderMap::Request).ok()?;
         let head = Head::new(host::pairs(serialized.as_slice()));
         let direction = self.asks_direction.then(|| self.read_direction());
         let outcome = on_request_headers(&self.config, &head, direction, state.ids.fresh());
@@ -197,7 +199,7 @@ impl Plugin {
         Some(ActiveSpan::start(&self.config, &head, &recording, host::now()))
     }
 
-    fn on_end(&self, span: ActiveSpan) {
+    fn on_end(&self, mut span: ActiveSpan) {
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
         };
@@ -222,8 +224,9 @@ impl Plugin {
             .then(|| host::property("response\0grpc_status").ok())
             .flatten()
             .map(|status| integer(status.as_slice()));
-        let finished = span.finish(StreamFacts {
-            direction: self.direction(integer(direction)),
+        let direction = self.direction(integer(direction));
+        let stream_facts = StreamFacts {
+            direction,
             source_address,
             protocol,
             status: u16::try_from(integer(status)).unwrap_or_default(),
@@ -237,7 +240,31 @@ impl Plugin {
             response_body_bytes: integer(response_body_bytes),
             grpc_status,
             end_unix_nanos,
-        });
+        };
+        let tags = &self.config.tags;
+        let read = |phase, map| {
+            tags.asks(phase).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
+        };
+        let request = read(Phase::Request, HeaderMap::Request);
+        let response = read(Phase::Response, HeaderMap::Response);
+        let trailers = read(Phase::Trailers, HeaderMap::ResponseTrailers);
+        let mut read_properties = Vec::new();
+        for path in tags.properties.paths(direction) {
+            read_properties.push(host::property(path).unwrap_or_default());
+        }
+        let mut properties = Vec::new();
+        for value in &read_properties {
+            properties.push(value.as_slice());
+        }
+        let tag_facts = Facts {
+            request: &Head::new(host::pairs(request.as_slice())),
+            response: &Head::new(host::pairs(response.as_slice())),
+            trailers: &Head::new(host::pairs(trailers.as_slice())),
+            properties: &properties,
+        };
+        span.add_tags(tags, &tag_facts);
+        let finished = span.finish(stream_facts);
+        state.tally.attributes_dropped += u64::from(finished.dropped);
         state.tally.attributes_truncated += u64::from(finished.truncated);
         if let Some(exporter) = &mut state.exporter {
             exporter.push(&finished.bytes);

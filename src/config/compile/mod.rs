@@ -18,14 +18,18 @@ pub fn config(raw: RawConfig, environment: Environment<'_>) -> Result<Config> {
     let service_name = raw.service_name.map(non_empty).transpose();
     let (ratio, rules) =
         sampling::sampling(raw.sampling).map_err(|error| error.under("sampling"))?;
+    let limits =
+        tags::limits(&raw.attribute_limits).map_err(|error| error.under("attribute_limits"))?;
+    let allow_sensitive_headers = raw.allow_sensitive_headers.as_slice();
+    let settings = tags::Settings { environment, allow_sensitive_headers, limits };
     Ok(Config {
         service_name: service_name.map_err(|error| error.under("service_name"))?,
         resource_attributes: raw.resource_attributes.0,
         propagation: propagation(raw.propagation).map_err(|error| error.under("propagation"))?,
         ratio,
         rules,
-        tags: tags::tags(raw.custom_tags, environment)
-            .map_err(|error| error.under("custom_tags"))?,
+        tags: tags::tags(raw.custom_tags, &settings).map_err(|error| error.under("custom_tags"))?,
+        attribute_limits: limits,
         exporter: raw
             .exporter
             .map(|raw| exporter::exporter(raw, environment))

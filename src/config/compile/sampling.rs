@@ -4,9 +4,9 @@ use regex_lite::RegexBuilder;
 
 use super::super::decode::OneOrMany;
 use super::super::error::{ConfigError, quoted};
-use super::super::json::Json;
 use super::super::raw::{
-    RawDecision, RawDirection, RawHeaderMatch, RawMatch, RawRule, RawSampling, RawStringMatch,
+    RawDecision, RawDirection, RawHeaderMatch, RawMatch, RawRule, RawSampling, RawShare,
+    RawStringMatch,
 };
 use super::{Result, header_name, non_empty};
 use crate::matching::{HeaderCondition, HeaderMatch, StringMatch, StringMatchKind};
@@ -66,12 +66,15 @@ fn conditions(raw: RawMatch) -> Result<Conditions> {
 }
 
 /// Compiles one value or each of many, with the index in the path where there is an array.
-fn each<R, T>(raw: OneOrMany<R>, compile: impl Fn(R) -> Result<T>) -> Result<Vec<T>> {
+fn each<R, T>(raw: OneOrMany<R>, compile: fn(R) -> Result<T>) -> Result<Vec<T>> {
     match raw {
         OneOrMany::One(raw) => Ok(vec![compile(raw)?]),
         OneOrMany::Many(all) => {
-            let all = all.into_iter().enumerate();
-            all.map(|(place, raw)| compile(raw).map_err(|error| error.at(place))).collect()
+            let mut compiled = Vec::new();
+            for (place, raw) in all.into_iter().enumerate() {
+                compiled.push(compile(raw).map_err(|error| error.at(place))?);
+            }
+            Ok(compiled)
         }
     }
 }
@@ -133,11 +136,8 @@ fn header_match(raw: RawHeaderMatch) -> Result<HeaderMatch> {
     Ok(HeaderMatch { name, condition, invert: raw.invert })
 }
 
-fn ratio(share: f64) -> Result<Ratio> {
-    Ratio::new(share).ok_or_else(|| {
-        let found = serde_json::Number::from_f64(share).map_or(Json::Null, Json::Number);
-        found.unlike("a number from 0 to 1")
-    })
+fn ratio(share: RawShare) -> Result<Ratio> {
+    Ratio::new(share.0).ok_or_else(|| ConfigError::new("a number from 0 to 1", "another"))
 }
 
 /// Largest compiled regular expression: with [`crate::matching::MAX_REGEX_INPUT_BYTES`] it bounds

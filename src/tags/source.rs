@@ -1,0 +1,213 @@
+//! The places that a tag's value comes from.
+//!
+//! ```text
+//! cookie = pair *( ";" OWS pair )     ; pair = name "=" value, RFC 6265, section 4.2.1
+//! query  = pair *( "&" pair )         ; application/x-www-form-urlencoded
+//! ```
+//!
+//! <https://www.rfc-editor.org/rfc/rfc6265>, <https://url.spec.whatwg.org/#urlencoded-parsing>
+
+use std::borrow::Cow;
+
+use super::property::Property;
+use super::{Facts, Found};
+use crate::head::{Head, split_query};
+use crate::percent;
+use crate::propagation::baggage;
+
+/// Where one value comes from. Of several headers, parameters, cookies or members by one name the
+/// first counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    RequestHeader(String),
+    ResponseHeader(String),
+    ResponseTrailer(String),
+    /// A parameter of the request's query, decoded.
+    QueryParameter(String),
+    Cookie(String),
+    /// A member of the incoming W3C Baggage, decoded.
+    Baggage(String),
+    Property(Property),
+}
+
+/// What a value is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The request's headers.
+    Request,
+    /// The response's headers.
+    Response,
+    /// The response's trailers.
+    Trailers,
+    /// Envoy's attributes.
+    Properties,
+}
+
+impl Phase {
+    pub const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+impl Source {
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::RequestHeader(_)
+            | Self::QueryParameter(_)
+            | Self::Cookie(_)
+            | Self::Baggage(_) => Phase::Request,
+            Self::ResponseHeader(_) => Phase::Response,
+            Self::ResponseTrailer(_) => Phase::Trailers,
+            Self::Property(_) => Phase::Properties,
+        }
+    }
+
+    /// Looks the value up; one that is there may be empty.
+    pub fn find<'a>(&self, facts: &Facts<'_, 'a>) -> Option<Found<'a>> {
+        let text = match self {
+            Self::RequestHeader(name) => facts.request.first(name).map(Cow::Borrowed),
+            Self::ResponseHeader(name) => facts.response.first(name).map(Cow::Borrowed),
+            Self::ResponseTrailer(name) => facts.trailers.first(name).map(Cow::Borrowed),
+            Self::QueryParameter(name) => query_parameter(facts.request.target(), name),
+            Self::Cookie(name) => cookie(facts.request, name).map(Cow::Borrowed),
+            Self::Baggage(key) => baggage::value(facts.request, key),
+            Self::Property(property) => return property.find(facts.properties),
+        };
+        text.map(Found::Text)
+    }
+}
+
+/// Returns the first parameter of that name in a request target's query, decoded. One without `=`
+/// is there and empty.
+fn query_parameter<'a>(target: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
+    for pair in split_query(target).1?.split(|byte| *byte == b'&') {
+        let (key, value) = split_pair(pair);
+        if *form_decoded(key) == *name.as_bytes() {
+            return Some(form_decoded(value));
+        }
+    }
+    None
+}
+
+/// Percent-decodes a part of a form, where a `+` is a space.
+fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    if !text.contains(&b'+') {
+        return percent::decoded(text);
+    }
+    let mut spaced = text.to_vec();
+    for byte in &mut spaced {
+        if *byte == b'+' {
+            *byte = b' ';
+        }
+    }
+    Cow::Owned(percent::decoded(&spaced).into_owned())
+}
+
+/// Returns the first cookie of that name, without the quotes around it.
+fn cookie<'a>(head: &Head<'a>, name: &str) -> Option<&'a [u8]> {
+    for line in head.all(COOKIE) {
+        for pair in line.split(|byte| *byte == b';') {
+            let (key, value) = split_pair(pair.trim_ascii());
+            if key == name.as_bytes() {
+                return Some(match value {
+                    [b'"', unquoted @ .., b'"'] => unquoted,
+                    _ => value,
+                });
+            }
+        }
+    }
+    None
+}
+
+fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
+    let mut parts = pair.splitn(2, |byte| *byte == b'=');
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default())
+}
+
+const COOKIE: &str = "cookie";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::propagation::testing::head;
+
+    #[track_caller]
+    fn check(source: Source, lines: &[(&str, &str)], expected: Option<&str>) {
+        let (request, none) = (head(lines), Head::default());
+        let facts = Facts { request: &request, response: &none, trailers: &none, properties: &[] };
+        let expected = expected.map(|text| Found::Text(text.as_bytes().into()));
+        assert_eq!(source.find(&facts), expected, "{lines:?}");
+    }
+
+    #[test]
+    fn query_parameters_are_decoded_and_the_first_counts() {
+        for (target, expected) in [
+            ("/?order=7", Some("7")),
+            ("/?a=1&order=7&order=8", Some("7")),
+            ("/?order=a%20b+c%2B", Some("a b c+")),
+            ("/?%6frder=7", Some("7")),
+            ("/?order=a=b", Some("a=b")),
+            ("/?order=%zz%", Some("%zz%")),
+            ("/?order=", Some("")),
+            ("/?order", Some("")),
+            ("/?&&order=7", Some("7")),
+            ("/?a=b?order=7", None),
+            ("/?Order=7", None),
+            ("/?border=7", None),
+            ("/?orders=7", None),
+            ("/order=7", None),
+            ("/?", None),
+            ("", None),
+        ] {
+            check(Source::QueryParameter("order".to_owned()), &[(":path", target)], expected);
+        }
+    }
+
+    #[test]
+    fn cookies_are_found_in_every_line() {
+        for (lines, expected) in [
+            (["tier=gold", "x=y"], Some("gold")),
+            (["x=y; tier=gold;z=1", "tier=2"], Some("gold")),
+            (["x=y", "a=b;  tier = gold"], None),
+            (["x=y", "a=b;  tier=gold "], Some("gold")),
+            (["x=y", "tier=a=b"], Some("a=b")),
+            (["x=y", "tier=\"a b\""], Some("a b")),
+            (["x=y", "tier=\"a"], Some("\"a")),
+            (["x=y", "tier=\""], Some("\"")),
+            (["x=y", "tier"], Some("")),
+            (["xtier=1", "tierx=2"], None),
+            (["", ";;="], None),
+        ] {
+            check(Source::Cookie("tier".to_owned()), &lines.map(|line| ("cookie", line)), expected);
+        }
+    }
+
+    #[test]
+    fn of_headers_by_one_name_the_first_counts() {
+        let source = Source::RequestHeader("x".to_owned());
+        check(source.clone(), &[("x", "1"), ("x", "2")], Some("1"));
+        check(source.clone(), &[("x", "")], Some(""));
+        check(source, &[("y", "1")], None);
+        check(Source::ResponseHeader("x".to_owned()), &[("x", "1")], None);
+        check(Source::ResponseTrailer("x".to_owned()), &[("x", "1")], None);
+        check(Source::Baggage("k".to_owned()), &[("baggage", "a=1,k=v%20w;p")], Some("v w"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(text: Vec<u8>, name in "[a-z=&;%+\"]{0,3}") {
+            let head = Head::new(vec![(b"cookie", &text)]);
+            let _ = (query_parameter(&text, &name), cookie(&head, &name));
+        }
+
+        #[test]
+        fn what_a_form_encodes_comes_back(value: Vec<u8>) {
+            let encoded: String = value.iter().map(|byte| format!("%{byte:02X}")).collect();
+            let target = format!("/?a=1&k={encoded}&k=2");
+            let found = query_parameter(target.as_bytes(), "k");
+            prop_assert_eq!(found.as_deref(), Some(value.as_slice()));
+        }
+    }
+}
