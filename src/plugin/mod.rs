@@ -18,7 +18,6 @@ use self::exporter::Exporter;
 use self::host::{HeaderMap, LogLevel};
 use self::ids::IdGenerator;
 use self::metrics::{Metrics, Tally};
-use self::properties::Attribute::{Always, Maybe};
 use self::properties::{PropertyList, integer};
 use crate::config::Config;
 use crate::head::Head;
@@ -112,18 +111,18 @@ impl Root {
             gateway: node::is_gateway(),
             asks_direction: config.rules.ask_direction(),
             stream_facts: PropertyList::compile([
-                Always(LISTENER_DIRECTION),
-                Always("source.address"),
-                Always("request.protocol"),
-                Maybe("response.code"),
-                Always("response.flags"),
-                Maybe("response.code_details"),
-                Maybe("xds.route_name"),
-                Maybe("xds.cluster_name"),
-                Maybe("upstream.address"),
-                Always("upstream.request_attempt_count"),
-                Always("request.size"),
-                Always("response.size"),
+                LISTENER_DIRECTION,
+                "source.address",
+                "request.protocol",
+                "response.code",
+                "response.flags",
+                "response.code_details",
+                "xds.route_name",
+                "xds.cluster_name",
+                "upstream.address",
+                "upstream.request_attempt_count",
+                "request.size",
+                "response.size",
             ]),
             config,
             state: RefCell::new(state),

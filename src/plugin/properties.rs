@@ -8,20 +8,13 @@
 
 use super::host::{self, Bytes, Failure};
 
-/// A list of attributes that are read together.
+/// A list of attributes that are read together. They are named as in CEL: `response.code`.
 pub struct PropertyList<const N: usize> {
-    attributes: [Attribute; N],
-    /// Envoy's token of the compiled expression, where it has one.
-    expression: Option<Bytes>,
-}
-
-/// An attribute as CEL names it, such as `response.code`.
-#[derive(Debug, Clone, Copy)]
-pub enum Attribute {
-    /// There for every stream.
-    Always(&'static str),
-    /// Not there for every stream; its value is then empty.
-    Maybe(&'static str),
+    attributes: [&'static str; N],
+    /// Envoy's tokens of the compiled expressions, where it has them: first the attributes as they
+    /// are, which fails where one is absent, then each behind a `has()`, which costs half as much
+    /// again.
+    expressions: [Option<Bytes>; 2],
 }
 
 /// The values of a [`PropertyList`], in its order, as the host encodes them.
@@ -32,53 +25,38 @@ pub enum Properties<const N: usize> {
 
 impl<const N: usize> PropertyList<N> {
     /// Has the host compile the list.
-    pub fn compile(attributes: [Attribute; N]) -> Self {
-        let mut expression = String::from("[");
-        for attribute in &attributes {
-            attribute.write_to(&mut expression);
-        }
-        expression.push(']');
-        let expression = host::call_foreign("expr_create", expression.as_bytes()).ok();
-        Self { attributes, expression }
+    pub fn compile(attributes: [&'static str; N]) -> Self {
+        let expressions = [false, true].map(|guarded| {
+            let expression = expression(&attributes, guarded);
+            host::call_foreign("expr_create", expression.as_bytes()).ok()
+        });
+        Self { attributes, expressions }
     }
 
-    /// Reads the attributes of the current stream. Where one is absent that is said to be always
-    /// there, the host evaluates none of them, and they are read one by one.
+    /// Reads the attributes of the current stream.
     pub fn read(&self) -> Properties<N> {
-        let together = self
-            .expression
-            .as_ref()
-            .and_then(|token| host::call_foreign("expr_evaluate", token.as_slice()).ok());
+        let mut tokens = self.expressions.iter().flatten();
+        let together =
+            tokens.find_map(|token| host::call_foreign("expr_evaluate", token.as_slice()).ok());
         match together {
             Some(values) => Properties::Together(values),
             None => Properties::Single(
-                self.attributes
-                    .map(|attribute| host::property(&attribute.name().replace('.', "\0"))),
+                self.attributes.map(|name| host::property(&name.replace('.', "\0"))),
             ),
         }
     }
 }
 
-impl Attribute {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Always(name) | Self::Maybe(name) => name,
-        }
+/// Returns a CEL list of attributes. CEL takes a comma behind the last one too.
+fn expression(attributes: &[&'static str], guarded: bool) -> String {
+    let mut expression = String::from("[");
+    for name in attributes {
+        let parts: &[&str] =
+            if guarded { &["has(", name, ")?", name, ":\"\","] } else { &[name, ","] };
+        parts.iter().for_each(|part| expression.push_str(part));
     }
-
-    /// Writes the element of a CEL list. CEL takes a comma behind the last one too.
-    fn write_to(self, expression: &mut String) {
-        let name = self.name();
-        match self {
-            Self::Always(_) => expression.push_str(name),
-            Self::Maybe(_) => {
-                for part in ["has(", name, ")?", name, ":\"\""] {
-                    expression.push_str(part);
-                }
-            }
-        }
-        expression.push(',');
-    }
+    expression.push(']');
+    expression
 }
 
 impl<const N: usize> Properties<N> {
