@@ -9,7 +9,7 @@ import pytest
 import websockets.sync.client
 
 from conftest import lane
-from peers import GRPC_SERVICE, Peers, use_mutual_tls
+from peers import CLIENT_IDENTITY, GRPC_SERVICE, SERVER_IDENTITY, Peers, use_mutual_tls
 from receiver import Span
 from topology import Topology
 from traffic import Client, new_context
@@ -36,6 +36,10 @@ COMMON = {
     "upstream_time_to_first_byte_ms",
 }
 KINDS = ("SERVER", "CLIENT")
+IDENTITIES = [
+    {"tag": "caller", "identity": "source"},
+    {"tag": "called", "identity": "destination"},
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,13 @@ def topology(outermost_envoy, peers, tmp_path_factory):
     folder = tmp_path_factory.mktemp("certificates")
     lanes = {
         LANE: lane(change=peers.join),
-        "mutual-tls": lane(change=lambda resources: use_mutual_tls(resources, folder)),
+        "mutual-tls": lane(
+            listeners={
+                name: {"custom_tags": IDENTITIES}
+                for name in ("frontend-inbound", "frontend-outbound", "backend-inbound")
+            },
+            change=lambda resources: use_mutual_tls(resources, folder),
+        ),
     }
     with Topology(lanes, envoy=outermost_envoy) as running:
         yield running
@@ -295,13 +305,17 @@ def test_web_socket_ends_its_span(client, kind):
     check(client, kind, context.trace_id, expected)
 
 
-def test_mutual_tls_changes_no_span(client):
+def test_identities_are_those_of_the_certificates(client):
     context = new_context()
     client.through("mutual-tls", "/orders", {"traceparent": context.traceparent("01")})
 
     spans = client.spans(context.trace_id)
-    assert [span.kind for span in spans] == ["SERVER", "CLIENT", "SERVER"]
-    assert [span.attributes["http.response.status_code"] for span in spans] == [200] * 3
+    both = (CLIENT_IDENTITY, SERVER_IDENTITY)
+    assert [(span.kind, span.attributes.get("caller"), span.attributes.get("called")) for span in spans] == [
+        ("SERVER", None, None),
+        ("CLIENT", *both),
+        ("SERVER", *both),
+    ]
 
 
 @contextlib.contextmanager
