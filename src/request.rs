@@ -57,7 +57,9 @@ pub fn on_request_headers<'c>(
             _ => fresh.span_id,
         },
         sampling: incoming.sampling.decided(decision.sampled),
-        random: parent.is_none_or(|parent| parent.random),
+        // A fresh id is random, but OpenTelemetry's SDK for Go before 1.42 refuses a context that says
+        // so, and its applications would leave the trace.
+        random: parent.is_some_and(|parent| parent.random),
         short_trace_id: parent.is_some_and(|parent| parent.short_trace_id),
     };
     let mut edits = Edits::of(head);
@@ -155,8 +157,8 @@ mod tests {
         let up = traceparent(T, S, "01");
         let down = traceparent(T, S, "00");
         let own = traceparent(T, OWN, "01");
-        let root = traceparent(FRESH_TRACE, OWN, "03");
-        let root_down = traceparent(FRESH_TRACE, OWN, "02");
+        let root = traceparent(FRESH_TRACE, OWN, "01");
+        let root_down = traceparent(FRESH_TRACE, OWN, "00");
         let rows: [(Headers, &str, Kind, Parent); 10] = [
             (&[("traceparent", &up)], &own, Kind::Parent, Some(Some(S))),
             (&[("traceparent", &down)], &down, Kind::Parent, None),
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn a_root_that_the_ratio_rejects_goes_on_unsampled() {
         let config = obedient(0.0, r#""tracecontext""#);
-        let root_down = traceparent(FRESH_TRACE, OWN, "02");
+        let root_down = traceparent(FRESH_TRACE, OWN, "00");
         check(&config, &[], &[("traceparent", &root_down)], Kind::Ratio, None);
         let up = traceparent(T, S, "01");
         let own = traceparent(T, OWN, "01");
@@ -211,7 +213,7 @@ mod tests {
         let second_hop = format!("{}-{OWN}-d", &T64[16..]);
         let own_b3_debug = format!("{T}-{OWN}-d");
         let unsampled = traceparent(T, S, "00");
-        let fresh_down = traceparent(FRESH_TRACE, OWN, "02");
+        let fresh_down = traceparent(FRESH_TRACE, OWN, "00");
         let fresh_b3 = format!("{FRESH_TRACE}-{OWN}-0");
         let rows: [(&str, Headers, Headers, Kind, Parent); 15] = [
             (
@@ -335,7 +337,7 @@ mod tests {
         let both = [("traceparent", up.as_str()), state, ("b3", &b3_other)];
         let other = traceparent(T64, OWN, "01");
         check(&b3_first, &both, &[("traceparent", &other)], Kind::Parent, parent);
-        let root = traceparent(FRESH_TRACE, OWN, "03");
+        let root = traceparent(FRESH_TRACE, OWN, "01");
         check(&config, &[state], &[("traceparent", &root)], Kind::Ratio, Some(None));
     }
 
@@ -436,7 +438,7 @@ mod tests {
         check(&config, &request, &[&both[..], &beside[..]].concat(), Kind::Parent, None);
         let load_balancer = [("x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793")];
         let fresh = [
-            ("traceparent".to_owned(), traceparent(FRESH_TRACE, OWN, "02")),
+            ("traceparent".to_owned(), traceparent(FRESH_TRACE, OWN, "00")),
             ("uber-trace-id".to_owned(), format!("{FRESH_TRACE}:{OWN}:0:0")),
         ];
         let fresh: Vec<_> = fresh.iter().map(|(name, value)| (&**name, &**value)).collect();

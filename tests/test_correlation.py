@@ -39,13 +39,7 @@ TREE = [
 ]
 DEBUG, MUTE = {"x-debug": "true"}, {"x-mute": "true"}
 
-# Go's SDK takes a traceparent with the random flag, as a root of the filter has it, since 1.42.
-ROOTS = [
-    (language, propagator)
-    for language in LANGUAGES
-    for propagator in PROPAGATION
-    if (language, propagator) != ("go", "tracecontext")
-]
+ROOTS = [(language, propagator) for language in LANGUAGES for propagator in PROPAGATION]
 
 
 def w3c(context: Context, sampled: str) -> dict[str, str]:

@@ -6,8 +6,8 @@ from conftest import lane
 from topology import Topology
 from traffic import Client, new_context
 
-UNSAMPLED_ROOT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-02")
-SAMPLED_ROOT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-03")
+UNSAMPLED_ROOT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00")
+SAMPLED_ROOT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
 
 
 def trace_id_of(traceparent: str) -> str:
@@ -143,6 +143,7 @@ def test_every_decision_is_counted(each_envoy):
             "sidespan.decisions_ratio": 2,
             "sidespan.invalid_contexts": 1,
             "sidespan.attributes_truncated": 0,
+            "sidespan.attributes_dropped": 0,
             "sidespan.tracestate_members_dropped": 0,
             "sidespan.baggage_members_dropped": 0,
             "sidespan.spans_recorded": 3,

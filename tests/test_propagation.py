@@ -216,7 +216,7 @@ def check_new_trace(client, lane, headers):
     assert answer.status == 200
     context = answer.calls[0].context()
     assert list(context) == ["traceparent"]
-    trace_id, span_id = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-03", context["traceparent"]).groups()
+    trace_id, span_id = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01", context["traceparent"]).groups()
     assert not trace_id.startswith("4bf92f35")
     server, *_ = client.spans(trace_id)
     assert (server.span_id, server.parent_span_id) == (span_id, "")

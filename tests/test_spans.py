@@ -63,7 +63,7 @@ def test_root_has_no_remote_parent(client_1):
 
     server, *_ = client_1.spans(answer.calls[0].context()["traceparent"].split("-")[1])
     assert server.flags & IS_REMOTE == 0
-    assert server.flags & 0xFF == 0x03
+    assert server.flags & 0xFF == SAMPLED
 
 
 def test_tracestate_is_on_every_span(client):

@@ -227,10 +227,10 @@ def test_random_flag_goes_on_and_unknown_flags_do_not(envoys, sent, recorded, fo
     assert traceparent(by_parent)[::2] == (TRACE_ID, followed)
 
 
-def test_fresh_trace_has_the_random_flag(envoys):
+def test_fresh_trace_has_no_flag_that_older_readers_refuse(envoys):
     (headers,) = callbacks(envoys, "ratio-1", [])
 
-    assert traceparent(headers)[2] == "03"
+    assert traceparent(headers)[2] == "01"
 
 
 def callbacks(envoys, lane: str, lines: list[tuple[str, str]], calls: int = 1) -> list[list[tuple[str, str]]]:

@@ -164,7 +164,7 @@ const EXAMPLE: &str = r#"A scenario:
       expect:
         upstream:               # all header lines, or: unchanged
           - {name: x-debug-trace, value: "true"}
-          - {name: traceparent, value: "00-${trace}-${span}-03"}
+          - {name: traceparent, value: "00-${trace}-${span}-01"}
         client: unchanged
         spans:
           - name: GET

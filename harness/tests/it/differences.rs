@@ -65,7 +65,7 @@ fn wrong_missing_and_extra_headers_are_shown() {
     check("x-user-id: u-1, trace", "x-user-id: u-1, x-more: a, trace", &["-  x-more: a"]);
     check("expect:\n      upstream", "expect:\n      client", &["-  x-user-id: u-1"]);
     check(
-        "{x-user-id: u-1, traceparent: \"00-${t}-${s}-03\"}",
+        "{x-user-id: u-1, traceparent: \"00-${t}-${s}-01\"}",
         "unchanged",
         &["+  traceparent: \"00-"],
     );
@@ -190,7 +190,7 @@ cases:
     request: {path: /cart, headers: {x-user-id: u-1}}
     response: {duration_ms: 12}
     expect:
-      upstream: {x-user-id: u-1, traceparent: "00-${t}-${s}-03"}
+      upstream: {x-user-id: u-1, traceparent: "00-${t}-${s}-01"}
       spans:
         - name: GET
           kind: SERVER

@@ -63,7 +63,7 @@ fn headers_may_repeat_and_need_not_be_text() {
       headers: [{name: X-Raw, value_hex: FF00}, {name: a, value: "1"}, {name: a, value: "2"}]
     expect:
       upstream:
-        - {name: traceparent, value: "00-${trace}-${span}-02"}
+        - {name: traceparent, value: "00-${trace}-${span}-00"}
         - {name: a, value: "1"}
         - {name: a, value: "2"}
         - {name: x-raw, value_hex: ff00}
@@ -82,18 +82,18 @@ fn a_span_that_was_left_in_the_queue_comes_out_later() {
     request: {{path: /pay, method: POST, protocol: HTTP/2}}
     response: {{status: 0, flags: "UF,URX", code_details: "", upstream_address: "", duration_ms: 5}}
     expect:
-      upstream: {{traceparent: "00-${{trace}}-${{span}}-03"}}
+      upstream: {{traceparent: "00-${{trace}}-${{span}}-01"}}
   - name: taken
     clock_ms: 1000
     request: {{headers: {{b3: "0"}}}}
     expect:
-      upstream: {{traceparent: "00-${{trace2}}-${{span2}}-02"}}
+      upstream: {{traceparent: "00-${{trace2}}-${{span2}}-00"}}
       spans:
         - name: POST
           kind: CLIENT
           trace_id: ${{trace}}
           span_id: ${{span}}
-          flags: 0x103
+          flags: 0x101
           start_ms: 250
           duration_ms: 5
           scope: sidespan
@@ -120,7 +120,7 @@ fn a_collector_may_be_late() {
     collector: {delay_ms: 2000}
     request: {path: /pay}
     expect:
-      upstream: {traceparent: "00-${t}-${s}-03"}
+      upstream: {traceparent: "00-${t}-${s}-01"}
       metrics: {sidespan.spans_dropped: 1, sidespan.spans_exported: 0}
       calls:
         - cluster: otel-collector
@@ -157,7 +157,7 @@ fn a_span_is_the_same_with_envoys_cel_parser_and_without() {
     request: {{path: /pay, method: POST, protocol: HTTP/2}}
     response: {{status: 0, flags: "UF,URX", code_details: "", upstream_address: "", duration_ms: 5}}
     expect:
-      upstream: {{traceparent: "00-${{t}}-${{s}}-03"}}
+      upstream: {{traceparent: "00-${{t}}-${{s}}-01"}}
       spans:
         - {{name: POST, kind: CLIENT, trace_id: "${{t}}", span_id: "${{s}}", status: {{code: ERROR}}, events: [{{name: reset}}], attributes: {FAILED_CALL}}}
   - name: answered
@@ -166,7 +166,7 @@ fn a_span_is_the_same_with_envoys_cel_parser_and_without() {
     response: {{status: 0, flags: "UF,URX", upstream_address: "", duration_ms: 5}}
     properties: {{response.code_details: null}}
     expect:
-      upstream: {{traceparent: "00-${{t2}}-${{s2}}-03"}}
+      upstream: {{traceparent: "00-${{t2}}-${{s2}}-01"}}
       spans:
         - {{name: POST, kind: CLIENT, trace_id: "${{t2}}", span_id: "${{s2}}", status: {{code: ERROR}}, events: [{{name: reset}}], attributes: {FAILED_CALL}}}
 "#
