@@ -84,7 +84,8 @@ impl SpanFields {
         bytes.extend_from_slice(&flags.to_le_bytes());
         let max_chars = limits.value_length as usize;
         let own = Attributes { bytes, count: 0, max_chars, truncated };
-        Self { own, tags: Attributes::new(max_chars), max_count: limits.count }
+        let tags = Attributes { bytes: Vec::with_capacity(256), ..Attributes::new(max_chars) };
+        Self { own, tags, max_count: limits.count }
     }
 
     /// Adds a string attribute, as [`Attributes::text`] does.

@@ -47,12 +47,12 @@ impl<const N: usize> PropertyList<N> {
     }
 }
 
-/// Returns a CEL list of attributes. CEL takes a comma behind the last one too.
+/// Returns a CEL list of attributes.
 fn expression(attributes: &[&'static str], guarded: bool) -> String {
-    let mut expression = String::from("[");
+    let mut expression = String::new();
     for name in attributes {
-        let parts: &[&str] =
-            if guarded { &["has(", name, ")?", name, ":\"\","] } else { &[name, ","] };
+        expression.push(if expression.is_empty() { '[' } else { ',' });
+        let parts: &[&str] = if guarded { &["has(", name, ")?", name, ":\"\""] } else { &[name] };
         parts.iter().for_each(|part| expression.push_str(part));
     }
     expression.push(']');
