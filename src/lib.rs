@@ -21,6 +21,7 @@ pub mod queue;
 pub mod ratio;
 pub mod request;
 pub mod resource;
+pub mod response;
 pub mod response_flags;
 pub mod rules;
 pub mod span;

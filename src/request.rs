@@ -27,6 +27,8 @@ pub struct Outcome<'c> {
     pub faults: Faults,
     /// The span to record, where this hop records one.
     pub recording: Option<Recording<'c>>,
+    /// The context that the client is told, where it is.
+    pub answer: Option<Context>,
 }
 
 /// Decides on a request and works out what its upstream is told.
@@ -43,7 +45,13 @@ pub fn on_request_headers<'c>(
     let rule = config.rules.first_match(head, direction);
     if rule.is_some_and(|rule| rule.action == Action::Ignore) {
         let kind = Kind::Ignore;
-        return Outcome { kind, edits: Vec::new(), faults: Faults::default(), recording: None };
+        return Outcome {
+            kind,
+            edits: Vec::new(),
+            faults: Faults::default(),
+            recording: None,
+            answer: None,
+        };
     }
     let mut incoming = config.propagation.extract(head);
     let parent = incoming.parent;
@@ -73,7 +81,9 @@ pub fn on_request_headers<'c>(
         trace_state: incoming.trace_state(trace_id).to_vec(),
         reason: decision.reason,
     });
-    Outcome { kind: decision.kind, edits: edits.finish(), faults: incoming.faults, recording }
+    let kind = decision.kind;
+    let answer = config.response.is_for(kind, &context).then_some(context);
+    Outcome { kind, edits: edits.finish(), faults: incoming.faults, recording, answer }
 }
 
 #[cfg(test)]
@@ -145,6 +155,25 @@ mod tests {
             .recording
             .map(|recording| recording.parent_span_id.map(|parent| parent.to_string()));
         assert_eq!(recorded, recorded_below.map(|parent| parent.map(str::to_owned)), "{request:?}");
+    }
+
+    #[test]
+    fn the_client_is_told_what_goes_upstream() {
+        let config = config(
+            r#""response": {"traceresponse": true, "when": "sampled"},
+               "sampling": {"rules": [{"name": "i", "decision": "ignore",
+                   "match": {"headers": {"name": "x-do", "exact": "ignore"}}}]},"#,
+        );
+        for (flags, ignore, expected) in
+            [("01", false, Some(OWN)), ("00", false, None), ("01", true, None)]
+        {
+            let parent = traceparent(T, S, flags);
+            let mut lines = vec![("traceparent", parent.as_str())];
+            lines.extend(ignore.then_some(("x-do", "ignore")));
+            let outcome = on_request_headers(&config, &head(&lines), None, FRESH);
+            let told = outcome.answer.map(|context| context.span_id.to_string());
+            assert_eq!(told.as_deref(), expected, "{flags}");
+        }
     }
 
     fn traceparent(trace: &str, span: &str, flags: &str) -> String {

@@ -12,6 +12,7 @@ use crate::otlp::AttributeLimits;
 use crate::propagation::Propagation;
 use crate::queue::Limits;
 use crate::ratio::Ratio;
+use crate::response::Response;
 use crate::rules::Rules;
 use crate::tags::Tags;
 
@@ -32,6 +33,7 @@ pub struct Config {
     pub rules: Rules,
     pub tags: Tags,
     pub attribute_limits: AttributeLimits,
+    pub response: Response,
     pub exporter: Option<Exporter>,
 }
 
@@ -215,10 +217,10 @@ mod tests {
             "expected one JSON object, but found the key \"service_name\" twice at line 1 column 37",
         );
         check_refused(
-            r#"{"response": {}}"#,
-            "response: expected a known key, one of `service_name`, `resource_attributes`, \
+            r#"{"responses": {}}"#,
+            "responses: expected a known key, one of `service_name`, `resource_attributes`, \
              `propagation`, `sampling`, `custom_tags`, `allow_sensitive_headers`, \
-             `attribute_limits`, `exporter`, but found \"response\"",
+             `attribute_limits`, `exporter`, `response`, but found \"responses\"",
         );
     }
 
@@ -424,6 +426,45 @@ mod tests {
                 ),
             );
         }
+    }
+
+    #[test]
+    fn responses_are_refused_with_their_path() {
+        for (members, expected) in [
+            (
+                r#""trace_id_header": "x y""#,
+                "trace_id_header: expected the name of a header, but found \"x y\"",
+            ),
+            (
+                r#""trace_id_header": """#,
+                "trace_id_header: expected the name of a header, but found \"\"",
+            ),
+            (
+                r#""trace_id_header": ":path""#,
+                "trace_id_header: expected a header that says nothing else of the response, but \
+                 found \":path\"",
+            ),
+            (
+                r#""trace_id_header": "Content-Length""#,
+                "trace_id_header: expected a header that says nothing else of the response, but \
+                 found \"content-length\"",
+            ),
+            (
+                r#""when": "never""#,
+                "when: expected one of `always`, `sampled`, `forced`, but found \"never\"",
+            ),
+            (
+                r#""server_timing": "yes""#,
+                "server_timing: expected true or false, but found \"yes\"",
+            ),
+        ] {
+            check_refused(
+                &format!(r#"{{"response": {{{members}}}}}"#),
+                &format!("response.{expected}"),
+            );
+        }
+        let config = parse(r#"{"response": {"traceIdHeader": "X-Trace-Id"}}"#).unwrap();
+        assert_eq!(config.response.trace_id_header.as_deref(), Some("x-trace-id"));
     }
 
     #[test]
@@ -692,7 +733,7 @@ mod tests {
 
     /// Every key that can be written, as the README's table names it. Conditions have a paragraph.
     fn keys() -> Vec<String> {
-        let objects: [(&str, &[&str]); 19] = [
+        let objects: [(&str, &[&str]); 20] = [
             ("", raw::RawConfig::KEYS),
             ("propagation.", raw::RawPropagation::KEYS),
             ("propagation.baggage.", raw::RawBaggage::KEYS),
@@ -707,6 +748,7 @@ mod tests {
             ("custom_tags[].metadata.", raw::RawMetadata::KEYS),
             ("custom_tags[].formatter.", raw::RawLiteral::KEYS),
             ("attribute_limits.", raw::RawAttributeLimits::KEYS),
+            ("response.", raw::RawResponse::KEYS),
             ("exporter.", raw::RawExporter::KEYS),
             ("exporter.otlp.", raw::RawOtlp::KEYS),
             ("exporter.otlp.headers[].", raw::RawExportHeader::KEYS),

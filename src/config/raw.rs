@@ -28,6 +28,21 @@ objects! {
         pub attribute_limits: RawAttributeLimits,
         /// Where spans go. Default: nowhere; the filter then decides and propagates only.
         pub exporter: Option<RawExporter>,
+        /// What the client is told of the trace, in headers of the response. Default: nothing.
+        pub response: RawResponse,
+    }
+
+    /// Headers of the response.
+    pub struct RawResponse {
+        /// Name of a header that gets the trace id, 32 hex digits. Default: none.
+        /// Example: `x-trace-id`.
+        pub trace_id_header: Option<String>,
+        /// W3C's `traceresponse`. Default: `false`.
+        pub traceresponse: bool,
+        /// The same in `server-timing`, where scripts in browsers find it. Default: `false`.
+        pub server_timing: bool,
+        /// Which requests are answered so: `always`, `sampled` or `forced`. Default: `always`.
+        pub when: Option<RawWhen>,
     }
 
     /// Context formats, by their names in `OTEL_PROPAGATORS` where they have one.
@@ -277,6 +292,15 @@ names! {
         Hash = "hash",
         /// A `*` for each character but the last four.
         Mask = "mask",
+    }
+
+    /// Which requests get headers of the response.
+    pub enum RawWhen {
+        Always = "always",
+        /// Those that are sampled.
+        Sampled = "sampled",
+        /// Those that a rule forced.
+        Forced = "forced",
     }
 
     /// The transport of OTLP.

@@ -79,24 +79,19 @@ pub fn pairs(serialized: &[u8]) -> Vec<(&[u8], &[u8])> {
 
 /// Makes one change to the request's headers.
 pub fn edit_request_header(edit: &HeaderEdit) -> Result<(), Failure> {
-    let map = HeaderMap::Request as u32;
-    done(match edit {
-        HeaderEdit::Add { name, value } => unsafe {
-            proxy_add_header_map_value(map, name.as_ptr(), name.len(), value.as_ptr(), value.len())
-        },
-        HeaderEdit::Set { name, value } => unsafe {
-            proxy_replace_header_map_value(
-                map,
-                name.as_ptr(),
-                name.len(),
-                value.as_ptr(),
-                value.len(),
-            )
-        },
-        HeaderEdit::Remove { name } => unsafe {
-            proxy_remove_header_map_value(map, name.as_ptr(), name.len())
-        },
-    })
+    match edit {
+        HeaderEdit::Add { name, value } => put_header(HeaderMap::Request, name, value, false),
+        HeaderEdit::Set { name, value } => put_header(HeaderMap::Request, name, value, true),
+        HeaderEdit::Remove { name } => done(unsafe {
+            proxy_remove_header_map_value(HeaderMap::Request as u32, name.as_ptr(), name.len())
+        }),
+    }
+}
+
+/// Adds a line to a header map, in place of those of that name or beside them.
+pub fn put_header(map: HeaderMap, name: &str, value: &[u8], replace: bool) -> Result<(), Failure> {
+    let put = if replace { proxy_replace_header_map_value } else { proxy_add_header_map_value };
+    done(unsafe { put(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
 /// Calls a cluster of the host. The answer comes to the root context that calls, or is never given.

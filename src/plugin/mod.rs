@@ -20,9 +20,11 @@ use self::ids::IdGenerator;
 use self::metrics::{Metrics, Tally};
 use self::properties::{PropertyList, integer};
 use crate::config::Config;
+use crate::context::Context;
 use crate::head::Head;
 use crate::request::on_request_headers;
 use crate::resource::resource;
+use crate::response::ResponseHeader;
 use crate::rules::Direction;
 use crate::span::{ActiveSpan, StreamFacts};
 use crate::tags::Facts;
@@ -89,7 +91,7 @@ impl Root {
     }
 
     fn stream(&self) -> Stream {
-        Stream { plugin: self.plugin.clone(), span: None }
+        Stream { plugin: self.plugin.clone(), span: None, answer: None }
     }
 
     fn configure(&mut self, json: &[u8]) -> bool {
@@ -157,16 +159,25 @@ impl Drop for Root {
 struct Stream {
     plugin: Option<Rc<Plugin>>,
     span: Option<ActiveSpan>,
+    /// What the client is told.
+    answer: Option<Context>,
 }
 
 impl Stream {
     fn on_request_headers(&mut self) {
         if let Some(plugin) = &self.plugin {
-            self.span = plugin.on_request();
+            self.span = plugin.on_request(&mut self.answer);
         }
     }
 
     fn on_response_headers(&mut self) {
+        if let (Some(plugin), Some(context)) = (&self.plugin, self.answer.take()) {
+            for header in plugin.config.response.headers(&context) {
+                // A header that the host refuses is missing from the response.
+                let ResponseHeader { name, value, replace } = &header;
+                let _ = host::put_header(HeaderMap::Response, name, value, *replace);
+            }
+        }
         if let Some(span) = &mut self.span {
             span.response_started(host::now());
         }
@@ -182,7 +193,7 @@ impl Stream {
 impl Plugin {
     /// Decides on the request, tells the upstream, and starts the span where there is one. A
     /// request whose headers the host does not hand over goes on as it is.
-    fn on_request(&self) -> Option<ActiveSpan> {
+    fn on_request(&self, answer: &mut Option<Context>) -> Option<ActiveSpan> {
         let mut state = self.state.try_borrow_mut().ok()?;
         let serialized = host::headers(HeaderMap::Request).ok()?;
         let head = Head::new(host::pairs(serialized.as_slice()));
@@ -194,6 +205,7 @@ impl Plugin {
             // An edit that the host refuses leaves that header as it came.
             let _ = host::edit_request_header(edit);
         }
+        *answer = outcome.answer;
         let recording = outcome.recording?;
         Some(ActiveSpan::start(&self.config, &head, &recording, host::now()))
     }

@@ -6,7 +6,7 @@ mod datadog;
 mod grpc_trace_bin;
 mod jaeger;
 mod ottrace;
-mod tracecontext;
+pub mod tracecontext;
 pub mod tracestate;
 mod xray;
 

@@ -27,16 +27,21 @@ pub fn extract(head: &Head<'_>) -> Extracted {
 
 /// Writes `traceparent`, and the list of its trace as one line of `tracestate`.
 pub fn inject(context: &Context, trace_state: &[u8], edits: &mut Edits<'_>) {
-    let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    context::encode_hex(&context.trace_id.to_bytes(), &mut value[3..35]);
-    context::encode_hex(&context.span_id.to_bytes(), &mut value[36..52]);
-    context::encode_hex(&[context.flags().to_u8()], &mut value[53..55]);
-    edits.set(TRACEPARENT, &value);
+    edits.set(TRACEPARENT, &traceparent(context));
     if trace_state.is_empty() {
         edits.remove(TRACESTATE);
     } else {
         edits.set(TRACESTATE, trace_state);
     }
+}
+
+/// Writes a context as the value of `traceparent`.
+pub fn traceparent(context: &Context) -> [u8; 55] {
+    let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    context::encode_hex(&context.trace_id.to_bytes(), &mut value[3..35]);
+    context::encode_hex(&context.span_id.to_bytes(), &mut value[36..52]);
+    context::encode_hex(&[context.flags().to_u8()], &mut value[53..55]);
+    value
 }
 
 fn parse(line: &[u8]) -> Result<Context, &'static str> {

@@ -105,15 +105,12 @@ const TEXT: Encoding = Encoding::Plain(Type::Text);
 const INT: Encoding = Encoding::Plain(Type::Int);
 
 /// The commands without an argument.
-pub const PROPERTY_COMMANDS: [PropertyCommand; 32] = [
+pub const PROPERTY_COMMANDS: [PropertyCommand; 25] = [
     ("BYTES_RECEIVED", "request.size", INT),
     ("BYTES_SENT", "response.size", INT),
     ("CONNECTION_ID", "connection.id", INT),
-    ("CONNECTION_TERMINATION_DETAILS", "connection.termination_details", TEXT),
     ("DOWNSTREAM_LOCAL_ADDRESS", "destination.address", TEXT),
-    ("DOWNSTREAM_LOCAL_SUBJECT", "connection.subject_local_certificate", TEXT),
     ("DOWNSTREAM_LOCAL_URI_SAN", "connection.uri_san_local_certificate", TEXT),
-    ("DOWNSTREAM_PEER_SUBJECT", "connection.subject_peer_certificate", TEXT),
     ("DOWNSTREAM_PEER_URI_SAN", "connection.uri_san_peer_certificate", TEXT),
     ("DOWNSTREAM_REMOTE_ADDRESS", "source.address", TEXT),
     ("DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "source.address", Encoding::Host),
@@ -127,16 +124,12 @@ pub const PROPERTY_COMMANDS: [PropertyCommand; 32] = [
     ("RESPONSE_FLAGS", "response.flags", Encoding::Flags),
     ("ROUTE_NAME", "xds.route_name", TEXT),
     ("UPSTREAM_CLUSTER", "xds.cluster_name", TEXT),
-    ("UPSTREAM_CLUSTER_RAW", "xds.cluster_name", TEXT),
     ("UPSTREAM_HOST", "upstream.address", TEXT),
-    ("UPSTREAM_LOCAL_ADDRESS", "upstream.local_address", TEXT),
     ("UPSTREAM_LOCAL_URI_SAN", "upstream.uri_san_local_certificate", TEXT),
-    ("UPSTREAM_PEER_SUBJECT", "upstream.subject_peer_certificate", TEXT),
     ("UPSTREAM_PEER_URI_SAN", "upstream.uri_san_peer_certificate", TEXT),
     ("UPSTREAM_REMOTE_ADDRESS", "upstream.address", TEXT),
     ("UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "upstream.address", Encoding::Host),
     ("UPSTREAM_REQUEST_ATTEMPT_COUNT", "upstream.request_attempt_count", INT),
-    ("UPSTREAM_TLS_VERSION", "upstream.tls_version", TEXT),
     ("UPSTREAM_TRANSPORT_FAILURE_REASON", "upstream.transport_failure_reason", TEXT),
 ];
 

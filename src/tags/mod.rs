@@ -341,6 +341,7 @@ mod tests {
             ("plain 100%%", "plain 100%"),
             ("%REQ(X-USER)%-%RESP(X-ORDER)%", "ada-o-1"),
             ("%REQ(X-NONE?X-USER):2%", "ad"),
+            ("%REQ(X-NONE?:PATH):5%", "/cart"),
             ("%REQ(X-NONE)%", ""),
             ("[%REQ(X-NONE)%]", "[]"),
             ("%RESPONSE_CODE%/%RESPONSE_FLAGS%/%DURATION%", "404/NR/1234"),

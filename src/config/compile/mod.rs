@@ -6,10 +6,12 @@ mod tags;
 
 use super::Config;
 use super::error::{ConfigError, quoted};
-use super::raw::{Format, RawBaggage, RawConfig, RawPropagation};
+use super::raw::{Format, RawBaggage, RawConfig, RawPropagation, RawResponse, RawWhen};
 use crate::head;
 use crate::propagation::baggage::Limits;
 use crate::propagation::{Form, Propagation};
+
+use crate::response::{Response, When};
 
 type Result<T> = std::result::Result<T, ConfigError>;
 type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
@@ -30,6 +32,7 @@ pub fn config(raw: RawConfig, environment: Environment<'_>) -> Result<Config> {
         rules,
         tags: tags::tags(raw.custom_tags, &settings).map_err(|error| error.under("custom_tags"))?,
         attribute_limits: limits,
+        response: response(raw.response).map_err(|error| error.under("response"))?,
         exporter: raw
             .exporter
             .map(|raw| exporter::exporter(raw, environment))
@@ -107,6 +110,27 @@ fn no_contradiction(formats: &[Format]) -> Result<()> {
     Ok(())
 }
 
+fn response(raw: RawResponse) -> Result<Response> {
+    let trace_id_header = match raw.trace_id_header {
+        Some(name) => {
+            let name = header_name(&name).map_err(|error| error.under("trace_id_header"))?;
+            if name.starts_with(':') || MESSAGE_HEADERS.contains(&name.as_str()) {
+                let expected = "a header that says nothing else of the response";
+                return Err(ConfigError::new(expected, quoted(&name)).under("trace_id_header"));
+            }
+            Some(name)
+        }
+        None => None,
+    };
+    let when = match raw.when {
+        None | Some(RawWhen::Always) => When::Always,
+        Some(RawWhen::Sampled) => When::Sampled,
+        Some(RawWhen::Forced) => When::Forced,
+    };
+    let (traceresponse, server_timing) = (raw.traceresponse, raw.server_timing);
+    Ok(Response { trace_id_header, traceresponse, server_timing, when })
+}
+
 fn non_empty(value: String) -> Result<String> {
     if value.is_empty() { Err(ConfigError::new("a non-empty string", "\"\"")) } else { Ok(value) }
 }
@@ -121,12 +145,17 @@ fn at_least(least: u32, value: u32) -> Result<u32> {
 /// Checks a header's name (a token of RFC 9110, section 5.6.2, or a pseudo header of a request)
 /// and returns it in lower case, as Envoy keeps it.
 fn header_name(name: &str) -> Result<String> {
+    let lower = name.to_ascii_lowercase();
     let pseudo = [head::PATH, head::METHOD, head::AUTHORITY, head::SCHEME];
-    if pseudo.contains(&name) || (!name.is_empty() && name.as_bytes().iter().all(head::is_tchar)) {
-        return Ok(name.to_ascii_lowercase());
+    if pseudo.contains(&lower.as_str())
+        || (!name.is_empty() && name.as_bytes().iter().all(head::is_tchar))
+    {
+        return Ok(lower);
     }
     Err(ConfigError::new("the name of a header", quoted(name)))
 }
 
 const DEFAULT_EXTRACT: [Format; 3] = [Format::TraceContext, Format::B3, Format::Baggage];
 const DEFAULT_INJECT: [Format; 2] = [Format::TraceContext, Format::Baggage];
+/// Headers without which a response is not understood.
+const MESSAGE_HEADERS: [&str; 3] = ["connection", "content-length", "transfer-encoding"];

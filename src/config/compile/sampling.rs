@@ -88,22 +88,29 @@ fn string_match(raw: RawStringMatch) -> Result<StringMatch> {
         ("contains", raw.contains),
         ("regex", raw.regex),
     ];
-    let mut given = given.into_iter().filter_map(|(kind, value)| Some((kind, value?)));
     let one = "one of `exact`, `prefix`, `suffix`, `contains`, `regex`";
-    let (kind, value) = match (given.next(), given.next()) {
-        (Some(only), None) => only,
-        (None, _) => return Err(ConfigError::new(one, "none of them")),
-        (Some((first, _)), Some((second, _))) => {
-            return Err(ConfigError::new(one, format!("both `{first}` and `{second}`")));
+    let mut only: Option<(&str, String)> = None;
+    for (kind, value) in given {
+        match (value, &only) {
+            (None, _) => {}
+            (Some(_), Some((first, _))) => {
+                return Err(ConfigError::new(one, format!("both `{first}` and `{kind}`")));
+            }
+            (Some(value), None) => only = Some((kind, value)),
         }
+    }
+    let Some((kind, value)) = only else {
+        return Err(ConfigError::new(one, "none of them"));
     };
-    let bytes = || value.as_bytes().to_vec();
+    if kind == "regex" {
+        return regex(&value, ignore_case).map_err(|error| error.under("regex"));
+    }
+    let bytes = value.into_bytes();
     let kind = match kind {
-        "exact" => StringMatchKind::Exact(bytes()),
-        "prefix" => StringMatchKind::Prefix(bytes()),
-        "suffix" => StringMatchKind::Suffix(bytes()),
-        "contains" => StringMatchKind::Contains(bytes()),
-        _ => return regex(&value, ignore_case).map_err(|error| error.under("regex")),
+        "exact" => StringMatchKind::Exact(bytes),
+        "prefix" => StringMatchKind::Prefix(bytes),
+        "suffix" => StringMatchKind::Suffix(bytes),
+        _ => StringMatchKind::Contains(bytes),
     };
     Ok(StringMatch { kind, ignore_case })
 }
