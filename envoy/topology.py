@@ -315,7 +315,8 @@ def _with_cluster_names(value, names: dict[str, str]):
         is_cluster = "load_assignment" in value
         return {
             key: names.get(part, part)
-            if key in ("cluster", "cluster_name") or is_cluster and key == "name"
+            if isinstance(part, str)
+            and (key in ("cluster", "cluster_name") or is_cluster and key == "name")
             else _with_cluster_names(part, names)
             for key, part in value.items()
         }

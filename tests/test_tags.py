@@ -1,0 +1,235 @@
+"""Custom tags through a real Envoy: every source, redaction, credentials, limits."""
+
+import hashlib
+import json
+
+import grpc
+import pytest
+
+from conftest import lane
+from peers import GRPC_SERVICE, Peers
+from receiver import Receiver
+from test_configuration import validate
+from topology import Topology, connection_manager
+from traffic import Client, new_context
+
+LISTENER = "frontend-inbound"
+
+
+def named(source: str, name: str, **others) -> dict:
+    return {source: {"name": name, **others}}
+
+
+def metadata(kind: str, *path: str, **others) -> dict:
+    key = {"key": "shop.team", "path": [{"key": step} for step in path]}
+    return {"metadata": {"kind": {kind: {}}, "metadata_key": key, **others}}
+
+
+# Each tag, and what it is in the request below.
+SOURCES = {
+    "literal": ({"literal": {"value": "v"}}, "v"),
+    "environment": (named("environment", "REGION"), "eu-west-1"),
+    "no environment": (named("environment", "NONE", default_value="d"), "d"),
+    "request header": (named("request_header", "X-User"), "ada"),
+    "first of several": (named("request_header", "x-twice"), "1"),
+    "not UTF-8": (named("request_header", "x-bytes"), "a\ufffdb"),
+    "no header": (named("request_header", "x-none", default_value="d"), "d"),
+    "nothing": (named("request_header", "x-none"), None),
+    "empty header": (named("request_header", "x-empty", default_value="d"), None),
+    "response header": (named("response_header", "x-order"), "o-7"),
+    "no response header": (named("response_header", "x-none", default_value="d"), "d"),
+    "no trailer": (named("response_trailer", "x-none", default_value="d"), "d"),
+    "query parameter": (named("query_parameter", "q"), "a b+c"),
+    "cookie": (named("cookie", "tier"), "gold"),
+    "baggage": (named("baggage", "account"), "47 11"),
+    "text": ({"property": {"path": "request.method"}}, "GET"),
+    "integer": ({"property": {"path": "response.code"}}, 200),
+    "integer as text": ({"property": {"path": "response.code", "type": "string"}}, "200"),
+    "truth": ({"property": {"path": "connection.mtls"}}, False),
+    "parts": ({"property": {"path": ["request", "headers", "x-user"]}}, "ada"),
+    "no attribute": ({"property": {"path": "upstream.uri_san_peer_certificate", "default_value": "d"}}, "d"),
+    "no identity": ({"identity": "source"}, None),
+    "route metadata": (metadata("route", "name"), "payments"),
+    "number of metadata": (metadata("route", "level"), "2.5"),
+    "whole number of metadata": (metadata("route", "size"), "300"),
+    "truth of metadata": (metadata("route", "canary"), "true"),
+    "list of metadata": (metadata("route", "list", default_value="d"), "d"),
+    "no metadata": (metadata("route", "none", default_value="d"), "d"),
+    "cluster metadata": (metadata("cluster", "deep", "er"), "cluster"),
+    "host metadata": (metadata("host", "name"), "host"),
+    "dynamic metadata": (metadata("request", "name"), "dynamic"),
+    "number": (
+        {"property": {"path": ["xds", "route_metadata", "filter_metadata", "shop.team", "level"]}},
+        2.5,
+    ),
+    "format": (
+        {"value": "%REQ(X-NONE?X-USER):2%/%RESP(x-order)%/%RESPONSE_CODE%/%PROTOCOL%"},
+        "ad/o-7/200/HTTP/1.1",
+    ),
+    "format of metadata": ({"value": "%DYNAMIC_METADATA(shop.team:name)% 100%%"}, "dynamic 100%"),
+    "empty format": ({"value": "%REQ(X-NONE)%%RESP(X-NONE)%"}, None),
+    "hash": (
+        named("baggage", "account", default_value="d") | {"redact": "hash"},
+        hashlib.sha256(b"47 11").hexdigest()[:32],
+    ),
+    "mask": (named("request_header", "x-card") | {"redact": "mask"}, "************1111"),
+    "short mask": (named("cookie", "tier") | {"redact": "mask"}, "****"),
+    "cut": (named("request_header", "x-card") | {"max_length": 4}, "4111"),
+}
+REQUEST = [
+    ("x-user", "ada"),
+    ("x-twice", "1"),
+    ("x-bytes", b"a\xffb"),
+    ("x-empty", ""),
+    ("x-card", "4111111111111111"),
+    ("cookie", "a=b; tier=gold"),
+    ("baggage", "account=47%2011;p=1,other=2"),
+]
+TEAM = "shop.team"
+
+
+def add_metadata(resources: dict) -> None:
+    """Puts metadata wherever Envoy has some, and a header on every response."""
+    for listener in resources["listeners"]:
+        manager = connection_manager(listener)
+        (virtual_host,) = manager["route_config"]["virtual_hosts"]
+        for route in virtual_host["routes"]:
+            values = {"name": "payments", "level": 2.5, "size": 300, "canary": True, "list": [1]}
+            route["metadata"] = {"filter_metadata": {TEAM: values}}
+            route["response_headers_to_add"] = [{"header": {"key": "x-order", "value": "o-7"}}]
+        manager["http_filters"].insert(
+            0,
+            {
+                "name": "envoy.filters.http.set_metadata",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.set_metadata.v3.Config",
+                    "metadata": [{"metadata_namespace": TEAM, "value": {"name": "dynamic"}}],
+                },
+            },
+        )
+    for cluster in resources["clusters"]:
+        cluster["metadata"] = {"filter_metadata": {TEAM: {"deep": {"er": "cluster"}}}}
+        for group in cluster["load_assignment"]["endpoints"]:
+            for endpoint in group["lb_endpoints"]:
+                endpoint["metadata"] = {"filter_metadata": {TEAM: {"name": "host"}}}
+
+
+def tagged(tags: list | dict, *, key: str = "custom_tags", **others) -> dict:
+    return {LISTENER: {"custom_tags": None, key: tags, **others}}
+
+
+def only_span(running: Topology, target: str = "/a", headers: list | None = None):
+    """Returns the span of the frontend's sidecar for one sampled request."""
+    parent = new_context()
+    with Client(running, "1.1") as client:
+        sampled = [("traceparent", parent.traceparent("01")), *(headers or [])]
+        assert client.through("", target, sampled).status == 200
+        return client.spans(parent.trace_id)[0]
+
+
+def test_every_source_has_its_value(each_envoy):
+    tags = [{"tag": f"tag.{name}", **tag} for name, (tag, _) in SOURCES.items()]
+    lanes = {"": lane(1, listeners=tagged(tags), change=add_metadata)}
+    with Topology(lanes, envoy=each_envoy) as running:
+        span = only_span(running, "/a?q=a%20b%2Bc", REQUEST)
+        assert [line for line in running.log().splitlines() if "[error]" in line] == []
+
+    found = {key: value for key, value in span.attributes.items() if key.startswith("tag.")}
+    expected = {f"tag.{name}": value for name, (_, value) in SOURCES.items() if value is not None}
+    assert found == expected
+
+
+def test_trailers_are_read(each_envoy):
+    tags = [
+        {"tag": "status", **named("response_trailer", "grpc-status")},
+        {"tag": "format", "value": "%TRAILER(grpc-status)%-%RESP(content-type)%"},
+    ]
+    with Peers() as peers:
+        lanes = {"": lane(1, listeners=tagged(tags), change=peers.join)}
+        with Topology(lanes, envoy=each_envoy) as running:
+            address = f"127.0.0.1:{running.lane().frontend_inbound}"
+            with grpc.insecure_channel(address) as channel:
+                # It answers once, so that the status comes in trailers after a body.
+                call = channel.unary_stream(f"/{GRPC_SERVICE}/Break")
+                with pytest.raises(grpc.RpcError) as lost:
+                    list(call(b"", timeout=10))
+            (span,) = running.receiver.wait_for(Receiver.spans)
+
+    assert lost.value.code() == grpc.StatusCode.DATA_LOSS
+    assert (span.attributes["status"], span.attributes["format"]) == ("15", "15-application/grpc")
+
+
+ISTIO = {
+    "user": {"header": {"name": "x-user", "defaultValue": "-"}},
+    "region": {"environment": {"name": "REGION", "defaultValue": "none"}},
+    "zone": {"environment": {"name": "ZONE", "defaultValue": "none"}},
+    "mesh": {"literal": {"value": "prod"}},
+    "code": {"formatter": {"value": "%RESPONSE_CODE%"}},
+}
+BOOTSTRAP = [
+    {"tag": "user", "requestHeader": {"name": "x-user", "defaultValue": "-"}},
+    {"tag": "region", "environment": {"name": "REGION", "defaultValue": "none"}},
+    {"tag": "zone", "environment": {"name": "ZONE", "defaultValue": "none"}},
+    {"tag": "mesh", "literal": {"value": "prod"}},
+    {"tag": "code", "value": "%RESPONSE_CODE%"},
+]
+
+
+@pytest.mark.parametrize("key", ["custom_tags", "customTags"])
+@pytest.mark.parametrize("tags", [ISTIO, BOOTSTRAP], ids=["Telemetry", "bootstrap"])
+def test_tags_are_taken_as_they_are_pasted(newest_envoy, tags, key):
+    with Topology({"": lane(1, listeners=tagged(tags, key=key))}, envoy=newest_envoy) as running:
+        span = only_span(running, headers=[("x-user", "ada")])
+
+    expected = {"user": "ada", "region": "eu-west-1", "zone": "none", "mesh": "prod", "code": "200"}
+    assert {key: span.attributes[key] for key in expected} == expected
+
+
+CREDENTIALS = {
+    "request header": (named("request_header", "Authorization"), "request_header.name"),
+    "response header": (named("response_header", "set-cookie"), "response_header.name"),
+    "format": ({"value": "%REQ(COOKIE)%"}, "value"),
+    "attribute": ({"property": {"path": "request.headers.x-api-key"}}, "property.path"),
+    "all headers": ({"property": {"path": "request.headers"}}, "property.path"),
+}
+
+
+@pytest.mark.parametrize("row", CREDENTIALS)
+def test_credentials_are_refused(newest_envoy, tmp_path, row):
+    tag, path = CREDENTIALS[row]
+    checked = validate(newest_envoy, tmp_path, json.dumps({"custom_tags": [{"tag": "a", **tag}]}))
+
+    assert checked.returncode == 1
+    assert f"sidespan: configuration refused: custom_tags[0].{path}: expected " in checked.stderr
+
+
+def test_credentials_that_are_allowed_by_name_are_recorded(newest_envoy):
+    tags = [{"tag": "who", **named("request_header", "x-forwarded-client-cert"), "redact": "hash"}]
+    listeners = tagged(tags, allow_sensitive_headers=["X-Forwarded-Client-Cert"])
+    certificate = "By=spiffe://a;Hash=1"
+
+    def keep_certificate(resources: dict) -> None:
+        for listener in resources["listeners"]:
+            connection_manager(listener)["forward_client_cert_details"] = "ALWAYS_FORWARD_ONLY"
+
+    lanes = {"": lane(1, listeners=listeners, change=keep_certificate)}
+    with Topology(lanes, envoy=newest_envoy) as running:
+        span = only_span(running, headers=[("x-forwarded-client-cert", certificate)])
+    assert span.attributes["who"] == hashlib.sha256(certificate.encode()).hexdigest()[:32]
+
+
+def test_attributes_beyond_the_limits_are_left_out_and_counted(each_envoy):
+    tags = [{"tag": f"tag.{place}", **named("request_header", "x-long")} for place in range(40)]
+    tags += [{"tag": "tag.end", **named("response_header", "content-type")}]
+    limits = {"attribute_count_limit": 30, "attribute_value_length_limit": 32}
+    listeners = tagged(tags, attribute_limits=limits)
+    with Topology({"": lane(1, listeners=listeners)}, envoy=each_envoy) as running:
+        span = only_span(running, headers=[("x-long", ("é" * 40).encode())])
+        kept = [key for key in span.attributes if key.startswith("tag.")]
+        dropped = len(tags) - len(kept)
+        running.wait_for_stats(lambda stats: stats["sidespan.attributes_dropped"] == dropped)
+
+    assert len(span.attributes) == 30
+    assert kept == [f"tag.{place}" for place in range(len(kept))]
+    assert {span.attributes[key] for key in kept} == {"é" * 32}
+    assert "http.response.status_code" in span.attributes
