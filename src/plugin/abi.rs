@@ -7,8 +7,6 @@
 //! of a context that is not known is left undone.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::MaybeUninit;
 
 use super::{Root, Stream};
@@ -17,38 +15,44 @@ use super::{Root, Stream};
 struct Contexts {
     /// A few: one for each configuration.
     roots: Vec<(u32, Root)>,
-    streams: HashMap<u32, Stream, BuildHasherDefault<IdHasher>>,
+    /// By their ids, ascending. Envoy counts them up, so that a new one is the last; requests under
+    /// way are few enough for the others to move by one when one ends.
+    streams: Vec<(u32, Box<Stream>)>,
 }
 
 impl Contexts {
     fn root(&mut self, id: u32) -> Option<&mut Root> {
         self.roots.iter_mut().find(|(known, _)| *known == id).map(|(_, root)| root)
     }
-}
 
-/// Spreads context ids, which count up, over a table; nobody else chooses them.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
+    fn place(&self, id: u32) -> Result<usize, usize> {
+        self.streams.binary_search_by_key(&id, |(known, _)| *known)
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u32(u32::from(*byte)));
+    fn create_stream(&mut self, id: u32, root_id: u32) {
+        if let Err(place) = self.place(id)
+            && let Some(stream) = self.root(root_id).map(|root| root.stream())
+        {
+            self.streams.insert(place, (id, Box::new(stream)));
+        }
     }
 
-    fn write_u32(&mut self, id: u32) {
-        self.0 = (self.0 ^ u64::from(id)).wrapping_mul(GOLDEN_RATIO);
+    fn stream(&mut self, id: u32) -> Option<&mut Stream> {
+        let place = self.place(id).ok()?;
+        self.streams.get_mut(place).map(|(_, stream)| &mut **stream)
+    }
+
+    fn delete(&mut self, id: u32) {
+        match self.place(id) {
+            Ok(place) => drop(self.streams.remove(place)),
+            Err(_) => self.roots.retain(|(known, _)| *known != id),
+        }
     }
 }
 
 thread_local! {
-    static CONTEXTS: RefCell<Contexts> = const {
-        let streams = HashMap::with_hasher(BuildHasherDefault::new());
-        RefCell::new(Contexts { roots: Vec::new(), streams })
-    };
+    static CONTEXTS: RefCell<Contexts> =
+        const { RefCell::new(Contexts { roots: Vec::new(), streams: Vec::new() }) };
 }
 
 fn with_root<T>(id: u32, call: impl FnOnce(&mut Root) -> T) -> Option<T> {
@@ -58,7 +62,7 @@ fn with_root<T>(id: u32, call: impl FnOnce(&mut Root) -> T) -> Option<T> {
 fn with_stream(id: u32, call: impl FnOnce(&mut Stream)) {
     CONTEXTS.with(|contexts| {
         if let Ok(mut contexts) = contexts.try_borrow_mut() {
-            contexts.streams.get_mut(&id).map(call);
+            contexts.stream(id).map(call);
         }
     });
 }
@@ -96,8 +100,8 @@ extern "C" fn proxy_on_context_create(id: u32, root_id: u32) {
         };
         if root_id == NO_ROOT {
             contexts.roots.push((id, Root::default()));
-        } else if let Some(stream) = contexts.root(root_id).map(|root| root.stream()) {
-            contexts.streams.insert(id, stream);
+        } else {
+            contexts.create_stream(id, root_id);
         }
     });
 }
@@ -143,10 +147,8 @@ extern "C" fn proxy_on_log(id: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_delete(id: u32) {
     CONTEXTS.with(|contexts| {
-        if let Ok(mut contexts) = contexts.try_borrow_mut()
-            && contexts.streams.remove(&id).is_none()
-        {
-            contexts.roots.retain(|(known, _)| *known != id);
+        if let Ok(mut contexts) = contexts.try_borrow_mut() {
+            contexts.delete(id);
         }
     });
 }
@@ -156,5 +158,3 @@ const TRUE: u32 = 1;
 const CONTINUE: u32 = 0;
 /// The parent of a root context.
 const NO_ROOT: u32 = 0;
-/// 2^64 over the golden ratio: neighbours land far apart (Knuth, volume 3, section 6.4).
-const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
