@@ -30,15 +30,6 @@ impl Decode for bool {
     }
 }
 
-impl Decode for f64 {
-    fn decode(json: Json) -> Result<Self, ConfigError> {
-        match &json {
-            Json::Number(written) => json::number(written).ok_or_else(|| json.unlike("a number")),
-            other => Err(other.unlike("a number")),
-        }
-    }
-}
-
 /// Whole numbers may be written as doubles too: Istio's `pluginConfig` passes through a protobuf
 /// `Struct`, where every number is one.
 impl Decode for u32 {
@@ -141,8 +132,9 @@ impl<T: Decode> Decode for OneOrMany<T> {
 }
 
 /// An object under way from JSON to a struct. What is wrong is kept until all fields are taken:
-/// leaving at each of them would cost the module the code that drops those before it. A key may be written in lowerCamelCase too, as
-/// protobuf's JSON and Istio's resources have it: <https://protobuf.dev/programming-guides/json/>.
+/// leaving at each of them would cost the module the code that drops those before it. A key may be
+/// written in lowerCamelCase too, as protobuf's JSON and Istio's resources have it:
+/// <https://protobuf.dev/programming-guides/json/>.
 pub struct Fields {
     entries: Vec<(String, Json)>,
     /// The key that was taken last, as it is written.

@@ -12,7 +12,7 @@
 use super::error::{ConfigError, quoted};
 
 /// A JSON value. The keys of an object are in the order of the text, each once.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Json {
     Null,
     Bool(bool),
@@ -68,23 +68,22 @@ impl Parser<'_> {
     fn value(&mut self, depth: usize) -> Result<Json, Expected> {
         self.skip_space();
         match self.rest {
-            _ if depth > MAX_DEPTH => Err("at most 100 arrays and objects in each other"),
+            [b'{' | b'[', ..] if depth == MAX_DEPTH => {
+                Err("at most 127 arrays and objects in each other")
+            }
             [b'{', ..] => self.object(depth),
             [b'[', ..] => self.array(depth),
             [b'"', ..] => self.text().map(Json::Text),
             [b'-' | b'0'..=b'9', ..] => self.number(),
-            _ => {
-                for (word, json) in
-                    [("null", Json::Null), ("true", Json::Bool(true)), ("false", Json::Bool(false))]
-                {
-                    if let Some(rest) = self.rest.strip_prefix(word.as_bytes()) {
-                        self.rest = rest;
-                        return Ok(json);
-                    }
-                }
-                Err("a JSON value")
-            }
+            [b'n', ..] => self.word(b"null", Json::Null),
+            [b't', ..] => self.word(b"true", Json::Bool(true)),
+            _ => self.word(b"false", Json::Bool(false)),
         }
+    }
+
+    fn word(&mut self, word: &[u8], json: Json) -> Result<Json, Expected> {
+        self.rest = self.rest.strip_prefix(word).ok_or("a JSON value")?;
+        Ok(json)
     }
 
     fn array(&mut self, depth: usize) -> Result<Json, Expected> {
@@ -133,10 +132,9 @@ impl Parser<'_> {
     }
 
     fn text(&mut self) -> Result<String, Expected> {
-        if self.rest.first() != Some(&b'"') {
+        if !self.eats(b'"') {
             return Err("a string");
         }
-        self.next();
         let mut text = Vec::new();
         loop {
             match self.rest.first() {
@@ -179,10 +177,9 @@ impl Parser<'_> {
         let unit = self.code_unit()?;
         let code = match unit {
             0xd800..0xdc00 => {
-                if self.rest.first() != Some(&b'\\') {
+                if !self.eats(b'\\') {
                     return Err(ESCAPE);
                 }
-                self.next();
                 match self.code_unit()? {
                     low @ 0xdc00..0xe000 => 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00),
                     _ => return Err(ESCAPE),
@@ -194,10 +191,9 @@ impl Parser<'_> {
     }
 
     fn code_unit(&mut self) -> Result<u32, Expected> {
-        if self.rest.first() != Some(&b'u') {
+        if !self.eats(b'u') {
             return Err(ESCAPE);
         }
-        self.next();
         let mut unit = 0;
         for _ in 0..4 {
             let digit = self.rest.first().and_then(|byte| char::from(*byte).to_digit(16));
@@ -209,22 +205,16 @@ impl Parser<'_> {
 
     fn number(&mut self) -> Result<Json, Expected> {
         let from = self.rest;
-        if self.rest.first() == Some(&b'-') {
-            self.next();
-        }
-        if self.rest.first() == Some(&b'0') {
-            self.next();
-        } else {
+        self.eats(b'-');
+        if !self.eats(b'0') {
             self.digits()?;
         }
-        if self.rest.first() == Some(&b'.') {
-            self.next();
+        if self.eats(b'.') {
             self.digits()?;
         }
-        if let Some(b'e' | b'E') = self.rest.first() {
-            self.next();
-            if let Some(b'+' | b'-') = self.rest.first() {
-                self.next();
+        if self.eats(b'e') || self.eats(b'E') {
+            if !self.eats(b'-') {
+                self.eats(b'+');
             }
             self.digits()?;
         }
@@ -243,6 +233,12 @@ impl Parser<'_> {
     /// Takes this byte where it comes next, and the white space before it.
     fn takes(&mut self, byte: u8) -> bool {
         self.skip_space();
+        self.eats(byte)
+    }
+
+    /// Takes this byte where it comes next.
+    #[inline(never)]
+    fn eats(&mut self, byte: u8) -> bool {
         let found = self.rest.first() == Some(&byte);
         if found {
             self.next();
@@ -267,11 +263,8 @@ impl Parser<'_> {
 
     /// Says what was found at this place of the text.
     fn error(&self, text: &str, expected: Expected) -> ConfigError {
-        let mut place = text.len() - self.rest.len();
-        // In the middle of a character only where its first byte was taken.
-        while !text.is_char_boundary(place) {
-            place += 1;
-        }
+        // Never in the middle of a character: no parser stops after a part of one.
+        let place = text.len() - self.rest.len();
         let (before, after) = text.split_at_checked(place).unwrap_or_default();
         let mut found = match (&self.twice, after.chars().next()) {
             (Some(key), _) => ["the key ", &quoted(key), " twice"].concat(),
@@ -288,8 +281,11 @@ impl Parser<'_> {
     }
 }
 
-/// Returns the number that a JSON number stands for. It is exact where no more than 19 digits and
-/// a power of ten up to 22 make it, and else as near as a few more multiplications leave it.
+/// Returns the number that a JSON number stands for, and none for one that is too large.
+///
+/// It is the nearest double where the digits without their point are at most 2^53 and the power of
+/// ten at most 22, since then one operation rounds; else it may be a few units in the last place
+/// away. Exactness beyond that is what makes the standard library's parser large.
 pub fn number(written: &str) -> Option<f64> {
     let (mut digits, mut scale, mut exponent) = (0u64, 0i32, 0i32);
     let (mut after_point, mut after_e, mut negative_exponent) = (false, false, false);
@@ -327,8 +323,9 @@ pub fn number(written: &str) -> Option<f64> {
 }
 
 const ESCAPE: Expected = "an escape sequence of JSON";
-/// As deep as a configuration may be; the parser calls itself for each.
-const MAX_DEPTH: usize = 100;
+/// As deep as a configuration may be, which is as deep as serde_json goes; the parser calls itself
+/// for each array and object, and the module's stack ends.
+const MAX_DEPTH: usize = 127;
 /// A further digit still fits into 64 bits.
 const MAX_DIGITS: u64 = (u64::MAX - 9) / 10;
 /// More than any number has, with its digits, between zero and infinity.
@@ -368,6 +365,27 @@ mod tests {
         assert_eq!(error.to_string(), expected, "{text}");
     }
 
+    /// Holds the parser to serde_json: both accept the same text, and read the same from it.
+    #[track_caller]
+    fn check_agrees(text: &[u8]) {
+        let theirs = serde_json::from_slice::<serde_json::Value>(text);
+        let shown = String::from_utf8_lossy(text);
+        match (Json::parse(text), theirs) {
+            (Ok(ours), Ok(theirs)) => assert_eq!(reference(&ours), theirs, "{shown}"),
+            (Err(_), Err(_)) => {}
+            // It takes the last value of a key.
+            (Err(ours), Ok(_)) => {
+                assert!(ours.to_string().contains(" twice at line "), "{ours}: {shown}");
+            }
+            // It knows no empty configuration, and refuses numbers that are too large, which are
+            // refused here where they are read.
+            (Ok(_), Err(theirs)) => {
+                let huge = theirs.to_string().contains("number out of range");
+                assert!(huge || shown.trim().is_empty(), "{theirs}: {shown}");
+            }
+        }
+    }
+
     #[test]
     fn strings_have_their_escapes_resolved() {
         check_text(r#""""#, "");
@@ -378,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_is_no_json_is_refused_with_its_place() {
-        let long = "[".repeat(102);
+        let deep = "[".repeat(100_000);
         for (text, expected) in [
             ("{", "expected a string, but found the end at line 1 column 2"),
             ("\n {a", "expected a string, but found \"a\" at line 2 column 3"),
@@ -422,9 +440,14 @@ mod tests {
                  the end at line 1 column 3",
             ),
             (
-                &long,
-                "expected at most 100 arrays and objects in each other, but found \"[\" at line 1 \
-                 column 102",
+                "\"\\ud800\\u0041\"",
+                "expected an escape sequence of JSON, but found \"\\\"\" at line 1 column 14",
+            ),
+            ("\u{feff}{}", "expected a JSON value, but found \"\\u{feff}\" at line 1 column 1"),
+            (
+                &deep,
+                "expected at most 127 arrays and objects in each other, but found \"[\" at line 1 \
+                 column 128",
             ),
         ] {
             check_refused(text, expected);
@@ -434,6 +457,34 @@ mod tests {
             error.to_string(),
             "expected one JSON object, but found bytes that are not UTF-8"
         );
+    }
+
+    #[test]
+    fn every_byte_and_surrogate_is_read_as_serde_json_reads_it() {
+        for byte in 0..=u8::MAX {
+            for (before, after) in [("", ""), ("1", ""), ("[1", "2]"), ("\"", "\""), ("\"\\", "\"")]
+            {
+                check_agrees(&[before.as_bytes(), &[byte], after.as_bytes()].concat());
+            }
+        }
+        let units = ["0000", "D7ff", "d800", "DBFF", "dc00", "dfff", "e000", "ffff"];
+        for (first, second) in units.iter().flat_map(|first| units.map(|second| (first, second))) {
+            check_agrees(format!("\"\\u{first}\"").as_bytes());
+            check_agrees(format!("\"\\u{first}\\u{second}\"").as_bytes());
+        }
+    }
+
+    #[test]
+    fn values_nest_as_deep_as_serde_json_goes() {
+        let mut accepted = Vec::new();
+        for depth in [1, 126, 127, 128, 129] {
+            for (open, middle, close) in [("[", "", "]"), ("[", "1", "]"), ("{\"a\":", "1", "}")] {
+                let text = [&*open.repeat(depth), middle, &*close.repeat(depth)].concat();
+                check_agrees(text.as_bytes());
+                accepted.push(Json::parse(text.as_bytes()).is_ok());
+            }
+        }
+        assert_eq!(accepted, [[true; 9].as_slice(), &[false; 6]].concat());
     }
 
     #[test]
@@ -466,54 +517,80 @@ mod tests {
         assert_eq!(number("1e99999999999"), None);
     }
 
-    /// Any JSON value, as text.
-    fn any_json() -> impl Strategy<Value = String> {
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
         let leaf = prop_oneof![
-            Just("null".to_owned()),
-            any::<bool>().prop_map(|value| value.to_string()),
-            any::<i64>().prop_map(|value| value.to_string()),
-            (-1e6..1e6).prop_map(|value: f64| serde_json::Value::from(value).to_string()),
-            any::<String>().prop_map(|text| serde_json::Value::from(text).to_string()),
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<u64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            any::<String>().prop_map(Into::into),
         ];
         leaf.prop_recursive(4, 40, 5, |inner| {
             prop_oneof![
-                prop::collection::vec(inner.clone(), 0..5)
-                    .prop_map(|values| format!("[ {} ]", values.join(" ,\n"))),
-                prop::collection::btree_map(any::<String>(), inner, 0..5).prop_map(|entries| {
-                    let entry = |(key, value)| format!("{}: {value}", serde_json::Value::from(key));
-                    format!("{{{}}}", entries.into_iter().map(entry).collect::<Vec<_>>().join(","))
-                }),
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Into::into),
+                prop::collection::btree_map(any::<String>(), inner, 0..5)
+                    .prop_map(|entries| serde_json::Value::Object(entries.into_iter().collect())),
             ]
         })
     }
 
+    /// A byte that means something to a parser of JSON, or any.
+    fn any_byte() -> impl Strategy<Value = u8> {
+        let known = br#"{}[]:,"\\/u0123456789abcdefDd.eE+-tnrls "#;
+        prop_oneof![4 => prop::sample::select(known.as_slice()), 1 => any::<u8>()]
+    }
+
     proptest! {
         #[test]
-        fn values_are_read_as_serde_json_reads_them(text in any_json()) {
-            let json = Json::parse(text.as_bytes()).unwrap();
-            prop_assert_eq!(reference(&json), serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        fn values_are_read_as_serde_json_reads_them(value in any_json()) {
+            for text in [value.to_string(), format!("{value:#}")] {
+                prop_assert!(Json::parse(text.as_bytes()).is_ok());
+                check_agrees(text.as_bytes());
+            }
         }
 
         #[test]
-        fn what_serde_json_refuses_is_refused(text in r#"[\[\]{}:,"\\u0-9a-f.eE+ntrls -]{1,12}"#) {
-            let ours = Json::parse(text.as_bytes());
-            let theirs = serde_json::from_str::<serde_json::Value>(&text);
-            let repeats = ours.as_ref().is_err_and(|error| error.to_string().contains("twice"));
-            let empty = text.trim_ascii().is_empty();
-            // It refuses numbers that are too large, which are refused here where they are read.
-            let huge = theirs.as_ref().is_err_and(|error| error.to_string().contains("out of range"));
-            prop_assert!(ours.is_ok() == theirs.is_ok() || repeats || empty || huge, "{:?}", ours);
+        fn what_serde_json_refuses_is_refused(
+            value in any_json(),
+            edits in prop::collection::vec((any::<prop::sample::Index>(), any_byte(), 0..3), 1..4),
+        ) {
+            let mut text = value.to_string().into_bytes();
+            for (place, byte, edit) in edits {
+                let place = place.index(text.len() + 1);
+                let replaced = place..text.len().min(place + usize::from(edit > 0));
+                text.splice(replaced, (edit < 2).then_some(byte));
+            }
+            check_agrees(&text);
         }
 
         #[test]
-        fn numbers_are_read_as_serde_json_reads_them(digits in 0u64..1 << 53, power in 0u32..22) {
-            let written = format!("{digits}e-{power}");
-            prop_assert_eq!(number(&written), written.parse().ok());
+        fn short_texts_are_read_as_serde_json_reads_them(
+            text in prop::collection::vec(any_byte(), 0..12),
+        ) {
+            check_agrees(&text);
         }
 
         #[test]
-        fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = Json::parse(&bytes);
+        fn numbers_of_53_bits_are_exact(
+            digits in 0u64..=1 << 53,
+            power in -22..=22,
+            places in 1u32..16,
+        ) {
+            let (whole, rest) = (digits / 10u64.pow(places), digits % 10u64.pow(places));
+            let places = places as usize;
+            for written in [format!("{digits}e{power}"), format!("-{whole}.{rest:0places$}")] {
+                prop_assert_eq!(number(&written), written.parse().ok());
+            }
+        }
+
+        #[test]
+        fn other_numbers_are_near(exact in -1e308..1e308f64, scale in 0i32..640) {
+            let exact = exact / 10f64.powi(scale / 2) / 10f64.powi(scale - scale / 2);
+            for written in [format!("{exact}"), format!("{exact:e}")] {
+                let read = number(&written).unwrap();
+                prop_assert!(read.to_bits().abs_diff(exact.to_bits()) <= 20, "{}: {}", written, read);
+            }
         }
     }
 }

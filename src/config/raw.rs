@@ -3,7 +3,7 @@
 use super::ConfigError;
 use super::decode::{Decode, Entries, Fields, OneOrMany, is_key, names, objects};
 use super::error::one_of;
-use super::json::Json;
+use super::json::{self, Json};
 
 objects! {
     /// The whole configuration, `pluginConfig` in Istio.
@@ -371,10 +371,13 @@ pub struct RawShare(pub f64);
 
 impl Decode for RawShare {
     fn decode(json: Json) -> Result<Self, ConfigError> {
-        match f64::decode(json.clone()) {
-            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Self(share)),
-            _ => Err(json.unlike("a number from 0 to 1")),
+        match &json {
+            Json::Number(written) => {
+                json::number(written).filter(|share| (0.0..=1.0).contains(share)).map(Self)
+            }
+            _ => None,
         }
+        .ok_or_else(|| json.unlike("a number from 0 to 1"))
     }
 }
 
