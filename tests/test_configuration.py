@@ -95,11 +95,32 @@ def test_bad_configuration_is_refused_with_its_path(outermost_envoy, tmp_path, r
     assert all(finding in message for finding in findings), message
 
 
-def test_text_that_is_no_json_is_refused(outermost_envoy, tmp_path):
-    checked = validate(outermost_envoy, tmp_path, "{sampling")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(
+            "{sampling",
+            'expected a string, but found "s" at line 1 column 2',
+            id="no JSON",
+        ),
+        pytest.param("[" * 127 + "]" * 127, "expected an object, but found an array", id="deep"),
+        pytest.param(
+            "[" * 100_000,
+            'expected at most 127 arrays and objects in each other, but found "[" at line 1 column 128',
+            id="deeper than the stack",
+        ),
+        pytest.param(
+            '{"sampling": {"ratio": 1e400}}',
+            "sampling.ratio: expected a number from 0 to 1, but found 1e400",
+            id="number that no double holds",
+        ),
+    ],
+)
+def test_text_that_is_no_configuration_is_refused(outermost_envoy, tmp_path, text, message):
+    checked = validate(outermost_envoy, tmp_path, text)
 
     assert checked.returncode == 1
-    assert "sidespan: configuration refused: " in checked.stderr
+    assert f"sidespan: configuration refused: {message}\n" in checked.stderr
 
 
 @pytest.mark.parametrize(
