@@ -159,7 +159,7 @@ impl ActiveSpan {
             fields.event(if cut == Cut::Timeout { TIMEOUT } else { RESET }, end_unix_nanos);
         }
         let (name, error) = match application {
-            Application::Grpc => rpc_attributes(&mut fields, &kind, &url, facts),
+            Application::Grpc => rpc_attributes(&mut fields, &kind, &url, facts, cut),
             _ => (http_name(&mut fields, method, facts.route_name), http_error(&kind, facts, cut)),
         };
         response_attributes(&mut fields, facts);
@@ -293,6 +293,7 @@ fn rpc_attributes(
     kind: &SpanKind,
     url: &Url,
     facts: StreamFacts<'_>,
+    cut: Option<Cut>,
 ) -> (Vec<u8>, Option<String>) {
     fields.text(key::RPC_SYSTEM_NAME, GRPC);
     let unknown = *kind == SpanKind::Server && facts.grpc_status == Some(grpc::UNIMPLEMENTED);
@@ -315,7 +316,7 @@ fn rpc_attributes(
             fields.text(key::RPC_RESPONSE_STATUS_CODE, status_name.as_bytes());
             grpc::is_error(kind, status).then_some(status_name)
         }
-        None => http_error(kind, facts, None),
+        None => http_error(kind, facts, cut),
     };
     (name.to_vec(), error)
 }
@@ -674,6 +675,10 @@ mod tests {
         let gone = StreamFacts { status: 0, flags: 1 << 28, ..ended(Inbound, None) };
         let gone_attributes = [("rpc.response.status_code", ""), ("error.type", "DR")];
         check_named(&add, gone, "shop.Cart/Add", &gone_attributes);
+        let cut = StreamFacts { flags: 1 << 6, ..ended(Outbound, None) };
+        check_named(&add, cut, "shop.Cart/Add", &[("error.type", "UC")]);
+        let cancelled = StreamFacts { flags: 1 << 28, ..ended(Outbound, None) };
+        check_named(&add, cancelled, "shop.Cart/Add", &[("error.type", "")]);
         let odd = [("rpc.method", "_OTHER"), ("rpc.method_original", "a/b/c")];
         check_named(&call(b"/a/b/c?x"), ended(Inbound, Some(0)), "grpc", &odd);
     }
