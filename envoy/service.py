@@ -20,8 +20,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-# What carries a trace's context, over all formats.
-CONTEXT_HEADERS = (
+_TRACE_HEADERS = (
     "traceparent",
     "tracestate",
     "baggage",
@@ -29,10 +28,9 @@ CONTEXT_HEADERS = (
     "uber-trace-id",
     "x-amzn-trace-id",
     "grpc-trace-bin",
+    "x-request-id",
 )
-CONTEXT_HEADER_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-")
-
-_PASSED_ON = (*CONTEXT_HEADERS, "x-request-id")
+_TRACE_HEADER_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-")
 _NEXT_TIMEOUT_SECONDS = 10
 
 
@@ -80,7 +78,7 @@ class Service:
             connection.putheader("Host", self.authority or self.next_address)
             connection.putheader("User-Agent", self.name)
             for name, value in headers:
-                if name in _PASSED_ON or name.startswith(CONTEXT_HEADER_PREFIXES):
+                if name in _TRACE_HEADERS or name.startswith(_TRACE_HEADER_PREFIXES):
                     connection.putheader(name, value)
             connection.endheaders()
             answer = connection.getresponse()

@@ -27,8 +27,8 @@ pub struct Outcome<'c> {
     pub faults: Faults,
     /// The span to record, where this hop records one.
     pub recording: Option<Recording<'c>>,
-    /// The context that the client is told, where it is.
-    pub answer: Option<Context>,
+    /// The context that the client is told, where it is. Boxed, since most are not.
+    pub answer: Option<Box<Context>>,
 }
 
 /// Decides on a request and works out what its upstream is told.
@@ -82,7 +82,7 @@ pub fn on_request_headers<'c>(
         reason: decision.reason,
     });
     let kind = decision.kind;
-    let answer = config.response.is_for(kind, &context).then_some(context);
+    let answer = config.response.is_for(kind, &context).then(|| Box::new(context));
     Outcome { kind, edits: edits.finish(), faults: incoming.faults, recording, answer }
 }
 

@@ -43,6 +43,7 @@ pub struct ResponseHeader<'c> {
 
 impl Response {
     /// Tells whether the client of such a request gets headers.
+    #[inline]
     pub fn is_for(&self, kind: Kind, context: &Context) -> bool {
         if self.trace_id_header.is_none() && !self.traceresponse && !self.server_timing {
             return false;

@@ -6,8 +6,18 @@ from dataclasses import dataclass
 import httpx
 
 from receiver import Span
-from service import CONTEXT_HEADER_PREFIXES, CONTEXT_HEADERS
 from topology import RunningLane, Topology
+
+_CONTEXT_HEADERS = (
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "b3",
+    "uber-trace-id",
+    "x-amzn-trace-id",
+    "grpc-trace-bin",
+)
+_CONTEXT_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-")
 
 
 @dataclass(frozen=True)
@@ -22,7 +32,7 @@ class Call:
         pairs = [
             (name, value)
             for name, value in self.headers
-            if name in CONTEXT_HEADERS or name.startswith(CONTEXT_HEADER_PREFIXES)
+            if name in _CONTEXT_HEADERS or name.startswith(_CONTEXT_PREFIXES)
         ]
         assert len(dict(pairs)) == len(pairs), f"expected each context header once, but found {pairs}"
         return dict(pairs)

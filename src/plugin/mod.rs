@@ -160,7 +160,7 @@ struct Stream {
     plugin: Option<Rc<Plugin>>,
     span: Option<ActiveSpan>,
     /// What the client is told.
-    answer: Option<Context>,
+    answer: Option<Box<Context>>,
 }
 
 impl Stream {
@@ -193,7 +193,7 @@ impl Stream {
 impl Plugin {
     /// Decides on the request, tells the upstream, and starts the span where there is one. A
     /// request whose headers the host does not hand over goes on as it is.
-    fn on_request(&self, answer: &mut Option<Context>) -> Option<ActiveSpan> {
+    fn on_request(&self, answer: &mut Option<Box<Context>>) -> Option<ActiveSpan> {
         let mut state = self.state.try_borrow_mut().ok()?;
         let serialized = host::headers(HeaderMap::Request).ok()?;
         let head = Head::new(host::pairs(serialized.as_slice()));

@@ -36,6 +36,7 @@ pub fn inject(context: &Context, trace_state: &[u8], edits: &mut Edits<'_>) {
 }
 
 /// Writes a context as the value of `traceparent`.
+#[inline(always)]
 pub fn traceparent(context: &Context) -> [u8; 55] {
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
     context::encode_hex(&context.trace_id.to_bytes(), &mut value[3..35]);
