@@ -1,0 +1,31 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidespan::head::Head;
+use sidespan::tags::property::{Encoding, Property};
+use sidespan::tags::redact::{Redaction, Transformation};
+use sidespan::tags::source::Source;
+use sidespan::tags::{Facts, format};
+use sidespan_fuzz::lines;
+
+const HEADERS: &[&str] = &[":path", "cookie", "baggage"];
+
+fuzz_target!(|input: &[u8]| {
+    let (request, none) = (Head::new(lines(HEADERS, input)), Head::default());
+    let facts = Facts { request: &request, response: &none, trailers: &none, properties: &[input] };
+    for kind in [Source::QueryParameter, Source::Cookie, Source::Baggage] {
+        if let Some(found) = kind("a".to_owned()).find(&facts) {
+            let masked = Transformation { redact: Some(Redaction::Mask), max_length: Some(9) };
+            assert!(masked.apply(&found.into_text()).0.chars().count() <= 9);
+        }
+    }
+    for path in ["metadata.a", "response.code", "connection.mtls"] {
+        let property = Property::new(0, Encoding::of(&path.replace('.', "\0"), None), None);
+        let _ = property.find(&[input]).map(|found| found.into_text().len());
+    }
+    let mut rest = std::str::from_utf8(input).unwrap_or_default();
+    while let Some((_, after)) = (!rest.is_empty()).then(|| format::split_part(rest)).flatten() {
+        assert!(after.len() < rest.len());
+        rest = after;
+    }
+});
