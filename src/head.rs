@@ -74,6 +74,7 @@ pub const METHOD: &str = ":method";
 pub const AUTHORITY: &str = ":authority";
 pub const SCHEME: &str = ":scheme";
 pub const USER_AGENT: &str = "user-agent";
+pub const CONTENT_LENGTH: &str = "content-length";
 pub const CONTENT_TYPE: &str = "content-type";
 pub const UPGRADE: &str = "upgrade";
 pub const REQUEST_ID: &str = "x-request-id";

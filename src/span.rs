@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::decision::Reason;
 use crate::grpc;
-use crate::head::{CONTENT_TYPE, Head, REQUEST_ID, UPGRADE, USER_AGENT};
+use crate::head::{CONTENT_LENGTH, CONTENT_TYPE, Head, REQUEST_ID, UPGRADE, USER_AGENT};
 use crate::otlp::{EncodedSpan, SpanFields, SpanIds};
 use crate::response_flags::{self, Cut};
 use crate::rules::Direction;
@@ -49,7 +49,7 @@ pub struct StreamFacts<'a> {
     pub upstream_address: &'a [u8],
     /// `upstream.request_attempt_count`.
     pub attempts: u64,
-    /// `request.size`: bytes of the body.
+    /// Bytes of the request's body.
     pub request_body_bytes: u64,
     /// `response.size`: bytes of the body.
     pub response_body_bytes: u64,
@@ -68,6 +68,8 @@ pub struct ActiveSpan {
     /// The first word of the span's name.
     method: &'static str,
     application: Application,
+    /// Where the headers say it.
+    request_body_bytes: Option<u64>,
     /// When the response's head came.
     first_byte_unix_nanos: Option<u64>,
 }
@@ -85,6 +87,7 @@ impl ActiveSpan {
     pub fn start(
         config: &Config,
         head: &Head<'_>,
+        end_of_stream: bool,
         recording: &Recording<'_>,
         start_unix_nanos: u64,
     ) -> Self {
@@ -109,6 +112,7 @@ impl ActiveSpan {
             url: Url::new(head.scheme(), head.authority(), head.target()),
             method: method.unwrap_or(UNKNOWN_METHOD_NAME),
             application: Application::of(head),
+            request_body_bytes: if end_of_stream { Some(0) } else { content_length(head) },
             first_byte_unix_nanos: None,
         }
     }
@@ -116,6 +120,12 @@ impl ActiveSpan {
     /// Notes when the response's head came; only the first time counts.
     pub fn response_started(&mut self, unix_nanos: u64) {
         self.first_byte_unix_nanos.get_or_insert(unix_nanos);
+    }
+
+    /// Returns the size of the request's body where its headers say it, as Envoy's `request.size` has
+    /// it: nearly always.
+    pub fn request_body_bytes(&self) -> Option<u64> {
+        self.request_body_bytes
     }
 
     /// Tells whether the request is one of gRPC's, whose status is then worth a look.
@@ -184,6 +194,12 @@ impl Application {
             Self::None
         }
     }
+}
+
+/// Reads `content-length` (RFC 9110, section 8.6).
+fn content_length(head: &Head<'_>) -> Option<u64> {
+    let digits = head.first(CONTENT_LENGTH).filter(|value| value.iter().all(u8::is_ascii_digit))?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 fn header_attributes(fields: &mut SpanFields, config: &Config, head: &Head<'_>) {
@@ -420,7 +436,7 @@ mod tests {
     fn record(lines: &[(&str, &[u8])], facts: StreamFacts<'_>) -> (Span, BTreeMap<String, String>) {
         let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), *v)).collect());
         let recording = recording();
-        let active = ActiveSpan::start(&config(), &head, &recording, 1_000);
+        let active = ActiveSpan::start(&config(), &head, false, &recording, 1_000);
         let mut span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();
         let attributes = std::mem::take(&mut span.attributes).into_iter();
         let text = |value| match value {
@@ -714,10 +730,30 @@ mod tests {
     }
 
     #[test]
+    fn the_headers_say_how_large_a_body_is() {
+        for (length, end_of_stream, expected) in [
+            (None, true, Some(0)),
+            (None, false, None),
+            (Some("0"), false, Some(0)),
+            (Some("18446744073709551615"), false, Some(u64::MAX)),
+            (Some("18446744073709551616"), false, None),
+            (Some("+1"), false, None),
+            (Some(""), false, None),
+            (Some("1, 1"), false, None),
+        ] {
+            let lines = length.map(|length| ("content-length".as_bytes(), length.as_bytes()));
+            let head = Head::new(lines.into_iter().collect());
+            let active = ActiveSpan::start(&config(), &head, end_of_stream, &recording(), 0);
+            assert_eq!(active.request_body_bytes(), expected, "{length:?} {end_of_stream}");
+        }
+    }
+
+    #[test]
     fn the_first_byte_counts_once_and_only_from_an_upstream() {
         let started = |facts| {
             let recording = recording();
-            let mut active = ActiveSpan::start(&config(), &Head::default(), &recording, 1_000_000);
+            let mut active =
+                ActiveSpan::start(&config(), &Head::default(), false, &recording, 1_000_000);
             active.response_started(3_500_000);
             active.response_started(9_000_000);
             let span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();
@@ -734,7 +770,7 @@ mod tests {
         let path = "/é".repeat(600);
         let head = Head::new(vec![(b":path", path.as_bytes())]);
         let recording = recording();
-        let finished = ActiveSpan::start(&config(), &head, &recording, 0).finish(FACTS);
+        let finished = ActiveSpan::start(&config(), &head, false, &recording, 0).finish(FACTS);
         assert_eq!(finished.truncated, 1);
         let span = Span::decode(finished.bytes.as_slice()).unwrap();
         let path = span.attributes.iter().find(|pair| pair.key == "url.path").unwrap();

@@ -36,7 +36,7 @@ struct Plugin {
     gateway: bool,
     /// A rule asks for the direction.
     asks_direction: bool,
-    stream_facts: PropertyList<12>,
+    stream_facts: PropertyList<11>,
     state: RefCell<State>,
 }
 
@@ -123,7 +123,6 @@ impl Root {
                 "xds.cluster_name",
                 "upstream.address",
                 "upstream.request_attempt_count",
-                "request.size",
                 "response.size",
             ]),
             config,
@@ -164,9 +163,9 @@ struct Stream {
 }
 
 impl Stream {
-    fn on_request_headers(&mut self) {
+    fn on_request_headers(&mut self, end_of_stream: bool) {
         if let Some(plugin) = &self.plugin {
-            self.span = plugin.on_request(&mut self.answer);
+            self.span = plugin.on_request(end_of_stream, &mut self.answer);
         }
     }
 
@@ -193,7 +192,11 @@ impl Stream {
 impl Plugin {
     /// Decides on the request, tells the upstream, and starts the span where there is one. A
     /// request whose headers the host does not hand over goes on as it is.
-    fn on_request(&self, answer: &mut Option<Box<Context>>) -> Option<ActiveSpan> {
+    fn on_request(
+        &self,
+        end_of_stream: bool,
+        answer: &mut Option<Box<Context>>,
+    ) -> Option<ActiveSpan> {
         let mut state = self.state.try_borrow_mut().ok()?;
         let serialized = host::headers(HeaderMap::Request).ok()?;
         let head = Head::new(host::pairs(serialized.as_slice()));
@@ -207,7 +210,7 @@ impl Plugin {
         }
         *answer = outcome.answer;
         let recording = outcome.recording?;
-        Some(ActiveSpan::start(&self.config, &head, &recording, host::now()))
+        Some(ActiveSpan::start(&self.config, &head, end_of_stream, &recording, host::now()))
     }
 
     fn on_end(&self, mut span: ActiveSpan) {
@@ -227,9 +230,11 @@ impl Plugin {
             upstream_cluster,
             upstream_address,
             attempts,
-            request_body_bytes,
             response_body_bytes,
         ] = facts.values();
+        let request_body_bytes = span
+            .request_body_bytes()
+            .or_else(|| Some(integer(host::property("request\0size").ok()?.as_slice())));
         let grpc_status = span
             .is_grpc()
             .then(|| host::property("response\0grpc_status").ok())
@@ -247,7 +252,7 @@ impl Plugin {
             upstream_cluster,
             upstream_address,
             attempts: integer(attempts),
-            request_body_bytes: integer(request_body_bytes),
+            request_body_bytes: request_body_bytes.unwrap_or_default(),
             response_body_bytes: integer(response_body_bytes),
             grpc_status,
             end_unix_nanos,
