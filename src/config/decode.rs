@@ -69,7 +69,7 @@ impl<T: Decode> Decode for Option<T> {
 impl<T: Decode> Decode for Vec<T> {
     fn decode(json: Json) -> Result<Self, ConfigError> {
         let Json::Array(values) = json else {
-            return Err(json.unlike("an array"));
+            return Err(json.unlike_shape("an array"));
         };
         let mut decoded = Vec::new();
         for (index, json) in values.into_iter().enumerate() {
@@ -90,7 +90,7 @@ pub struct Entries(pub Vec<(String, String)>);
 impl Decode for Entries {
     fn decode(json: Json) -> Result<Self, ConfigError> {
         let Json::Object(entries) = json else {
-            return Err(json.unlike("an object"));
+            return Err(json.unlike_shape("an object"));
         };
         let mut decoded = Vec::with_capacity(entries.len());
         for (key, json) in entries {
@@ -147,7 +147,7 @@ impl Fields {
     /// Takes an object apart that may have these keys and no others.
     pub fn of(json: Json, keys: &[&str]) -> Result<Self, ConfigError> {
         let Json::Object(entries) = json else {
-            return Err(json.unlike("an object"));
+            return Err(json.unlike_shape("an object"));
         };
         match entries.iter().find(|(found, _)| !keys.iter().any(|key| is_key(key, found))) {
             Some((key, _)) => {

@@ -40,6 +40,15 @@ impl Json {
         }
     }
 
+    /// Returns the error that an array or an object was expected here. A string is not shown: in place
+    /// of the headers of the exporter, or of one's source, it holds a secret.
+    pub fn unlike_shape(&self, expected: &str) -> ConfigError {
+        match self {
+            Self::Text(_) => ConfigError::new(expected, "a string"),
+            other => other.unlike(expected),
+        }
+    }
+
     /// Returns the error that something else was expected here.
     pub fn unlike(&self, expected: &str) -> ConfigError {
         let found = match self {

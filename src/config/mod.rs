@@ -582,7 +582,7 @@ mod tests {
             ),
             (
                 rule(r#""match": {"path": ["/a"]}"#),
-                "sampling.rules[1].match.path[0]: expected an object, but found \"/a\"",
+                "sampling.rules[1].match.path[0]: expected an object, but found a string",
             ),
             (
                 rule(r#""match": {"path": [{}]}"#),
@@ -707,6 +707,18 @@ mod tests {
                 exporter(r#""headers": [{"name": ":path", "literal": {"value": "a"}}]"#),
                 "exporter.otlp.headers[0].name: expected a header that neither the exporter nor \
                  another entry sets, but found \":path\"",
+            ),
+            (
+                exporter(r#""headers": [{"name": "a", "literal": "secret"}]"#),
+                "exporter.otlp.headers[0].literal: expected an object, but found a string",
+            ),
+            (
+                exporter(r#""headers": ["a: secret"]"#),
+                "exporter.otlp.headers[0]: expected an object, but found a string",
+            ),
+            (
+                exporter(r#""headers": "a=secret""#),
+                "exporter.otlp.headers: expected an array, but found a string",
             ),
             (
                 exporter(r#""headers": [{"name": "a"}]"#),
