@@ -60,12 +60,12 @@ pub struct Url {
 
 impl Url {
     pub fn new(scheme: &[u8], authority: &[u8], target: &[u8]) -> Self {
-        let authority = start_of(authority);
+        let authority = start_of(without_user_info(authority));
         let (path, query) = split_query(start_of(target));
         let mut text = Vec::with_capacity(scheme.len() + 3 + authority.len() + target.len());
         text.extend_from_slice(scheme);
         text.extend_from_slice(b"://");
-        text.extend_from_slice(without_user_info(authority));
+        text.extend_from_slice(authority);
         let path_start = text.len();
         text.extend_from_slice(path);
         let path_end = text.len();
@@ -201,6 +201,8 @@ mod tests {
             (url.path(), url.query()),
             (b"/a".as_slice(), Some(b"sig=REDACTED&b=2".as_slice()))
         );
+        let long = ["u:", &"p".repeat(MAX_URL_PART_BYTES), "@shop"].concat();
+        assert_eq!(Url::new(b"http", long.as_bytes(), b"/").full(), b"http://shop/");
         let url = Url::new(b"http", b"shop", b"/a?");
         assert_eq!((url.path(), url.query()), (b"/a".as_slice(), Some(b"".as_slice())));
         let url = Url::new(b"http", b"shop", b"/a");
