@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use crate::head::split_query;
+use crate::percent;
 
 /// Splits an authority or a socket address into host and port. An IPv6 host loses its brackets, a
 /// port that is no number from 1 to 65535 is none, and user information is left out.
@@ -107,7 +108,16 @@ fn key(pair: &[u8]) -> &[u8] {
 
 fn is_secret(pair: &[u8]) -> bool {
     let key = key(pair);
-    key.len() < pair.len() && SECRET_KEYS.iter().any(|secret| key.eq_ignore_ascii_case(secret))
+    if key.len() == pair.len() {
+        return false;
+    }
+    let key = percent::decoded(key);
+    SECRET_KEYS.iter().any(|secret| letters(&key).eq(letters(secret)))
+}
+
+/// Returns a key without what spellings differ in: `api_key`, `api-key` and `apiKey` are one.
+fn letters(key: &[u8]) -> impl Iterator<Item = u8> {
+    key.iter().filter(|byte| !matches!(byte, b'_' | b'-')).map(u8::to_ascii_lowercase)
 }
 
 fn port(digits: &[u8]) -> Option<u16> {
@@ -120,9 +130,9 @@ fn port(digits: &[u8]) -> Option<u16> {
 
 /// More than any attribute holds; a stream keeps its URL for as long as it lives.
 pub const MAX_URL_PART_BYTES: usize = 2048;
-/// Query keys whose values are redacted, in either case: those of the semantic conventions, and
+/// Query keys whose values are redacted, in either case and with or without `_` and `-`: those of the semantic conventions, and
 /// others by which signatures, tokens, passwords and API keys are commonly sent.
-pub const SECRET_KEYS: [&[u8]; 20] = [
+pub const SECRET_KEYS: [&[u8]; 18] = [
     b"AWSAccessKeyId",
     b"Signature",
     b"sig",
@@ -137,8 +147,6 @@ pub const SECRET_KEYS: [&[u8]; 20] = [
     b"auth_token",
     b"token",
     b"api_key",
-    b"apikey",
-    b"api-key",
     b"client_secret",
     b"secret",
     b"password",
@@ -187,6 +195,12 @@ mod tests {
             ("q=1&Access_Token=x&tokens=2", "q=1&Access_Token=REDACTED&tokens=2"),
             ("x-amz-signature=x", "x-amz-signature=REDACTED"),
             ("password=", "password=REDACTED"),
+            ("access%5Ftoken=x&%73ig=y", "access%5Ftoken=REDACTED&%73ig=REDACTED"),
+            (
+                "accessToken=x&api-key=y&apikey=z",
+                "accessToken=REDACTED&api-key=REDACTED&apikey=REDACTED",
+            ),
+            ("%=x&%5=y&_=z&=", "%=x&%5=y&_=z&="),
             ("", ""),
         ] {
             assert_eq!(redacted_query(query.as_bytes()), expected.as_bytes());
