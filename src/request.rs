@@ -487,6 +487,18 @@ mod tests {
     }
 
     #[test]
+    fn a_decision_without_ids_is_for_a_parent_that_states_none() {
+        let config = obedient(1.0, r#""tracecontext""#);
+        let down = traceparent(T, S, "00");
+        let ids = [("x-b3-traceid", T), ("x-b3-spanid", S), ("b3", "0")];
+        check(&config, &ids, &[("traceparent", &down)], Kind::Parent, None);
+        let up = traceparent(T, S, "01");
+        let stated = [("traceparent", up.as_str()), ("b3", "0")];
+        let own = traceparent(T, OWN, "01");
+        check(&config, &stated, &[("traceparent", &own)], Kind::Parent, Some(Some(S)));
+    }
+
+    #[test]
     fn no_second_form_of_b3_contradicts_the_one_that_is_written() {
         let config = config(
             r#""propagation": {"extract": ["tracecontext"], "inject": ["tracecontext", "b3multi"]},"#,

@@ -47,7 +47,7 @@ pub struct Propagation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incoming<'a> {
     pub parent: Option<Context>,
-    /// The sampling state of the parent, or one that came without ids; a missing one is deferred.
+    /// The sampling state of the parent; where it leaves that open, one that came without ids.
     pub sampling: Sampling,
     pub faults: Faults,
     /// The trace that `tracestate` speaks of.
@@ -83,7 +83,7 @@ impl Propagation {
         Self { extract, inject, stale, baggage }
     }
 
-    /// Reads all formats; the first valid context wins, and without one the first bare decision.
+    /// Reads all formats; the first valid context wins, and where it states none the first bare decision.
     pub fn extract<'a>(&self, head: &Head<'a>) -> Incoming<'a> {
         let mut incoming = Incoming {
             parent: None,
@@ -101,9 +101,9 @@ impl Propagation {
                 Extracted::Invalid(_) => incoming.faults.invalid.push(*form),
             }
         }
-        incoming.sampling = match (incoming.parent, decision) {
-            (Some(parent), _) => parent.sampling,
-            (None, decision) => decision.unwrap_or(Sampling::Deferred),
+        incoming.sampling = match incoming.parent.map_or(Sampling::Deferred, |it| it.sampling) {
+            Sampling::Deferred => decision.unwrap_or(Sampling::Deferred),
+            stated => stated,
         };
         if incoming.parent.is_some_and(|parent| incoming.trace_state_of == Some(parent.trace_id)) {
             incoming.accept_trace_state(head);
