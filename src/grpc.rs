@@ -24,6 +24,13 @@ pub fn method(path: &[u8]) -> Option<&[u8]> {
     (parts.next().is_none() && !service.is_empty() && !name.is_empty()).then_some(method)
 }
 
+/// Reads `grpc-status`; what is no number is `UNKNOWN`, as gRPC's own clients have it.
+pub fn status(header: &[u8]) -> u64 {
+    let digits =
+        str::from_utf8(header).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    digits.and_then(|digits| digits.parse::<u32>().ok()).map_or(UNKNOWN, u64::from)
+}
+
 /// Returns the name of a status code; none of those that gRPC does not know.
 pub fn status_name(code: u64) -> Option<&'static str> {
     usize::try_from(code).ok().and_then(|code| STATUS_NAMES.get(code).copied())
@@ -96,6 +103,22 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(method(path.as_bytes()), expected.map(str::as_bytes), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_a_number() {
+        for (header, expected) in [
+            ("0", 0),
+            ("16", 16),
+            ("99", 99),
+            ("", 2),
+            ("-1", 2),
+            ("+5", 2),
+            ("OK", 2),
+            ("99999999999", 2),
+        ] {
+            assert_eq!(status(header.as_bytes()), expected, "{header}");
         }
     }
 

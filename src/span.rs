@@ -53,7 +53,7 @@ pub struct StreamFacts<'a> {
     pub request_body_bytes: u64,
     /// `response.size`: bytes of the body.
     pub response_body_bytes: u64,
-    /// `response.grpc_status`, where the request is one of gRPC's and there was a response.
+    /// `grpc-status`, where the request is one of gRPC's and the response says one.
     pub grpc_status: Option<u64>,
     pub end_unix_nanos: u64,
 }
@@ -302,8 +302,8 @@ fn http_error(kind: &SpanKind, facts: StreamFacts<'_>, cut: Option<Cut>) -> Opti
 
 /// Adds what was called and how that ended, and returns the name of the span and its `error.type`.
 ///
-/// A method that the server does not have is `_OTHER` on its side: a client must not be able to
-/// make up names of spans.
+/// A method that the server does not have, or that HTTP refuses, is `_OTHER` on its side: a client
+/// must not be able to make up names of spans.
 fn rpc_attributes(
     fields: &mut SpanFields,
     kind: &SpanKind,
@@ -312,7 +312,8 @@ fn rpc_attributes(
     cut: Option<Cut>,
 ) -> (Vec<u8>, Option<String>) {
     fields.text(key::RPC_SYSTEM_NAME, GRPC);
-    let unknown = *kind == SpanKind::Server && facts.grpc_status == Some(grpc::UNIMPLEMENTED);
+    let refused = facts.grpc_status.map_or(facts.status >= 400, |it| it == grpc::UNIMPLEMENTED);
+    let unknown = *kind == SpanKind::Server && refused;
     let name = match grpc::method(url.path()) {
         Some(method) if !unknown => {
             fields.text(key::RPC_METHOD, method);
@@ -695,6 +696,8 @@ mod tests {
         check_named(&add, cut, "shop.Cart/Add", &[("error.type", "UC")]);
         let cancelled = StreamFacts { flags: 1 << 28, ..ended(Outbound, None) };
         check_named(&add, cancelled, "shop.Cart/Add", &[("error.type", "")]);
+        let no_grpc = StreamFacts { status: 404, ..ended(Inbound, None) };
+        check_named(&add, no_grpc, "grpc", &[("rpc.method", "_OTHER"), ("error.type", "")]);
         let odd = [("rpc.method", "_OTHER"), ("rpc.method_original", "a/b/c")];
         check_named(&call(b"/a/b/c?x"), ended(Inbound, Some(0)), "grpc", &odd);
     }

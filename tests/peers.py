@@ -173,6 +173,8 @@ class _GrpcService(grpc.GenericRpcHandler):
                 return grpc.unary_unary_rpc_method_handler(_refuse)
             case "Wait":
                 return grpc.unary_unary_rpc_method_handler(_wait)
+            case "Watch":
+                return grpc.unary_stream_rpc_method_handler(_watch)
             case "Hold":
                 return grpc.unary_unary_rpc_method_handler(self._hold)
 
@@ -185,6 +187,12 @@ def _break(request, context):
     """Answers once, so that the status comes in trailers after a body."""
     yield request
     context.abort(grpc.StatusCode.DATA_LOSS, "lost")
+
+
+def _watch(request, context):
+    """Answers once, and then waits until nobody listens any more."""
+    yield request
+    _wait(request, context)
 
 
 def _refuse(_, context):

@@ -282,6 +282,26 @@ def test_grpc_call_that_its_client_gives_up(client, peers, kind):
     check(client, kind, context.trace_id, expected)
 
 
+def test_grpc_stream_that_its_client_gives_up(client, kind):
+    context = new_context()
+    with grpc_method(client, kind, "Watch") as call:
+        answers = call(b"hi", metadata=[("traceparent", context.traceparent("01"))])
+        assert next(answers) == b"hi"
+        answers.cancel()
+
+    cut = {"response_flags": "DR", "response_code_details": "http2.remote_reset", "events": ("reset",)}
+    check(client, kind, context.trace_id, grpc_outcome("Watch", None, **{RECEIVED: 7}, **cut))
+
+
+def test_grpc_web_has_its_status_in_the_body(client, kind):
+    context = new_context()
+    headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc-web+proto"}
+    httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/Get", content=b"1234567", headers=headers)
+
+    told = {"rpc.system.name": "grpc", "rpc.method": "http/Get"}
+    check(client, kind, context.trace_id, http_outcome("http/Get", **{SENT: 7, RECEIVED: 5}, **told))
+
+
 def test_web_socket_ends_its_span(client, kind):
     context, meanwhile = new_context(), new_context()
     url = f"ws://127.0.0.1:{port(client, kind)}/socket"

@@ -21,6 +21,7 @@ use self::metrics::{Metrics, Tally};
 use self::properties::{PropertyList, integer};
 use crate::config::Config;
 use crate::context::Context;
+use crate::grpc;
 use crate::head::Head;
 use crate::request::on_request_headers;
 use crate::resource::resource;
@@ -235,11 +236,7 @@ impl Plugin {
         let request_body_bytes = span
             .request_body_bytes()
             .or_else(|| Some(integer(host::property("request\0size").ok()?.as_slice())));
-        let grpc_status = span
-            .is_grpc()
-            .then(|| host::property("response\0grpc_status").ok())
-            .flatten()
-            .map(|status| integer(status.as_slice()));
+        let grpc_status = span.is_grpc().then(grpc_status).flatten();
         let direction = self.direction(integer(direction));
         let stream_facts = StreamFacts {
             direction,
@@ -302,6 +299,19 @@ impl Plugin {
         }
     }
 }
+
+/// Returns the status that a gRPC response says. `response.grpc_status` is not asked: where there is
+/// no status, as in an answer that was cut short or one of gRPC-Web, Envoy makes one up from HTTP's,
+/// and 200 is `UNKNOWN`.
+fn grpc_status() -> Option<u64> {
+    let said = |path| host::property(path).ok().filter(|status| !status.as_slice().is_empty());
+    let status = GRPC_STATUS.into_iter().find_map(said)?;
+    Some(grpc::status(status.as_slice()))
+}
+
+/// Where a status is: an answer that is nothing but a status has it in its head.
+const GRPC_STATUS: [&str; 2] =
+    ["response\0trailers\0grpc-status", "response\0headers\0grpc-status"];
 
 /// An attribute of the listener: Envoy's `TrafficDirection`.
 const LISTENER_DIRECTION: &str = "xds.listener_direction";
