@@ -121,6 +121,10 @@ impl<T> Default for OneOrMany<T> {
 impl<T: Decode> Decode for OneOrMany<T> {
     fn decode(json: Json) -> Result<Self, ConfigError> {
         match json {
+            // A condition without anything in it would hold for everything.
+            Json::Array(values) if values.is_empty() => {
+                Err(ConfigError::new("at least one", "an empty array"))
+            }
             Json::Array(_) => Vec::decode(json).map(Self::Many),
             json => T::decode(json).map(Self::One),
         }

@@ -284,10 +284,14 @@ mod tests {
                     .to_owned(),
             ),
             (
-                r#""property": {"path": []}"#.to_owned(),
+                r#""property": {"path": "request.headers[x-user]"}"#.to_owned(),
                 ".property.path: expected a path such as `xds.route_name`, or its parts, but \
-                 found \"\""
+                 found \"request.headers[x-user]\""
                     .to_owned(),
+            ),
+            (
+                r#""property": {"path": []}"#.to_owned(),
+                ".property.path: expected at least one, but found an empty array".to_owned(),
             ),
             (
                 r#""property": {"path": "a", "type": "integer"}"#.to_owned(),
@@ -450,6 +454,16 @@ mod tests {
                  found \"content-length\"",
             ),
             (
+                r#""trace_id_header": "Set-Cookie""#,
+                "trace_id_header: expected a header that says nothing else of the response, but \
+                 found \"set-cookie\"",
+            ),
+            (
+                r#""trace_id_header": "traceresponse""#,
+                "trace_id_header: expected a header that says nothing else of the response, but \
+                 found \"traceresponse\"",
+            ),
+            (
                 r#""when": "never""#,
                 "when: expected one of `always`, `sampled`, `forced`, but found \"never\"",
             ),
@@ -583,6 +597,10 @@ mod tests {
             (
                 rule(r#""match": {"path": ["/a"]}"#),
                 "sampling.rules[1].match.path[0]: expected an object, but found a string",
+            ),
+            (
+                rule(r#""match": {"path": []}"#),
+                "sampling.rules[1].match.path: expected at least one, but found an empty array",
             ),
             (
                 rule(r#""match": {"path": [{}]}"#),

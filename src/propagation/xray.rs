@@ -12,7 +12,7 @@
 //! A load balancer that traces nothing itself sends a root without a parent. That is no context, since
 //! there is no span to hang below, but no fault either; `Sampled` is then followed alone. The first
 //! eight digits of a root are a time of X-Ray's own; X-Ray takes W3C's random ids in their place.
-//! Pairs of other names do not go on where the header is written.
+//! Pairs of other names go on only where the header needs no change.
 
 use opentelemetry::trace::TraceId;
 
@@ -28,6 +28,9 @@ pub fn extract(head: &Head<'_>) -> Extracted {
 }
 
 pub fn inject(context: &Context, edits: &mut Edits<'_>) {
+    if says(edits.head(), context) {
+        return;
+    }
     let mut value = *b"Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=?";
     let trace_id = context.trace_id.to_bytes();
     context::encode_hex(&trace_id[..4], &mut value[7..15]);
@@ -39,6 +42,16 @@ pub fn inject(context: &Context, edits: &mut Edits<'_>) {
         Sampling::Sampled | Sampling::Debug => b'1',
     };
     edits.set(TRACE_ID, &value);
+}
+
+/// Tells whether the one header that is there says this context already.
+fn says(head: &Head<'_>, context: &Context) -> bool {
+    let same = |known: Context| {
+        (known.trace_id, known.span_id, known.sampling)
+            == (context.trace_id, context.span_id, context.sampling)
+    };
+    matches!(extract(head), Extracted::Context(known) if same(known))
+        && head.all(TRACE_ID).count() == 1
 }
 
 /// The values of the pairs that mean something here.
@@ -110,7 +123,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::propagation::testing::{any_context, head, round_trip};
+    use crate::propagation::testing::{any_context, head, round_trip, written};
 
     const R: &str = "Root=1-5759e988-bd862e3fe1be46a994272793";
     const P: &str = "Parent=53995c3f42cd8ad8";
@@ -190,6 +203,25 @@ mod tests {
         ] {
             check_invalid(&line, reason);
         }
+    }
+
+    #[test]
+    fn a_header_that_needs_no_change_keeps_its_other_pairs() {
+        let line = format!("Self=1-0-0;{R};{P};Sampled=1;Lineage=a:b");
+        let plain = format!("{R};{P};Sampled=1");
+        let Extracted::Context(sampled) = context(Sampling::Sampled) else { unreachable!() };
+        let down = Context { sampling: Sampling::NotSampled, ..sampled };
+        let child = Context { span_id: SpanId::from(7), ..sampled };
+        let written = |context: &Context, lines: &[&str]| {
+            let lines: Vec<_> = lines.iter().map(|line| (TRACE_ID, *line)).collect();
+            written(&lines, |edits| inject(context, edits))
+        };
+        let expected = |line: &str| vec![(TRACE_ID.to_owned(), line.to_owned())];
+        assert_eq!(written(&sampled, &[&line]), expected(&line));
+        assert_eq!(written(&sampled, &[&line, &plain]), expected(&plain));
+        assert_eq!(written(&down, &[&line]), expected(&format!("{R};{P};Sampled=0")));
+        let own = format!("{R};Parent=0000000000000007;Sampled=1");
+        assert_eq!(written(&child, &[&line]), expected(&own));
     }
 
     proptest! {

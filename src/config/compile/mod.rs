@@ -114,7 +114,7 @@ fn response(raw: RawResponse) -> Result<Response> {
     let trace_id_header = match raw.trace_id_header {
         Some(name) => {
             let name = header_name(&name).map_err(|error| error.under("trace_id_header"))?;
-            if name.starts_with(':') || MESSAGE_HEADERS.contains(&name.as_str()) {
+            if name.starts_with(':') || is_taken(&name) {
                 let expected = "a header that says nothing else of the response";
                 return Err(ConfigError::new(expected, quoted(&name)).under("trace_id_header"));
             }
@@ -129,6 +129,12 @@ fn response(raw: RawResponse) -> Result<Response> {
     };
     let (traceresponse, server_timing) = (raw.traceresponse, raw.server_timing);
     Ok(Response { trace_id_header, traceresponse, server_timing, when })
+}
+
+/// Whether a header of a response says something of its own, which a trace id would replace.
+fn is_taken(name: &str) -> bool {
+    TAKEN_HEADERS.contains(&name)
+        || ["content-", "access-control-", "grpc-"].iter().any(|start| name.starts_with(start))
 }
 
 fn non_empty(value: String) -> Result<String> {
@@ -157,5 +163,26 @@ fn header_name(name: &str) -> Result<String> {
 
 const DEFAULT_EXTRACT: [Format; 3] = [Format::TraceContext, Format::B3, Format::Baggage];
 const DEFAULT_INJECT: [Format; 2] = [Format::TraceContext, Format::Baggage];
-/// Headers without which a response is not understood.
-const MESSAGE_HEADERS: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
+/// Headers of a response that its message, its caches, its browser or this filter needs.
+const TAKEN_HEADERS: [&str; 20] = [
+    "cache-control",
+    "connection",
+    "date",
+    "etag",
+    "expires",
+    "keep-alive",
+    "last-modified",
+    "location",
+    "proxy-authenticate",
+    "retry-after",
+    "server-timing",
+    "set-cookie",
+    "strict-transport-security",
+    "te",
+    "traceresponse",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "www-authenticate",
+];

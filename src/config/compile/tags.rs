@@ -365,7 +365,8 @@ fn path_of(path: &OneOrMany<String>) -> Result<String> {
             }
         }
     }
-    if joined.split('\0').any(str::is_empty) {
+    let dotted = matches!(path, OneOrMany::One(_));
+    if joined.split('\0').any(str::is_empty) || (dotted && joined.contains('[')) {
         let found = quoted(&joined.replace('\0', "."));
         return Err(ConfigError::new("a path such as `xds.route_name`, or its parts", found));
     }
