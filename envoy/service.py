@@ -20,7 +20,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-_TRACE_HEADERS = (
+# What carries a trace's context, over all formats.
+CONTEXT_HEADERS = (
     "traceparent",
     "tracestate",
     "baggage",
@@ -28,9 +29,10 @@ _TRACE_HEADERS = (
     "uber-trace-id",
     "x-amzn-trace-id",
     "grpc-trace-bin",
-    "x-request-id",
 )
-_TRACE_HEADER_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-")
+CONTEXT_HEADER_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-")
+
+_PASSED_ON = (*CONTEXT_HEADERS, "x-request-id")
 _NEXT_TIMEOUT_SECONDS = 10
 
 
@@ -78,7 +80,7 @@ class Service:
             connection.putheader("Host", self.authority or self.next_address)
             connection.putheader("User-Agent", self.name)
             for name, value in headers:
-                if name in _TRACE_HEADERS or name.startswith(_TRACE_HEADER_PREFIXES):
+                if name in _PASSED_ON or name.startswith(CONTEXT_HEADER_PREFIXES):
                     connection.putheader(name, value)
             connection.endheaders()
             answer = connection.getresponse()

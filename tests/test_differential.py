@@ -2,7 +2,8 @@
 
 Thousands of header sets, broken ones among them, go through the module (`sidespan explain`) and
 through both SDKs. They agree on trace id, span id, sampled and tracestate, or the set is one of a
-class of DIFFERENCES that says why ours is right.
+class of DIFFERENCES that says why ours is right. So do they on the values of baggage, which the
+filter records by custom tags.
 """
 
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import tools
-from differential import generator
+from differential import baggage, generator
 from differential.differences import DIFFERENCES
 from differential.generator import Headers
 
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 SEED = 20260101
 SETS_A_CASE = 2000
 INJECTED_SETS = 300
+BAGGAGE_SETS = 3000
 
 Context = dict | None
 
@@ -49,6 +51,27 @@ def injected(request, tmp_path_factory) -> tuple[str, list[Headers], list[dict]]
     return request.param, sets, explained(configuration, sets, tmp_path_factory.mktemp("explain"))
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> tuple[list[Headers], list[dict]]:
+    """Baggage headers, and the values by key that the filter records of each, None where it has none."""
+    missing = "no such member"
+    tags = [{"tag": key, "baggage": {"name": key, "default_value": missing}} for key in baggage.KEYS]
+    configuration = {
+        "custom_tags": tags,
+        "attribute_limits": {"attribute_value_length_limit": 16384},
+        "exporter": {"otlp": {"cluster": "collector"}},
+    }
+    sets = baggage.header_sets(BAGGAGE_SETS, random.Random(SEED))
+    answers = explained(configuration, sets, tmp_path_factory.mktemp("explain"))
+    found = []
+    for answer in answers:
+        [span] = answer["spans"]
+        # An empty value makes no tag.
+        values = {key: span["attributes"].get(key, "") for key in baggage.KEYS}
+        found.append({key: None if value == missing else value for key, value in values.items()})
+    return sets, found
+
+
 @pytest.mark.parametrize("sdk", ["python", "node"])
 def test_what_is_extracted_is_what_the_sdks_extract_or_the_set_says_why_not(case, sdk):
     formats, sets, ours = case
@@ -68,6 +91,28 @@ def test_what_is_extracted_is_what_the_sdks_extract_or_the_set_says_why_not(case
     if "+" not in formats:
         assert seen == {difference.name for difference in known}
     assert sum(our is not None for our in ours) > SETS_A_CASE / 3, "too few sets have a context"
+
+
+@pytest.mark.parametrize("sdk", ["python", "node"])
+def test_baggage_has_the_values_that_the_sdks_extract_or_the_member_says_why_not(recorded, sdk):
+    sets, ours = recorded
+    theirs = SDKS[sdk](["baggage"], sets)
+    known = [difference for difference in baggage.DIFFERENCES if sdk in difference.sdks]
+
+    unexplained, seen, same = [], set(), 0
+    for headers, our, their in zip(sets, ours, theirs, strict=True):
+        for key, value in our.items():
+            if value == their.get(key):
+                same += value is not None
+                continue
+            members = baggage.deciding(headers, key)
+            explained = {difference.name for difference in known if any(map(difference.applies, members))}
+            if not explained:
+                unexplained.append({"headers": headers, "key": key, "ours": value, sdk: their.get(key)})
+            seen |= explained
+    assert unexplained == [], f"seed {SEED}: {len(unexplained)} values, the first {unexplained[:3]}"
+    assert seen == {difference.name for difference in known}
+    assert same > BAGGAGE_SETS / 2, "too few values are the same"
 
 
 @pytest.mark.parametrize("sdk", ["python", "node"])

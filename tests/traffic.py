@@ -6,18 +6,8 @@ from dataclasses import dataclass
 import httpx
 
 from receiver import Span
+from service import CONTEXT_HEADER_PREFIXES, CONTEXT_HEADERS
 from topology import RunningLane, Topology
-
-_CONTEXT_HEADERS = (
-    "traceparent",
-    "tracestate",
-    "baggage",
-    "b3",
-    "uber-trace-id",
-    "x-amzn-trace-id",
-    "grpc-trace-bin",
-)
-_CONTEXT_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-")
 
 
 @dataclass(frozen=True)
@@ -32,7 +22,7 @@ class Call:
         pairs = [
             (name, value)
             for name, value in self.headers
-            if name in _CONTEXT_HEADERS or name.startswith(_CONTEXT_PREFIXES)
+            if name in CONTEXT_HEADERS or name.startswith(CONTEXT_HEADER_PREFIXES)
         ]
         assert len(dict(pairs)) == len(pairs), f"expected each context header once, but found {pairs}"
         return dict(pairs)

@@ -18,10 +18,19 @@ use crate::head::{Head, is_tchar};
 use crate::percent;
 
 /// Returns the value of a member, percent-decoded and without its properties; it need not be
-/// UTF-8. The first member of that key wins; those that break the grammar are passed over.
+/// UTF-8. The last member of that key wins, as in OpenTelemetry's SDKs; those that break the grammar
+/// are passed over.
+///
+/// <https://opentelemetry.io/docs/specs/otel/baggage/api/#conflict-resolution>
 pub fn value<'a>(head: &Head<'a>, key: &str) -> Option<Cow<'a, [u8]>> {
-    let (_, value) = members(head).filter_map(parse).find(|(name, _)| *name == key.as_bytes())?;
-    Some(percent::decoded(value))
+    let mut last = None;
+    for member in members(head) {
+        match parse(member) {
+            Some((name, value)) if name == key.as_bytes() => last = Some(value),
+            _ => {}
+        }
+    }
+    last.map(percent::decoded)
 }
 
 /// Bounds of what goes on. The specification asks for 64 members and 8,192 bytes at least.
@@ -107,7 +116,9 @@ mod tests {
         check(&["a=1,k=v,b=2"], Some("v"));
         check(&[" a = 1 ,\tk\t=\tv "], Some("v"));
         check(&["a=1", "b=2,k=v"], Some("v"));
-        check(&["k=1,k=2", "k=3"], Some("1"));
+        check(&["k=1,k=2"], Some("2"));
+        check(&["k=1,k=2", "k=3"], Some("3"));
+        check(&["k=1", "k="], Some(""));
         check(&["k=v;p;q=1"], Some("v"));
         check(&["k=v ; p = \"any\\thing\" "], Some("v"));
         check(&["k=a=b"], Some("a=b"));
@@ -131,8 +142,9 @@ mod tests {
         check(&["k=\"v\""], None);
         check(&["k=a\\b"], None);
         check(&["k=é"], None);
-        check(&["k=a b,k=v"], Some("v"));
-        check(&["k k=1,k=v"], Some("v"));
+        check(&["k=v,k=a b"], Some("v"));
+        check(&["k=v,k"], Some("v"));
+        check(&["k=v,k k=1"], Some("v"));
     }
 
     /// Applies limits of 3 members and 20 bytes.

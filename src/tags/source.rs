@@ -15,8 +15,8 @@ use crate::head::{Head, split_query};
 use crate::percent;
 use crate::propagation::baggage;
 
-/// Where one value comes from. Of several headers, parameters or cookies by one name the first counts,
-/// of members of baggage the last.
+/// Where one value comes from. Of several headers, parameters or cookies by one name the first
+/// counts, of several members of baggage the last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     RequestHeader(String),

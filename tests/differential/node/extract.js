@@ -1,8 +1,8 @@
 // Extracts contexts with the propagators of OpenTelemetry's Node SDK; lines as in ../python/extract.py.
 
 const readline = require("node:readline");
-const { ROOT_CONTEXT, isSpanContextValid, trace } = require("@opentelemetry/api");
-const { W3CTraceContextPropagator } = require("@opentelemetry/core");
+const { ROOT_CONTEXT, isSpanContextValid, propagation, trace } = require("@opentelemetry/api");
+const { W3CBaggagePropagator, W3CTraceContextPropagator } = require("@opentelemetry/core");
 const { AWSXRayPropagator } = require("@opentelemetry/propagator-aws-xray");
 const { B3Propagator } = require("@opentelemetry/propagator-b3");
 const { JaegerPropagator } = require("@opentelemetry/propagator-jaeger");
@@ -14,6 +14,7 @@ const PROPAGATORS = {
   jaeger: new JaegerPropagator(),
   xray: new AWSXRayPropagator(),
   ottrace: new OTTracePropagator(),
+  baggage: new W3CBaggagePropagator(),
 };
 
 // Header lines as Node's server has them in `headersDistinct`; one line is a value, several a list.
@@ -32,6 +33,10 @@ function extract({ formats, headers }) {
   // The last one that finds a context wins.
   for (const name of formats.toReversed()) {
     context = PROPAGATORS[name].extract(context, carrier, getter);
+  }
+  if (formats[0] === "baggage") {
+    const entries = propagation.getBaggage(context)?.getAllEntries() ?? [];
+    return Object.fromEntries(entries.map(([key, { value }]) => [key, value]));
   }
   const found = trace.getSpanContext(context);
   if (found === undefined || !isSpanContextValid(found)) {

@@ -1,14 +1,16 @@
 """Extracts contexts with the propagators of OpenTelemetry's Python SDK.
 
 A line of JSON in, `{"formats": ["tracecontext"], "headers": [["name", "value"]]}`, a line out:
-`{"trace_id", "span_id", "sampled", "trace_state"}`, or null where there is no context.
+`{"trace_id", "span_id", "sampled", "trace_state"}`, or null where there is no context. For the format
+`baggage` values by key come out.
 """
 
 import json
 import logging
 import sys
 
-from opentelemetry import trace
+from opentelemetry import baggage, trace
+from opentelemetry.baggage.propagation import W3CBaggagePropagator
 from opentelemetry.context import Context
 from opentelemetry.propagators.aws import AwsXRayPropagator
 from opentelemetry.propagators.b3 import B3MultiFormat
@@ -23,6 +25,7 @@ PROPAGATORS = {
     "jaeger": JaegerPropagator(),
     "xray": AwsXRayPropagator(),
     "ottrace": OTTracePropagator(),
+    "baggage": W3CBaggagePropagator(),
 }
 
 
@@ -41,6 +44,8 @@ def extract(formats: list[str], headers: list[list[str]]) -> dict | None:
     # The last one that finds a context wins.
     for name in reversed(formats):
         context = PROPAGATORS[name].extract(headers, context, Lines())
+    if formats == ["baggage"]:
+        return dict(baggage.get_all(context))
     found = trace.get_current_span(context).get_span_context()
     if not found.is_valid:
         return None
