@@ -112,12 +112,16 @@ fn is_secret(pair: &[u8]) -> bool {
         return false;
     }
     let key = percent::decoded(key);
-    SECRET_KEYS.iter().any(|secret| letters(&key).eq(letters(secret)))
-}
-
-/// Returns a key without what spellings differ in: `api_key`, `api-key` and `apiKey` are one.
-fn letters(key: &[u8]) -> impl Iterator<Item = u8> {
-    key.iter().filter(|byte| !matches!(byte, b'_' | b'-')).map(u8::to_ascii_lowercase)
+    let mut letters = [0; LONGEST_SECRET_KEY];
+    let mut len = 0;
+    for byte in key.iter().filter(|byte| !matches!(byte, b'_' | b'-')) {
+        let Some(place) = letters.get_mut(len) else {
+            return false;
+        };
+        *place = byte.to_ascii_lowercase();
+        len += 1;
+    }
+    letters.get(..len).is_some_and(|letters| SECRET_KEYS.contains(&letters))
 }
 
 fn port(digits: &[u8]) -> Option<u16> {
@@ -130,28 +134,30 @@ fn port(digits: &[u8]) -> Option<u16> {
 
 /// More than any attribute holds; a stream keeps its URL for as long as it lives.
 pub const MAX_URL_PART_BYTES: usize = 2048;
-/// Query keys whose values are redacted, in either case and with or without `_` and `-`: those of the semantic conventions, and
-/// others by which signatures, tokens, passwords and API keys are commonly sent.
+/// Query keys whose values are redacted: those of the semantic conventions, and others by which
+/// signatures, tokens, passwords and API keys are commonly sent. In lower case and without `_` and
+/// `-`, in which their spellings differ: `api_key`, `api-key` and `apiKey` are one.
 pub const SECRET_KEYS: [&[u8]; 18] = [
-    b"AWSAccessKeyId",
-    b"Signature",
+    b"awsaccesskeyid",
+    b"signature",
     b"sig",
-    b"X-Goog-Signature",
-    b"X-Goog-Credential",
-    b"X-Amz-Signature",
-    b"X-Amz-Credential",
-    b"X-Amz-Security-Token",
-    b"access_token",
-    b"refresh_token",
-    b"id_token",
-    b"auth_token",
+    b"xgoogsignature",
+    b"xgoogcredential",
+    b"xamzsignature",
+    b"xamzcredential",
+    b"xamzsecuritytoken",
+    b"accesstoken",
+    b"refreshtoken",
+    b"idtoken",
+    b"authtoken",
     b"token",
-    b"api_key",
-    b"client_secret",
+    b"apikey",
+    b"clientsecret",
     b"secret",
     b"password",
     b"passwd",
 ];
+const LONGEST_SECRET_KEY: usize = "xamzsecuritytoken".len();
 const REDACTED: &[u8] = b"REDACTED";
 
 #[cfg(test)]
@@ -181,6 +187,11 @@ mod tests {
     }
 
     #[test]
+    fn no_secret_key_is_longer_than_the_longest() {
+        assert_eq!(SECRET_KEYS.iter().map(|key| key.len()).max(), Some(LONGEST_SECRET_KEY));
+    }
+
+    #[test]
     fn secrets_do_not_pass() {
         for (query, expected) in [
             ("a=1&b=2", "a=1&b=2"),
@@ -201,6 +212,8 @@ mod tests {
                 "accessToken=REDACTED&api-key=REDACTED&apikey=REDACTED",
             ),
             ("%=x&%5=y&_=z&=", "%=x&%5=y&_=z&="),
+            ("X-Amz-Security-Token=x", "X-Amz-Security-Token=REDACTED"),
+            ("X-Amz-Security-Tokens=x", "X-Amz-Security-Tokens=x"),
             ("", ""),
         ] {
             assert_eq!(redacted_query(query.as_bytes()), expected.as_bytes());
