@@ -18,7 +18,6 @@ fuzz_target!(|input: &[u8]| {
     let mut edits = Edits::of(&sent);
     assert_eq!(LIMITS.apply(&sent, &mut edits), 0);
     assert_eq!(edits.finish(), []);
-    if let Some(cut) = value(&sent, "a") {
-        assert_eq!(value(&head, "a"), Some(cut));
-    }
+    // Of several members by one key the last may be cut off, and then an earlier one counts upstream.
+    assert!(value(&sent, "a").is_none() || value(&head, "a").is_some());
 });
