@@ -59,18 +59,14 @@ pub struct EncodedSpan {
 }
 
 impl SpanFields {
-    /// Starts a span. `trace_state` is left out where it is empty or not UTF-8, and where it is
-    /// longer than [`MAX_TRACE_STATE_BYTES`], which counts as a value that was cut.
+    /// Starts a span. `trace_state` is left out where it is empty or not UTF-8.
     pub fn start(ids: SpanIds<'_>, start_unix_nanos: u64, limits: AttributeLimits) -> Self {
         let mut bytes = Vec::with_capacity(TYPICAL_SPAN_BYTES);
         bytes.extend_from_slice(&[len_tag(span::TRACE_ID), 16]);
         bytes.extend_from_slice(&ids.trace_id.to_bytes());
         bytes.extend_from_slice(&[len_tag(span::SPAN_ID), 8]);
         bytes.extend_from_slice(&ids.span_id.to_bytes());
-        let truncated = u32::from(ids.trace_state.len() > MAX_TRACE_STATE_BYTES);
-        if let Ok(state @ [_, ..]) = std::str::from_utf8(ids.trace_state).map(str::as_bytes)
-            && truncated == 0
-        {
+        if let Ok(state @ [_, ..]) = std::str::from_utf8(ids.trace_state).map(str::as_bytes) {
             put_bytes(&mut bytes, span::TRACE_STATE, state);
         }
         if let Some(parent) = ids.parent_span_id {
@@ -83,7 +79,7 @@ impl SpanFields {
         bytes.extend_from_slice(&span::FLAGS_TAG);
         bytes.extend_from_slice(&flags.to_le_bytes());
         let max_chars = limits.value_length as usize;
-        let own = Attributes { bytes, count: 0, max_chars, truncated };
+        let own = Attributes { bytes, ..Attributes::new(max_chars) };
         let tags = Attributes { bytes: Vec::with_capacity(256), ..Attributes::new(max_chars) };
         Self { own, tags, max_count: limits.count }
     }
@@ -389,10 +385,6 @@ const fn varint_tag(field: u8) -> u8 {
 /// The semantic conventions whose HTTP and RPC parts are stable both.
 pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
 
-/// Longest `tracestate` that a span repeats, in bytes; W3C asks for 512 at least. Upstream it goes
-/// on whole.
-pub const MAX_TRACE_STATE_BYTES: usize = 1024;
-
 /// Key and value up to here have lengths of one byte, and so has the pair.
 const SHORT_ATTRIBUTE_BYTES: usize = 121;
 
@@ -492,11 +484,9 @@ mod tests {
     }
 
     #[test]
-    fn a_long_tracestate_is_left_out_and_counted() {
-        for (len, kept) in [(0, 0), (1, 1), (1024, 1024), (1025, 0)] {
-            let fields = fields(&vec![b'a'; len]);
-            assert_eq!(fields.own.truncated, u32::from(len > 1024), "{len}");
-            assert_eq!(decoded(fields).trace_state.len(), kept, "{len}");
+    fn a_tracestate_that_is_text_is_repeated() {
+        for (state, expected) in [("a=1,b=2".as_bytes(), "a=1,b=2"), (b"", ""), (b"a=\xff", "")] {
+            assert_eq!(decoded(fields(state)).trace_state, expected);
         }
     }
 
