@@ -302,8 +302,8 @@ fn http_error(kind: &SpanKind, facts: StreamFacts<'_>, cut: Option<Cut>) -> Opti
 
 /// Adds what was called and how that ended, and returns the name of the span and its `error.type`.
 ///
-/// A method that the server does not have, or that HTTP refuses, is `_OTHER` on its side: a client
-/// must not be able to make up names of spans.
+/// A method that the server does not have, or that HTTP refuses, is `_OTHER` on its side, so that
+/// nobody makes up names of spans by asking for it.
 fn rpc_attributes(
     fields: &mut SpanFields,
     kind: &SpanKind,

@@ -83,7 +83,8 @@ impl Propagation {
         Self { extract, inject, stale, baggage }
     }
 
-    /// Reads all formats; the first valid context wins, and where it states none the first bare decision.
+    /// Reads all formats. The first valid context wins; where it leaves sampling open, the first bare
+    /// decision states it.
     pub fn extract<'a>(&self, head: &Head<'a>) -> Incoming<'a> {
         let mut incoming = Incoming {
             parent: None,
@@ -207,6 +208,7 @@ impl Faults {
         self.invalid.len() as u32 + u32::from(self.invalid_trace_state)
     }
 }
+
 #[cfg(test)]
 pub mod testing {
     //! What the tests of every format need.
