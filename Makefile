@@ -12,6 +12,9 @@ SHRINK := --merge-similar-functions -Oz --gufa -Oz --converge
 # The module brings a standard library of its own: one whose panics trap and say nothing, which takes
 # 35 KB less than the one that rustup has. Cargo calls that unstable; rust-toolchain.toml pins it.
 OWN_STD := -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size
+# What is small of it runs for every request. Here, since Cargo.toml knows no such packages.
+OWN_STD += $(foreach package,core alloc compiler_builtins,\
+	--config profile.wasm.package.$(package).opt-level=3)
 FUZZ_SECONDS ?= 60
 SCENARIOS ?= $(wildcard examples/*/scenario.yaml tests/scenarios/*.yaml)
 
