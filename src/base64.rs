@@ -1,8 +1,9 @@
-//! Base64: <https://www.rfc-editor.org/rfc/rfc4648#section-4>.
+//! Base64: <https://www.rfc-editor.org/rfc/rfc4648#section-4>, and its URL-safe digits (section 5).
 //!
 //! ```text
 //! base64 = *( 4digit ) [ 2digit [ "==" ] / 3digit [ "=" ] ]
 //! digit  = ALPHA / DIGIT / "+" / "/"     ; six bits each; those that no byte needs are zero
+//! url-safe digit = ALPHA / DIGIT / "-" / "_"
 //! ```
 //!
 //! A decoder of our own, since the base64 crate takes 6 KiB of the module and this 1 KiB.
@@ -25,6 +26,20 @@ pub fn decoded(text: &[u8]) -> Option<Vec<u8>> {
     }
     let rest = bits & ((1 << pending) - 1);
     (pending < 6 && rest == 0).then_some(bytes)
+}
+
+/// Returns what a text in URL-safe digits stands for, without padding; none for any other.
+pub fn decoded_url_safe(text: &[u8]) -> Option<Vec<u8>> {
+    let mut digits = Vec::with_capacity(text.len());
+    for digit in text {
+        digits.push(match digit {
+            b'-' => b'+',
+            b'_' => b'/',
+            b'+' | b'/' | b'=' => return None,
+            other => *other,
+        });
+    }
+    decoded(&digits)
 }
 
 /// Returns bytes as base64 without padding.

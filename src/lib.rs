@@ -5,12 +5,14 @@
 
 pub mod attributes;
 pub mod base64;
+pub mod cidr;
 pub mod config;
 pub mod context;
 pub mod decision;
 pub mod edits;
 pub mod grpc;
 pub mod head;
+pub mod limit;
 pub mod matching;
 pub mod otlp;
 pub mod percent;
@@ -26,4 +28,5 @@ pub mod response_flags;
 pub mod rules;
 pub mod span;
 pub mod tags;
+pub mod token;
 pub mod url;

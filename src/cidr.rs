@@ -1,0 +1,146 @@
+//! Ranges of addresses: <https://www.rfc-editor.org/rfc/rfc4632#section-3.1>,
+//! <https://www.rfc-editor.org/rfc/rfc4291#section-2.3>.
+//!
+//! ```text
+//! range = address [ "/" length ]     ; without a length, that one address
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::url::host_and_port;
+
+/// A range of addresses of either family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    /// As one of IPv6, which all of IPv4 is a range of (`::ffff:0:0/96`).
+    first: u128,
+    /// A bit for each that is alike in the whole range.
+    mask: u128,
+}
+
+impl Cidr {
+    /// Reads a range. Bits behind its length need not be zero, and mean nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(number(length)?)),
+            None => (text, None),
+        };
+        let (bits, width) = bits(address)?;
+        let length = length.unwrap_or(width);
+        if length > width {
+            return None;
+        }
+        let free = width - length;
+        let mask = if free == 128 { 0 } else { u128::MAX << free };
+        Some(Self { first: bits & mask, mask })
+    }
+
+    /// Tells whether an address is in the range. It may have a port, and brackets then; what is no
+    /// address is in none.
+    pub fn holds(&self, address: &[u8]) -> bool {
+        let (host, _) = host_and_port(address);
+        let found = std::str::from_utf8(host).ok().and_then(bits);
+        found.is_some_and(|(bits, _)| bits & self.mask == self.first)
+    }
+}
+
+/// Returns an address as one of IPv6, and how many bits its own family has.
+fn bits(text: &str) -> Option<(u128, u32)> {
+    match text.parse().ok()? {
+        IpAddr::V4(address) => Some((Ipv4Addr::to_ipv6_mapped(&address).to_bits(), 32)),
+        IpAddr::V6(address) => Some((Ipv6Addr::to_bits(address), 128)),
+    }
+}
+
+/// Reads a length of one to three digits, without a sign.
+fn number(text: &str) -> Option<u32> {
+    let digits = text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(range: &str, address: &str, expected: bool) {
+        let range = Cidr::parse(range).unwrap();
+        assert_eq!(range.holds(address.as_bytes()), expected, "{address} in {range:?}");
+    }
+
+    #[test]
+    fn addresses_are_in_ranges() {
+        check("10.0.0.0/8", "10.255.0.1:80", true);
+        check("10.0.0.0/8", "10.255.0.1", true);
+        check("10.9.9.9/8", "10.255.0.1:80", true);
+        check("10.0.0.0/8", "11.0.0.1:80", false);
+        check("10.0.0.0/8", "[::ffff:10.0.0.1]:80", true);
+        check("::ffff:10.0.0.0/104", "10.0.0.1:80", true);
+        check("10.0.0.0/8", "[fd00::a00:1]:80", false);
+        check("10.0.0.1", "10.0.0.1:0", true);
+        check("10.0.0.1", "10.0.0.2:0", false);
+        check("10.0.0.1/32", "10.0.0.1:0", true);
+        check("0.0.0.0/0", "192.0.2.1:1", true);
+        check("0.0.0.0/0", "[::1]:1", false);
+        check("::/0", "[2001:db8::1]:1", true);
+        check("::/0", "192.0.2.1:1", true);
+        check("fd00::/8", "[fdff::1]:443", true);
+        check("fd00::/8", "[fe80::1]:443", false);
+        check("::1/128", "[::1]:443", true);
+        check("2001:db8::/33", "[2001:db8:8000::1]:443", false);
+    }
+
+    #[test]
+    fn what_is_no_address_is_in_no_range() {
+        for address in ["", ":80", "unix:@/pipe", "10.0.0", "a", "010.0.0.1:1", "é"] {
+            check("0.0.0.0/0", address, false);
+            check("::/0", address, false);
+        }
+    }
+
+    #[test]
+    fn only_ranges_are_ranges() {
+        for wrong in [
+            "",
+            "/",
+            "/8",
+            "10.0.0.0/",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/-1",
+            "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "10.0.0/8",
+            "10.0.0.0.0/8",
+            "256.0.0.0/8",
+            "10.0.0.0 /8",
+            "10.0.0.0/ 8",
+            "[::1]/128",
+            "::1%eth0/128",
+            "localhost",
+            "10.0.0.0/0008",
+            "10.0.0.1:80/8",
+            "g::/8",
+        ] {
+            assert_eq!(Cidr::parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_holds_what_begins_like_it(address: u32, other: u32, length in 0u32..=32) {
+            let range = Cidr::parse(&format!("{}/{length}", Ipv4Addr::from(address))).unwrap();
+            let alike = (address ^ other).leading_zeros() >= length;
+            let found = range.holds(format!("{}:80", Ipv4Addr::from(other)).as_bytes());
+            prop_assert_eq!(found, alike);
+        }
+
+        #[test]
+        fn no_bytes_panic(range: String, address: Vec<u8>) {
+            let range = Cidr::parse(&range).unwrap_or(Cidr { first: 0, mask: 0 });
+            let _ = range.holds(&address);
+        }
+    }
+}

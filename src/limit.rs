@@ -1,0 +1,151 @@
+//! Rate limits: the generic cell rate algorithm (ITU-T I.371, annex A), whose state is one number.
+//!
+//! The state is the time at which the next one would be due if they came evenly. One is let through
+//! as long as that time is at most `burst - 1` intervals ahead. So in any `t` seconds there are at
+//! most `burst + t * per_second`.
+
+/// How many a second, and how many at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    key: String,
+    interval_nanos: u64,
+    /// How far the state may be ahead of the clock before one more.
+    tolerance_nanos: u64,
+}
+
+impl Limit {
+    /// Returns a limit, and none unless `per_second` is from 0.001 to 1,000,000 and `burst` from 1 to
+    /// 1,000,000. Limits of the same name and numbers share their state.
+    pub fn new(name: &str, per_second: f64, burst: u32) -> Option<Self> {
+        if !(0.001..=1e6).contains(&per_second) || !(1..=MAX_BURST).contains(&burst) {
+            return None;
+        }
+        // Rounded up, so that no more than `per_second` get through.
+        let interval_nanos = (NANOS_PER_SECOND / per_second).ceil() as u64;
+        let tolerance_nanos = interval_nanos * u64::from(burst - 1);
+        let numbers = [interval_nanos.to_string(), burst.to_string()];
+        let [interval, burst] = &numbers;
+        let key = ["sidespan.limit.", name, "/", interval, "/", burst].concat();
+        Some(Self { key, interval_nanos, tolerance_nanos })
+    }
+
+    /// Returns the name under which the state is kept.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Returns the state after one more, and none where there is no room for it. A state that is
+    /// further ahead than any can be is from before the clock was set back; it counts as that of a
+    /// burst just now.
+    pub fn take(&self, state: Option<u64>, now_unix_nanos: u64) -> Option<u64> {
+        let full = now_unix_nanos.saturating_add(self.tolerance_nanos);
+        let possible = full.saturating_add(self.interval_nanos + CLOCK_SKEW_NANOS);
+        let due = match state {
+            Some(state) if state > possible => full,
+            Some(state) => state.max(now_unix_nanos),
+            None => now_unix_nanos,
+        };
+        (due <= full).then(|| due.saturating_add(self.interval_nanos))
+    }
+}
+
+/// By how much the clocks of workers may differ that share a state.
+const CLOCK_SKEW_NANOS: u64 = 1_000_000_000;
+const NANOS_PER_SECOND: f64 = 1e9;
+const MAX_BURST: u32 = 1_000_000;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const START: u64 = 1_800_000_000 * SECOND;
+
+    /// Asks at these times, and returns at which of them there was room.
+    fn granted(limit: &Limit, times: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let mut state = None;
+        let grant = |now: &u64| match limit.take(state, *now) {
+            Some(next) => {
+                state = Some(next);
+                true
+            }
+            None => false,
+        };
+        times.into_iter().filter(grant).collect()
+    }
+
+    #[track_caller]
+    fn check(per_second: f64, burst: u32, times: &[u64], expected: &[u64]) {
+        let limit = Limit::new("a", per_second, burst).unwrap();
+        assert_eq!(granted(&limit, times.iter().copied()), expected);
+    }
+
+    #[test]
+    fn bursts_are_let_through_and_then_one_an_interval() {
+        let tenth = SECOND / 10;
+        check(10.0, 1, &[0, 0, tenth - 1, tenth], &[0, tenth]);
+        check(10.0, 2, &[0, 0, 0, tenth, tenth], &[0, 0, tenth]);
+        check(10.0, 2, &[0, 0, SECOND, SECOND, SECOND], &[0, 0, SECOND, SECOND]);
+        check(0.5, 1, &[0, SECOND, 2 * SECOND], &[0, 2 * SECOND]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_stops_nothing_for_long() {
+        let limit = Limit::new("a", 1.0, 3).unwrap();
+        let hour_ahead = limit.take(None, START + 3600 * SECOND);
+        assert_eq!(limit.take(hour_ahead, START), Some(START + 3 * SECOND));
+        assert_eq!(limit.take(Some(START + 3 * SECOND), START), None);
+        let skewed = Some(START + 4 * SECOND);
+        assert_eq!(limit.take(skewed, START), None, "another worker's clock is a second ahead");
+    }
+
+    #[test]
+    fn only_rates_are_limits() {
+        for (per_second, burst) in
+            [(0.0, 1), (-1.0, 1), (f64::NAN, 1), (1e7, 1), (1.0, 0), (1.0, 1_000_001)]
+        {
+            assert_eq!(Limit::new("a", per_second, burst), None, "{per_second} {burst}");
+        }
+    }
+
+    #[test]
+    fn limits_of_the_same_name_and_numbers_share_their_state() {
+        let key = |name, rate, burst| Limit::new(name, rate, burst).unwrap().key().to_owned();
+        assert_eq!(key("a", 10.0, 2), key("a", 10.0, 2));
+        for other in [key("b", 10.0, 2), key("a", 11.0, 2), key("a", 10.0, 3)] {
+            assert_ne!(key("a", 10.0, 2), other);
+        }
+    }
+
+    proptest! {
+        /// In any window there are at most a burst and what the rate allows for, and where there is
+        /// always one that asks, hardly fewer than the rate allows for.
+        #[test]
+        fn no_window_has_more(
+            per_second in 0.1f64..1000.0, burst in 1u32..50, step in 1u64..100_000_000,
+        ) {
+            let limit = Limit::new("a", per_second, burst).unwrap();
+            let times: Vec<_> = (0..2000).map(|count| START + count * step).collect();
+            let granted = granted(&limit, times.iter().copied());
+            for (count, first) in granted.iter().enumerate() {
+                for (further, last) in granted.iter().enumerate().skip(count) {
+                    let window = (last - first) as f64 / 1e9;
+                    let most = f64::from(burst) + window * per_second + 1e-6;
+                    prop_assert!((further - count + 1) as f64 <= most);
+                }
+            }
+            let asked_enough = step as f64 / 1e9 * per_second < 0.01;
+            let whole = (times[times.len() - 1] - START) as f64 / 1e9;
+            if asked_enough {
+                prop_assert!(granted.len() as f64 >= (whole * per_second * 0.98).floor());
+            }
+        }
+
+        #[test]
+        fn no_state_panics(state: Option<u64>, now: u64) {
+            let _ = Limit::new("a", 0.001, 1_000_000).unwrap().take(state, now);
+        }
+    }
+}
