@@ -40,8 +40,10 @@ pub const UPSTREAM_ADDRESS: &str = "upstream_address";
 pub const UPSTREAM_CLUSTER: &str = "upstream_cluster";
 /// Time from the start of the span to the head of the upstream's response, in milliseconds.
 pub const UPSTREAM_TIME_TO_FIRST_BYTE_MS: &str = "upstream_time_to_first_byte_ms";
-/// Why the span exists: the name of the rule that forced it, else `parent` or `ratio`.
+/// Why the span exists: the name of the rule that forced it, else `parent`, `ratio` or `late`.
 pub const REASON: &str = "sidespan.reason";
+/// Which condition of `sampling.export_on` a late span met, by its key.
+pub const EXPORT_ON: &str = "sidespan.export_on";
 
 pub const K8S_CLUSTER_NAME: &str = "k8s.cluster.name";
 pub const K8S_NAMESPACE_NAME: &str = "k8s.namespace.name";
@@ -50,7 +52,7 @@ pub const SERVICE_NAME: &str = "service.name";
 pub const SERVICE_VERSION: &str = "service.version";
 
 /// What a span may hold already, and no custom tag may be called: OTLP wants keys to be unique.
-pub const RESERVED: [&str; 33] = [
+pub const RESERVED: [&str; 34] = [
     CLIENT_ADDRESS,
     ERROR_TYPE,
     HTTP_REQUEST_METHOD,
@@ -84,4 +86,5 @@ pub const RESERVED: [&str; 33] = [
     UPSTREAM_ADDRESS,
     UPSTREAM_CLUSTER,
     REASON,
+    EXPORT_ON,
 ];

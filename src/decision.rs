@@ -1,8 +1,7 @@
 //! Whether a request is sampled, and why.
 
-use opentelemetry::trace::TraceId;
-
 use crate::context::Sampling;
+use crate::propagation::ot::Announced;
 use crate::ratio::Ratio;
 use crate::rules::{Action, Rule};
 
@@ -39,6 +38,8 @@ pub struct Decision<'c> {
     pub kind: Kind,
     pub sampled: bool,
     pub reason: Reason<'c>,
+    /// What `tracestate` says of it.
+    pub announced: Announced,
 }
 
 /// Why a span exists.
@@ -48,6 +49,8 @@ pub enum Reason<'c> {
     Rule(&'c str),
     Parent,
     Ratio,
+    /// How the request ended, though it was not sampled.
+    Late,
 }
 
 impl<'c> Reason<'c> {
@@ -56,20 +59,30 @@ impl<'c> Reason<'c> {
             Self::Rule(name) => name,
             Self::Parent => "parent",
             Self::Ratio => "ratio",
+            Self::Late => "late",
         }
     }
 }
 
+impl Decision<'_> {
+    /// Takes the decision back: there are too many spans.
+    pub fn over_limit(&mut self) {
+        self.sampled = false;
+        self.announced = Announced::Erase;
+    }
+}
+
 /// Decides by the rule that matched, else by the parent, else by the ratio of all roots.
+/// `randomness` is that of the trace, 56 bits; it decides where the parent does not.
 pub fn decide<'c>(
     rule: Option<&'c Rule>,
     parent: Sampling,
-    trace_id: TraceId,
+    randomness: u64,
     root_ratio: Ratio,
 ) -> Decision<'c> {
     let by_rule = |kind, sampled| {
         let reason = Reason::Rule(rule.map_or("", |rule| rule.name.as_str()));
-        Decision { kind, sampled, reason }
+        Decision { kind, sampled, reason, announced: Announced::Erase }
     };
     let ratio = match rule.map(|rule| rule.action) {
         Some(Action::Force) => return by_rule(Kind::Force, true),
@@ -80,10 +93,19 @@ pub fn decide<'c>(
     };
     match parent {
         Sampling::Deferred => {
-            Decision { kind: Kind::Ratio, sampled: ratio.samples(trace_id), reason: Reason::Ratio }
+            let sampled = ratio.samples(randomness);
+            // What samples every trace has nothing to say: so does a trace without a threshold count.
+            let announced = match ratio.threshold() {
+                Some(threshold @ 1..) if sampled => Announced::Threshold(threshold),
+                _ => Announced::Erase,
+            };
+            Decision { kind: Kind::Ratio, sampled, reason: Reason::Ratio, announced }
         }
-        stated => {
-            Decision { kind: Kind::Parent, sampled: stated.is_sampled(), reason: Reason::Parent }
-        }
+        stated => Decision {
+            kind: Kind::Parent,
+            sampled: stated.is_sampled(),
+            reason: Reason::Parent,
+            announced: Announced::Keep,
+        },
     }
 }

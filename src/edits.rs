@@ -2,25 +2,25 @@
 
 use crate::head::Head;
 
-/// One change for the host to make.
+/// One change for the host to make. Names are constants, or come from the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeaderEdit {
+pub enum HeaderEdit<'n> {
     /// Adds a line; none of that name is there.
-    Add { name: &'static str, value: Vec<u8> },
+    Add { name: &'n str, value: Vec<u8> },
     /// Puts one line in place of all of that name.
-    Set { name: &'static str, value: Vec<u8> },
+    Set { name: &'n str, value: Vec<u8> },
     /// Removes all lines of that name.
-    Remove { name: &'static str },
+    Remove { name: &'n str },
 }
 
 /// Collects edits against the head that they are for.
 #[derive(Debug)]
-pub struct Edits<'h> {
+pub struct Edits<'h, 'n> {
     head: &'h Head<'h>,
-    edits: Vec<HeaderEdit>,
+    edits: Vec<HeaderEdit<'n>>,
 }
 
-impl<'h> Edits<'h> {
+impl<'h, 'n> Edits<'h, 'n> {
     pub fn of(head: &'h Head<'h>) -> Self {
         Self { head, edits: Vec::new() }
     }
@@ -32,7 +32,7 @@ impl<'h> Edits<'h> {
 
     /// Makes `value` the only line of that name.
     #[inline(never)]
-    pub fn set(&mut self, name: &'static str, value: &[u8]) {
+    pub fn set(&mut self, name: &'n str, value: &[u8]) {
         let mut lines = self.head.all(name);
         match (lines.next(), lines.next()) {
             (None, _) => self.edits.push(HeaderEdit::Add { name, value: value.to_vec() }),
@@ -43,13 +43,13 @@ impl<'h> Edits<'h> {
 
     /// Makes sure that no line of that name is left.
     #[inline(never)]
-    pub fn remove(&mut self, name: &'static str) {
+    pub fn remove(&mut self, name: &'n str) {
         if self.head.first(name).is_some() {
             self.edits.push(HeaderEdit::Remove { name });
         }
     }
 
-    pub fn finish(self) -> Vec<HeaderEdit> {
+    pub fn finish(self) -> Vec<HeaderEdit<'n>> {
         self.edits
     }
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(lines: &[(&str, &str)], expected: &[HeaderEdit]) {
+    fn check(lines: &[(&str, &str)], expected: &[HeaderEdit<'_>]) {
         let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect());
         let mut edits = Edits::of(&head);
         edits.set("a", b"1");

@@ -70,14 +70,21 @@ pub struct HeaderMatch {
 pub enum HeaderCondition {
     Present(bool),
     Value(StringMatch),
+    /// The token at this place is valid.
+    Token(u32),
 }
+
+/// Which tokens of a request are valid: a bit for each place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ValidTokens(pub u64);
 
 impl HeaderMatch {
     /// Tells whether the condition holds; an absent header has no value that could match. A value
     /// that no regular expression is tried on fails an inverted condition too: a client could
     /// otherwise meet it by sending one.
-    pub fn matches(&self, head: &Head<'_>) -> bool {
+    pub fn matches(&self, head: &Head<'_>, tokens: ValidTokens) -> bool {
         let holds = match &self.condition {
+            HeaderCondition::Token(place) => tokens.0 >> place & 1 == 1,
             HeaderCondition::Present(wanted) => head.first(&self.name).is_some() == *wanted,
             HeaderCondition::Value(value) => {
                 if self.invert && !head.all(&self.name).all(|line| value.applies(line)) {
@@ -89,6 +96,9 @@ impl HeaderMatch {
         holds != self.invert
     }
 }
+
+/// Tokens that a configuration may ask for: the bits of [`ValidTokens`].
+pub const MAX_TOKENS: u32 = 64;
 
 /// Longest value that is tried against a regular expression, in bytes: matching takes time in
 /// proportion to it, and a client may send up to Envoy's limit of 60 KiB of headers.
@@ -177,7 +187,7 @@ mod tests {
             (present("absent", false, false), true),
             (present("absent", true, true), true),
         ] {
-            assert_eq!(condition.matches(&head), expected, "{condition:?}");
+            assert_eq!(condition.matches(&head, ValidTokens(1)), expected, "{condition:?}");
         }
     }
 }

@@ -11,6 +11,8 @@ use std::borrow::Cow;
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags, TraceId};
 use opentelemetry::{KeyValue, Value};
 
+use crate::propagation::Link;
+
 /// How many attributes a span may have, and how long their values may be: OpenTelemetry's
 /// `attribute_limits`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +107,22 @@ impl SpanFields {
         put_len(bytes, span::EVENTS, 9 + field_len(name.len()));
         put_fixed64(bytes, event::TIME_UNIX_NANO, unix_nanos);
         put_bytes(bytes, event::NAME, name.as_bytes());
+    }
+
+    /// Adds a link without attributes. A `tracestate` that is not UTF-8 is left out.
+    pub fn link(&mut self, to: &Link) {
+        let state = std::str::from_utf8(&to.trace_state).unwrap_or_default().as_bytes();
+        let state_len = if state.is_empty() { 0 } else { field_len(state.len()) };
+        let bytes = &mut self.own.bytes;
+        put_len(bytes, span::LINKS, field_len(16) + field_len(8) + state_len + 5);
+        put_bytes(bytes, link::TRACE_ID, &to.context.trace_id.to_bytes());
+        put_bytes(bytes, link::SPAN_ID, &to.context.span_id.to_bytes());
+        if !state.is_empty() {
+            put_bytes(bytes, link::TRACE_STATE, state);
+        }
+        let flags = u32::from(to.context.flags().to_u8()) | HAS_IS_REMOTE | IS_REMOTE;
+        bytes.push(link::FLAGS << 3 | WIRE_FIXED32);
+        bytes.extend_from_slice(&flags.to_le_bytes());
     }
 
     /// Ends a span and returns its fields. A name that is not UTF-8, or too long for an attribute,
@@ -393,6 +411,7 @@ const TYPICAL_SPAN_BYTES: usize = 1024;
 const WIRE_VARINT: u8 = 0;
 const WIRE_FIXED64: u8 = 1;
 const WIRE_LEN: u8 = 2;
+const WIRE_FIXED32: u8 = 5;
 
 /// `SpanFlags`: whether the parent was remote is known, and it was.
 const HAS_IS_REMOTE: u32 = 0x100;
@@ -428,6 +447,7 @@ mod span {
     pub const ATTRIBUTES: u8 = 9;
     pub const DROPPED_ATTRIBUTES_COUNT: u8 = 10;
     pub const EVENTS: u8 = 11;
+    pub const LINKS: u8 = 13;
     pub const STATUS: u8 = 15;
     /// Field 16, fixed32: the one tag of two bytes.
     pub const FLAGS_TAG: [u8; 2] = [0x85, 0x01];
@@ -438,6 +458,13 @@ mod span {
 mod event {
     pub const TIME_UNIX_NANO: u8 = 1;
     pub const NAME: u8 = 2;
+}
+
+mod link {
+    pub const TRACE_ID: u8 = 1;
+    pub const SPAN_ID: u8 = 2;
+    pub const TRACE_STATE: u8 = 3;
+    pub const FLAGS: u8 = 6;
 }
 
 mod key_value {

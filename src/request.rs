@@ -3,13 +3,17 @@
 use opentelemetry::trace::{SpanId, TraceId};
 
 use crate::config::Config;
-use crate::context::Context;
-use crate::decision::{Kind, decide};
+use crate::context::{Context, Sampling};
+use crate::decision::{Decision, Kind, Reason, decide};
 use crate::edits::{Edits, HeaderEdit};
 use crate::head::Head;
-use crate::propagation::Faults;
-use crate::rules::{Action, Direction};
+use crate::limit::Limit;
+use crate::matching::ValidTokens;
+use crate::propagation::ot::Announced;
+use crate::propagation::{self, Faults, Incoming};
+use crate::rules::{Action, Direction, Facts, Rule};
 use crate::span::Recording;
+use crate::token::{TokenCheck, TokenFault};
 
 /// Fresh random ids, neither all zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,20 +22,63 @@ pub struct FreshIds {
     pub span_id: SpanId,
 }
 
+/// A header that holds a token, and who may have signed it.
+#[derive(Debug, Clone)]
+pub struct TokenHeader {
+    pub name: String,
+    pub check: TokenCheck,
+}
+
+/// What only the host knows of a request. It costs to ask, and [`asks`] says where it is worth it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    pub direction: Option<Direction>,
+    /// `source.address`, or nothing.
+    pub source_address: &'a [u8],
+    pub unix_seconds: u64,
+}
+
+/// Which of [`Known`] a request is decided by, beside the direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asks {
+    pub source_address: bool,
+    pub time: bool,
+}
+
 /// What becomes of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome<'c> {
     pub kind: Kind,
-    pub edits: Vec<HeaderEdit>,
+    pub sampled: bool,
+    /// The place of the rule that decided.
+    pub rule: Option<usize>,
+    /// The places of rules that would have, and were over their limits.
+    pub limited: Vec<usize>,
+    /// There were too many spans for one more.
+    pub over_limit: bool,
+    /// A new trace was started in place of the one that came in.
+    pub restarted: bool,
+    pub edits: Vec<HeaderEdit<'c>>,
     /// What was malformed, and treated as absent, or too long.
     pub faults: Faults,
     /// The span to record, where this hop records one.
     pub recording: Option<Recording<'c>>,
+    /// The span to record should the request end as `export_on` says. Boxed, since most are not.
+    pub late: Option<Box<Recording<'static>>>,
     /// The context that the client is told, where it is. Boxed, since most are not.
     pub answer: Option<Box<Context>>,
 }
 
-/// Decides on a request and works out what its upstream is told.
+/// Tells what a request is decided by that the host must be asked for.
+pub fn asks(config: &Config, head: &Head<'_>) -> Asks {
+    Asks {
+        source_address: config.propagation.asks_source_address(head),
+        time: config.tokens.iter().any(|token| head.first(&token.name).is_some()),
+    }
+}
+
+/// Decides on a request and works out what its upstream is told. `permits` takes one from a limit,
+/// where one is left.
 ///
 /// A request that is recorded here passes its own span id on. One that is not keeps the ids that
 /// it came with, so that nothing upstream hangs below a span that does not exist; without ids it
@@ -39,24 +86,52 @@ pub struct Outcome<'c> {
 pub fn on_request_headers<'c>(
     config: &'c Config,
     head: &Head<'_>,
-    direction: Option<Direction>,
+    known: Known<'_>,
     fresh: FreshIds,
+    permits: &mut dyn FnMut(&Limit) -> bool,
 ) -> Outcome<'c> {
-    let rule = config.rules.first_match(head, direction);
-    if rule.is_some_and(|rule| rule.action == Action::Ignore) {
-        let kind = Kind::Ignore;
-        return Outcome {
-            kind,
-            edits: Vec::new(),
-            faults: Faults::default(),
-            recording: None,
-            answer: None,
-        };
+    let (tokens, token_faults) = match config.tokens.is_empty() {
+        true => (ValidTokens::default(), Vec::new()),
+        false => tokens(config, head, known.unix_seconds),
+    };
+    let facts = Facts { direction: known.direction, tokens };
+    let mut limited = Vec::new();
+    let mut found = config.rules.first_match(head, facts, 0);
+    if is_ignored(found) {
+        return ignored(found, limited);
     }
     let mut incoming = config.propagation.extract(head);
+    if !config.propagation.accepts_all() {
+        config.propagation.distrust(head, facts, known.source_address, &mut incoming);
+    }
     let parent = incoming.parent;
     let trace_id = parent.map_or(fresh.trace_id, |parent| parent.trace_id);
-    let decision = decide(rule, incoming.sampling, trace_id, config.ratio);
+    let randomness = match incoming.sampling {
+        Sampling::Deferred => incoming.randomness(trace_id),
+        _ => 0,
+    };
+    let mut decision = loop {
+        let rule = found.map(|(_, rule)| rule);
+        let decision = decide(rule, incoming.sampling, randomness, config.ratio);
+        match found {
+            Some((place, Rule { limit: Some(limit), .. }))
+                if decision.sampled && !permits(limit) =>
+            {
+                limited.push(place);
+                found = config.rules.first_match(head, facts, place + 1);
+                if is_ignored(found) {
+                    return ignored(found, limited);
+                }
+            }
+            _ => break decision,
+        }
+    };
+    incoming.faults.tokens = token_faults;
+    let over_limit = decision.sampled && config.limit.as_ref().is_some_and(|limit| !permits(limit));
+    if over_limit {
+        decision.over_limit();
+    }
+    incoming.announce(trace_id, decision.announced, decision.sampled);
     let recorded = decision.sampled && config.exporter.is_some();
     let context = Context {
         trace_id,
@@ -67,23 +142,101 @@ pub fn on_request_headers<'c>(
         sampling: incoming.sampling.decided(decision.sampled),
         // A fresh id is random, but OpenTelemetry's SDK for Go before 1.42 refuses a context that says
         // so, and its applications would leave the trace.
-        random: parent.is_some_and(|parent| parent.random),
+        random: parent.map_or(config.propagation.random_flag, |parent| parent.random),
         short_trace_id: parent.is_some_and(|parent| parent.short_trace_id),
     };
     let mut edits = Edits::of(head);
-    config.propagation.inject(&context, &incoming, &mut edits);
-    if let Some(limits) = config.propagation.baggage {
-        incoming.faults.baggage_members_dropped = limits.apply(head, &mut edits);
+    config.strip.iter().for_each(|name| edits.remove(name));
+    if config.propagation.leaves(head) {
+        config.propagation.inject(&context, &incoming, &mut edits);
+        if let Some(limits) = config.propagation.baggage {
+            incoming.faults.baggage_members_dropped = limits.apply(head, &mut edits);
+        }
+    } else {
+        propagation::strip(&mut edits);
     }
-    let recording = recorded.then(|| Recording {
-        context,
-        parent_span_id: parent.map(|parent| parent.span_id),
-        trace_state: incoming.trace_state(trace_id).to_vec(),
-        reason: decision.reason,
-    });
     let kind = decision.kind;
+    let restarted = incoming.restarted.is_some();
+    let late = (!recorded && is_late(config, decision)).then(|| {
+        incoming.announce(trace_id, Announced::Erase, false);
+        let context = Context { span_id: fresh.span_id, ..context };
+        Box::new(recording(&mut incoming, context, Reason::Late))
+    });
+    let recording = recorded.then(|| recording(&mut incoming, context, decision.reason));
     let answer = config.response.is_for(kind, &context).then(|| Box::new(context));
-    Outcome { kind, edits: edits.finish(), faults: incoming.faults, recording, answer }
+    Outcome {
+        kind,
+        sampled: decision.sampled,
+        rule: found.map(|(place, _)| place),
+        limited,
+        over_limit,
+        restarted,
+        edits: edits.finish(),
+        faults: incoming.faults,
+        recording,
+        late,
+        answer,
+    }
+}
+
+fn is_ignored(rule: Option<(usize, &Rule)>) -> bool {
+    rule.is_some_and(|(_, rule)| rule.action == Action::Ignore)
+}
+
+#[inline(never)]
+fn ignored<'c>(rule: Option<(usize, &Rule)>, limited: Vec<usize>) -> Outcome<'c> {
+    Outcome {
+        kind: Kind::Ignore,
+        sampled: false,
+        rule: rule.map(|(place, _)| place),
+        limited,
+        over_limit: false,
+        restarted: false,
+        edits: Vec::new(),
+        faults: Faults::default(),
+        recording: None,
+        late: None,
+        answer: None,
+    }
+}
+
+/// Verifies the tokens that the request has.
+#[inline(never)]
+fn tokens(config: &Config, head: &Head<'_>, unix_seconds: u64) -> (ValidTokens, Vec<TokenFault>) {
+    let (mut valid, mut faults) = (ValidTokens::default(), Vec::new());
+    for (place, token) in config.tokens.iter().enumerate() {
+        let mut lines = head.all(&token.name);
+        let verified = match (lines.next(), lines.next()) {
+            (None, _) => continue,
+            (Some(line), None) => token.check.verify(line, head.path(), unix_seconds),
+            _ => Err(TokenFault::Malformed),
+        };
+        match verified {
+            Ok(()) => valid.0 |= 1 << place,
+            Err(fault) => faults.push(fault),
+        }
+    }
+    (valid, faults)
+}
+
+/// Tells whether a request that is not sampled is exported for how it ends. Where a rule drops
+/// requests, it drops them all.
+fn is_late(config: &Config, decision: Decision<'_>) -> bool {
+    config.export_on.is_some() && config.exporter.is_some() && decision.kind != Kind::Drop
+}
+
+fn recording<'r>(
+    incoming: &mut Incoming<'_>,
+    context: Context,
+    reason: Reason<'r>,
+) -> Recording<'r> {
+    Recording {
+        context,
+        parent_span_id: incoming.parent.map(|parent| parent.span_id),
+        trace_state: incoming.trace_state(context.trace_id).to_vec(),
+        reason,
+        link: incoming.restarted.take(),
+    }
 }
 
 #[cfg(test)]
@@ -131,10 +284,15 @@ mod tests {
     }
 
     /// The headers that the upstream gets.
-    fn upstream(head: &[(&str, &str)], edits: &[HeaderEdit]) -> Vec<(String, String)> {
+    fn upstream(head: &[(&str, &str)], edits: &[HeaderEdit<'_>]) -> Vec<(String, String)> {
         let mut lines = applied(head, edits);
         lines.retain(|(name, _)| name != "x-do");
         lines
+    }
+
+    /// Where the host knows nothing and every limit has room.
+    fn decided<'c>(config: &'c Config, head: &Head<'_>) -> Outcome<'c> {
+        on_request_headers(config, head, Known::default(), FRESH, &mut |_| true)
     }
 
     #[track_caller]
@@ -145,7 +303,7 @@ mod tests {
         kind: Kind,
         recorded_below: Parent,
     ) {
-        let outcome = on_request_headers(config, &head(request), None, FRESH);
+        let outcome = decided(config, &head(request));
         let expected: BTreeMap<_, _> = expected.iter().copied().collect();
         let found = upstream(request, &outcome.edits);
         let found: Vec<_> = found.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -170,7 +328,7 @@ mod tests {
             let parent = traceparent(T, S, flags);
             let mut lines = vec![("traceparent", parent.as_str())];
             lines.extend(ignore.then_some(("x-do", "ignore")));
-            let outcome = on_request_headers(&config, &head(&lines), None, FRESH);
+            let outcome = decided(&config, &head(&lines));
             let told = outcome.answer.map(|context| context.span_id.to_string());
             assert_eq!(told.as_deref(), expected, "{flags}");
         }
@@ -409,13 +567,13 @@ mod tests {
         for (lines, expected, faults) in rows {
             let mut request = vec![("traceparent", down.as_str())];
             request.extend(lines.iter().map(|line| ("tracestate", *line)));
-            let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+            let outcome = decided(&config, &head(&request));
             let found = upstream(&request, &outcome.edits);
             let joined = expected.join(",");
             let mut expected = vec![("traceparent".to_owned(), down.clone())];
             expected.extend((!joined.is_empty()).then_some(("tracestate".to_owned(), joined)));
             assert_eq!((found, &outcome.faults), (expected, &faults), "{lines:?}");
-            let outcome = on_request_headers(&silent, &head(&request), None, FRESH);
+            let outcome = decided(&silent, &head(&request));
             let found = upstream(&request, &outcome.edits);
             assert_eq!(found.len() > 1, !faults.invalid_trace_state, "{lines:?}");
         }
@@ -431,7 +589,7 @@ mod tests {
         let up = traceparent(T, S, "01");
         for (line, expected) in [("a=1 ,b=2", "a=1,b=2"), ("a=1,b", ""), ("", "")] {
             let request = [("traceparent", up.as_str()), ("tracestate", line)];
-            let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+            let outcome = decided(&config, &head(&request));
             let found = outcome.recording.unwrap().trace_state;
             assert_eq!(found, expected.as_bytes(), "{line:?}");
         }
@@ -481,7 +639,7 @@ mod tests {
         let members: Vec<_> = (0..66).map(|member| format!("k{member}=v;p")).collect();
         let (list, expected) = (members.join(","), members[..64].join(","));
         let request = [("baggage", list.as_str())];
-        let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+        let outcome = decided(&config, &head(&request));
         assert_eq!(upstream(&request, &outcome.edits), [("baggage".to_owned(), expected)],);
         assert_eq!(outcome.faults, Faults { baggage_members_dropped: 2, ..Faults::default() });
     }
@@ -518,7 +676,7 @@ mod tests {
     fn invalid_contexts_are_counted_for_each_format() {
         let config = obedient(1.0, r#""tracecontext""#);
         let request = [("traceparent", "x"), ("b3", "y")];
-        let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+        let outcome = decided(&config, &head(&request));
         let invalid = vec![Form::TraceContext, Form::B3Single];
         assert_eq!(outcome.faults, Faults { invalid, ..Faults::default() });
     }
@@ -533,7 +691,7 @@ mod tests {
                          "x-amzn-trace-id", "grpc-trace-bin", ":path", "baggage"];
             let lines = names.iter().zip(&values).map(|(name, value)| (name.as_bytes(), value.as_slice()));
             let config = migrating(&format!(r#""{format}""#));
-            let _ = on_request_headers(&config, &Head::new(lines.collect()), None, FRESH);
+            let _ = decided(&config, &Head::new(lines.collect()));
         }
 
         /// Doing the work again on what went upstream unsampled changes nothing, in any format.
@@ -544,12 +702,12 @@ mod tests {
             let line = format!("00-{trace:032x}-{span:016x}-0{}", if random { 2 } else { 0 });
             let request = [("traceparent", line.as_str())];
             let config = migrating(&format!(r#""tracecontext", "{format}""#));
-            let outcome = on_request_headers(&config, &head(&request), None, FRESH);
+            let outcome = decided(&config, &head(&request));
             let sent = upstream(&request, &outcome.edits);
             let sent: Vec<_> = sent.iter().map(|(name, value)| (&**name, &**value)).collect();
             prop_assert!(sent.contains(&request[0]));
             prop_assert!(sent.len() > 1);
-            let outcome = on_request_headers(&config, &head(&sent), None, FRESH);
+            let outcome = decided(&config, &head(&sent));
             prop_assert_eq!(outcome.edits, vec![]);
             prop_assert_eq!(outcome.faults, Faults::default());
         }

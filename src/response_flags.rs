@@ -20,6 +20,12 @@ pub fn names(flags: u64) -> String {
     joined
 }
 
+/// Returns the bit that has this short name.
+pub fn bit(short_name: &str) -> Option<u64> {
+    let place = SHORT_NAMES.iter().position(|known| *known == short_name)?;
+    Some(1 << place)
+}
+
 /// How a stream was cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
@@ -85,11 +91,11 @@ mod tests {
             ("LH UH UO NR DI FI RL UAEX RLSE URX IH RFCF NFCF NC OM DF DO UDO", None),
         ] {
             for name in short_names.split(' ') {
-                let bit = SHORT_NAMES.iter().position(|known| *known == name).unwrap();
-                assert_eq!(cut(1 << bit), expected, "{name}");
+                assert_eq!(cut(bit(name).unwrap()), expected, "{name}");
             }
         }
         assert_eq!(cut(1 << 2 | 1 << 6), Some(Cut::Timeout));
+        assert_eq!(bit("uh"), None);
         assert_eq!(cut(0), None);
     }
 }

@@ -1,7 +1,8 @@
 //! Sampling rules: the first whose conditions all hold decides.
 
 use crate::head::Head;
-use crate::matching::{HeaderMatch, StringMatch, StringMatchKind};
+use crate::limit::Limit;
+use crate::matching::{HeaderMatch, StringMatch, StringMatchKind, ValidTokens};
 use crate::ratio::Ratio;
 
 /// The direction of a request as the workload sees it; at a gateway all are inbound.
@@ -17,6 +18,8 @@ pub struct Rule {
     pub name: String,
     pub conditions: Conditions,
     pub action: Action,
+    /// What it samples at most; beyond, it is as if its conditions did not hold.
+    pub limit: Option<Limit>,
 }
 
 /// What a rule decides.
@@ -27,6 +30,14 @@ pub enum Action {
     Ignore,
     /// The parent's decision; a request that has none is sampled with this ratio.
     Parent(Ratio),
+}
+
+/// What rules ask besides the headers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Facts {
+    /// May be absent where [`Rules::ask_direction`] says that no rule asks for it.
+    pub direction: Option<Direction>,
+    pub tokens: ValidTokens,
 }
 
 /// Conditions on a request: all given ones hold, inside a list any one. Empty lists are not given.
@@ -70,16 +81,20 @@ impl Rules {
         Self { rules, paths, unindexed }
     }
 
-    /// Returns the first rule whose conditions hold. `direction` may be absent where
-    /// [`Rules::ask_direction`] says that none asks for it.
-    pub fn first_match(&self, head: &Head<'_>, direction: Option<Direction>) -> Option<&Rule> {
+    /// Returns the first rule whose conditions hold, and its place, which is `from` or behind it.
+    pub fn first_match(
+        &self,
+        head: &Head<'_>,
+        facts: Facts,
+        from: usize,
+    ) -> Option<(usize, &Rule)> {
         let path = head.path();
         let mut first = usize::MAX;
         let mut consider = |place: usize, path_holds: bool| {
-            if place < first
+            if (from..first).contains(&place)
                 && self.rules.get(place).is_some_and(|rule| {
                     (path_holds || rule.conditions.path_holds(path))
-                        && rule.conditions.rest_holds(head, direction)
+                        && rule.conditions.rest_holds(head, facts)
                 })
             {
                 first = place;
@@ -87,7 +102,11 @@ impl Rules {
         };
         self.paths.for_each(path, |place| consider(place, true));
         self.unindexed.iter().for_each(|place| consider(*place, false));
-        self.rules.get(first)
+        self.rules.get(first).map(|rule| (first, rule))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
     }
 
     /// Tells whether any rule asks for the direction, which costs a property read.
@@ -101,11 +120,12 @@ impl Conditions {
         self.path.is_empty() || any(&self.path, path)
     }
 
-    fn rest_holds(&self, head: &Head<'_>, direction: Option<Direction>) -> bool {
-        (self.direction.is_none() || self.direction == direction)
+    fn rest_holds(&self, head: &Head<'_>, facts: Facts) -> bool {
+        (self.direction.is_none() || self.direction == facts.direction)
             && (self.method.is_empty() || any(&self.method, head.method()))
             && (self.authority.is_empty() || any(&self.authority, head.authority()))
-            && (self.headers.is_empty() || self.headers.iter().any(|header| header.matches(head)))
+            && (self.headers.is_empty()
+                || self.headers.iter().any(|it| it.matches(head, facts.tokens)))
     }
 }
 
@@ -203,7 +223,7 @@ mod tests {
     }
 
     fn rule(name: &str, conditions: Conditions) -> Rule {
-        Rule { name: name.to_owned(), conditions, action: Action::Force }
+        Rule { name: name.to_owned(), conditions, action: Action::Force, limit: None }
     }
 
     fn on_path(path: Vec<StringMatch>) -> Conditions {
@@ -214,7 +234,8 @@ mod tests {
     fn check(rules: &[Rule], head: &[(&str, &str)], direction: Direction, expected: Option<&str>) {
         let head = crate::propagation::testing::head(head);
         let rules = Rules::new(rules.to_vec());
-        let found = rules.first_match(&head, Some(direction)).map(|rule| rule.name.as_str());
+        let facts = Facts { direction: Some(direction), ..Facts::default() };
+        let found = rules.first_match(&head, facts, 0).map(|(_, rule)| rule.name.as_str());
         assert_eq!(found, expected);
     }
 
@@ -243,6 +264,22 @@ mod tests {
         }
         check(&rules, &[(":method", "POST"), (":path", "/x")], Direction::Inbound, Some("rest"));
         check(&rules, &[], Direction::Inbound, None);
+    }
+
+    #[test]
+    fn a_rule_that_is_passed_over_leaves_the_request_to_the_next() {
+        let rules = [
+            rule("deep", on_path(vec![prefix("/a/b")])),
+            rule("css", on_path(vec![suffix(".css")])),
+            rule("all", on_path(vec![prefix("/a")])),
+        ];
+        let rules = Rules::new(rules.to_vec());
+        let head = [(":path", "/a/b.css")];
+        let head = crate::propagation::testing::head(&head);
+        for (from, expected) in [(0, Some(0)), (1, Some(1)), (2, Some(2)), (3, None)] {
+            let found = rules.first_match(&head, Facts::default(), from);
+            assert_eq!(found.map(|(place, _)| place), expected, "from {from}");
+        }
     }
 
     #[test]
@@ -287,9 +324,8 @@ mod tests {
             let head = [(":path", target.as_str())];
             let head = crate::propagation::testing::head(&head);
             let rules = Rules::new(rules);
-            let found = rules.first_match(&head, None);
-            let place = found.and_then(|found| rules.rules.iter().position(|rule| std::ptr::eq(rule, found)));
-            prop_assert_eq!(place, scanned);
+            let found = rules.first_match(&head, Facts::default(), 0);
+            prop_assert_eq!(found.map(|(place, _)| place), scanned);
         }
     }
 }

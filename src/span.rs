@@ -12,6 +12,7 @@ use crate::decision::Reason;
 use crate::grpc;
 use crate::head::{CONTENT_LENGTH, CONTENT_TYPE, Head, REQUEST_ID, UPGRADE, USER_AGENT};
 use crate::otlp::{EncodedSpan, SpanFields, SpanIds};
+use crate::propagation::Link;
 use crate::response_flags::{self, Cut};
 use crate::rules::Direction;
 use crate::tags::{Facts, Tags};
@@ -24,6 +25,8 @@ pub struct Recording<'c> {
     pub parent_span_id: Option<SpanId>,
     pub trace_state: Vec<u8>,
     pub reason: Reason<'c>,
+    /// The context that came in and was not trusted.
+    pub link: Option<Box<Link>>,
 }
 
 /// What Envoy knows of a request once it is over.
@@ -106,6 +109,9 @@ impl ActiveSpan {
         }
         header_attributes(&mut fields, config, head);
         fields.text(key::REASON, recording.reason.as_str().as_bytes());
+        if let Some(link) = &recording.link {
+            fields.link(link);
+        }
         Self {
             fields,
             start_unix_nanos,
@@ -115,6 +121,11 @@ impl ActiveSpan {
             request_body_bytes: if end_of_stream { Some(0) } else { content_length(head) },
             first_byte_unix_nanos: None,
         }
+    }
+
+    /// Notes by which condition a span is exported that was not sampled.
+    pub fn export_on(&mut self, condition: &str) {
+        self.fields.text(key::EXPORT_ON, condition.as_bytes());
     }
 
     /// Notes when the response's head came; only the first time counts.
@@ -182,6 +193,11 @@ impl ActiveSpan {
         };
         fields.end(&name, &kind, end_unix_nanos, &status)
     }
+}
+
+/// Tells whether a request is one of gRPC's.
+pub fn is_grpc(head: &Head<'_>) -> bool {
+    Application::of(head) == Application::Grpc
 }
 
 impl Application {
@@ -431,6 +447,7 @@ mod tests {
             parent_span_id: Some(SpanId::from(3)),
             trace_state: b"a=1".to_vec(),
             reason: Reason::Rule("debug-header"),
+            link: None,
         }
     }
 

@@ -8,10 +8,13 @@ pub mod raw;
 
 use std::time::Duration;
 
+use crate::late::ExportOn;
+use crate::limit::Limit;
 use crate::otlp::AttributeLimits;
 use crate::propagation::Propagation;
 use crate::queue::Limits;
 use crate::ratio::Ratio;
+use crate::request::TokenHeader;
 use crate::response::Response;
 use crate::rules::Rules;
 use crate::tags::Tags;
@@ -31,6 +34,13 @@ pub struct Config {
     /// Share of roots that are sampled where no rule says otherwise.
     pub ratio: Ratio,
     pub rules: Rules,
+    /// Spans that are made at most, of all reasons.
+    pub limit: Option<Limit>,
+    pub export_on: Option<ExportOn>,
+    /// Headers that hold tokens, by the places that conditions name.
+    pub tokens: Vec<TokenHeader>,
+    /// Headers that are removed before the upstream.
+    pub strip: Vec<String>,
     pub tags: Tags,
     pub attribute_limits: AttributeLimits,
     pub response: Response,
@@ -72,6 +82,7 @@ mod tests {
     use super::*;
     use crate::propagation::Form;
     use crate::propagation::baggage;
+    use crate::trust::Trust;
 
     fn environment(name: &str) -> Option<String> {
         (name == "POD_NAME").then(|| "checkout-1".to_owned())
@@ -83,7 +94,7 @@ mod tests {
 
     #[track_caller]
     fn check_refused(json: &str, expected: &str) {
-        let error = parse(json).map(|_| "accepted").unwrap_err();
+        let error = parse(json).map(|_| json.to_owned()).unwrap_err();
         assert_eq!(error.to_string(), expected, "{json}");
     }
 
@@ -110,8 +121,9 @@ mod tests {
         {
             let config = parse(nothing).unwrap();
             let read = vec![Form::TraceContext, Form::B3Single, Form::B3Multi];
-            let expected = Propagation::new(read, Some(vec![Form::TraceContext]), None);
-            assert_eq!(config.propagation, expected);
+            assert_eq!(config.propagation.extract, read);
+            assert_eq!(config.propagation.inject, Some(vec![Form::TraceContext]));
+            assert_eq!(config.propagation.trust, Trust::Accept);
             assert_eq!(config.ratio, Ratio::ALWAYS);
             assert_eq!(config.exporter, None);
         }
@@ -126,7 +138,8 @@ mod tests {
         );
         let read = vec![Form::B3Single, Form::B3Multi, Form::Jaeger, Form::XRay];
         let written = vec![Form::Datadog, Form::OtTrace, Form::GrpcTraceBin, Form::B3Multi];
-        assert_eq!(config.unwrap().propagation, Propagation::new(read, Some(written), None));
+        let propagation = config.unwrap().propagation;
+        assert_eq!((propagation.extract, propagation.inject), (read, Some(written)));
     }
 
     #[test]
@@ -530,9 +543,9 @@ mod tests {
                 "propagation.inject: expected `none` alone or other formats, but found both",
             ),
             (
-                r#"{"propagation": {"trust": "accept"}}"#.to_owned(),
-                "propagation.trust: expected a known key, one of `extract`, `inject`, `baggage`, but \
-                 found \"trust\"",
+                r#"{"propagation": {"egress": [{"except": "a"}]}}"#.to_owned(),
+                "propagation.egress[0].except: expected a known key, one of `authority`, `action`, \
+                 but found \"except\"",
             ),
             (
                 r#"{"sampling": {"ratio": 1.5}}"#.to_owned(),
@@ -543,9 +556,9 @@ mod tests {
                 "sampling.ratio: expected a number from 0 to 1, but found \"1\"",
             ),
             (
-                r#"{"sampling": {"export_on": {}}}"#.to_owned(),
-                "sampling.export_on: expected a known key, one of `ratio`, `rules`, but found \
-                 \"export_on\"",
+                r#"{"sampling": {"export": {}}}"#.to_owned(),
+                "sampling.export: expected a known key, one of `ratio`, `precision`, `rules`, \
+                 `limit`, `export_on`, but found \"export\"",
             ),
             (
                 r#"{"sampling": {"rules": [{}]}}"#.to_owned(),
@@ -561,9 +574,9 @@ mod tests {
                  \"a\", which is the name of rules[0]",
             ),
             (
-                rule(r#""limit": {}"#),
-                "sampling.rules[1].limit: expected a known key, one of `name`, `match`, \
-                 `decision`, `ratio`, but found \"limit\"",
+                rule(r#""limits": {}"#),
+                "sampling.rules[1].limits: expected a known key, one of `name`, `match`, \
+                 `decision`, `ratio`, `limit`, but found \"limits\"",
             ),
             (
                 rule(r#""decision": "sample""#),
@@ -643,12 +656,12 @@ mod tests {
             (
                 rule(r#""match": {"headers": {"name": "x"}}"#),
                 "sampling.rules[1].match.headers: expected one of `exact`, `prefix`, `suffix`, \
-                 `contains`, `regex`, `present`, but found none of them",
+                 `contains`, `regex`, `present`, `token`, but found none of them",
             ),
             (
                 rule(r#""match": {"headers": {"name": "x", "present": true, "exact": "1"}}"#),
-                "sampling.rules[1].match.headers: expected `present` or a condition on the \
-                 value, but found both",
+                "sampling.rules[1].match.headers: expected `present`, `token` or a condition on the \
+                 value, but found several of them",
             ),
             (
                 rule(r#""match": {"direction": "in"}"#),
@@ -761,13 +774,207 @@ mod tests {
         }
     }
 
+    /// A rule whose header holds a token with these members.
+    fn token(members: &str) -> String {
+        rule(&format!(r#""match": {{"headers": [{{"name": "x-t", "token": {{{members}}}}}]}}"#))
+    }
+
+    fn key(members: &str) -> String {
+        token(&format!(r#""keys": [{{"id": "a", {members}}}]"#))
+    }
+
+    fn under(object: &str, members: &str) -> String {
+        format!(r#"{{"{object}": {{{members}}}}}"#)
+    }
+
+    #[test]
+    fn wrong_limits_and_boundaries_are_refused_with_their_path() {
+        let (sampling, propagation) = (
+            |members: &str| under("sampling", members),
+            |members: &str| under("propagation", members),
+        );
+        let rate = "a number from 0.001 to 1000000";
+        let one_of_ending = "sampling.export_on: expected one of `status`, `grpc_status`, \
+            `response_flags`, `resets`, `min_duration_ms`, but found none of them";
+        let no_limit =
+            "no limit, since it goes with the decisions `force` and `parent`, but found one";
+        for (json, expected) in [
+            (
+                sampling(r#""limit": {"per_second": 0}"#),
+                format!("sampling.limit.per_second: expected {rate}, but found 0"),
+            ),
+            (
+                sampling(r#""limit": {"per_second": "10"}"#),
+                format!("sampling.limit.per_second: expected {rate}, but found \"10\""),
+            ),
+            (
+                sampling(r#""limit": {}"#),
+                "sampling.limit.per_second: expected a value, which is required, but found none"
+                    .to_owned(),
+            ),
+            (
+                rule(r#""limit": {"per_second": 1, "burst": 0}"#),
+                "sampling.rules[1].limit.burst: expected a whole number from 1 to 1000000, but \
+                 found 0"
+                    .to_owned(),
+            ),
+            (
+                rule(r#""decision": "drop", "limit": {"per_second": 1}"#),
+                format!("sampling.rules[1].limit: expected {no_limit}"),
+            ),
+            (
+                sampling(r#""precision": 15"#),
+                "sampling.precision: expected a whole number from 1 to 14, but found 15".to_owned(),
+            ),
+            (sampling(r#""export_on": {}"#), one_of_ending.to_owned()),
+            (
+                sampling(r#""export_on": {"status": ["6xx"]}"#),
+                "sampling.export_on.status[0]: expected a status code from 100 to 599, or a class \
+                 from 1xx to 5xx, but found \"6xx\""
+                    .to_owned(),
+            ),
+            (
+                sampling(r#""export_on": {"status": [99.5]}"#),
+                "sampling.export_on.status[0]: expected a status code from 100 to 599, or a class \
+                 from 1xx to 5xx, but found 99.5"
+                    .to_owned(),
+            ),
+            (
+                sampling(r#""export_on": {"grpc_status": 17}"#),
+                "sampling.export_on.grpc_status: expected a whole number from 0 to 16, but found \
+                 17"
+                .to_owned(),
+            ),
+            (
+                sampling(r#""export_on": {"response_flags": ["UH", "uf"]}"#),
+                "sampling.export_on.response_flags[1]: expected the short name of one of Envoy's \
+                 response flags, but found \"uf\""
+                    .to_owned(),
+            ),
+            (
+                propagation(r#""trust": "never""#),
+                "propagation.trust: expected one of `accept`, `restart`, `ignore_flags`, but \
+                 found \"never\""
+                    .to_owned(),
+            ),
+            (
+                propagation(r#""trust_rules": [{"match": {}}]"#),
+                "propagation.trust_rules[0].trust: expected a value, which is required, but found \
+                 none"
+                    .to_owned(),
+            ),
+            (
+                propagation(
+                    r#""trust_rules": [{"trust": "accept",
+                        "match": {"source_ranges": ["::1", "10.0.0.0/33"]}}]"#,
+                ),
+                "propagation.trust_rules[0].match.source_ranges[1]: expected an address range, \
+                 such as 10.0.0.0/8 or fd00::/8, but found \"10.0.0.0/33\""
+                    .to_owned(),
+            ),
+            (
+                propagation(r#""egress": [{"authority": {"exact": "a"}}]"#),
+                "propagation.egress[0].action: expected a value, which is required, but found none"
+                    .to_owned(),
+            ),
+            (
+                propagation(r#""egress": [{"authority": [{}], "action": "strip"}]"#),
+                "propagation.egress[0].authority[0]: expected one of `exact`, `prefix`, `suffix`, \
+                 `contains`, `regex`, but found none of them"
+                    .to_owned(),
+            ),
+            (
+                rule(
+                    r#""match": {"headers": {"name": "Baggage", "present": true, "strip": true}}"#,
+                ),
+                "sampling.rules[1].match.headers.name: expected a header that a request can do \
+                 without and that holds no context, but found \"baggage\""
+                    .to_owned(),
+            ),
+        ] {
+            check_refused(&json, &expected);
+        }
+    }
+
+    #[test]
+    fn wrong_tokens_are_refused_and_no_secret_is_shown() {
+        let at = "sampling.rules[1].match.headers[0].token";
+        let secret = "0123456789abcdef0123456789abcde";
+        let whole = format!("{secret}f");
+        let two = format!(
+            r#""keys": [{{"id": "a", "secret": "{whole}"}}, {{"id": "a", "secret": "{whole}"}}]"#
+        );
+        for (json, expected) in [
+            (token(""), ".keys: expected at least one, but found an empty array"),
+            (token(r#""keys": []"#), ".keys: expected at least one, but found an empty array"),
+            (
+                token(r#""keys": [], "max_ttl_s": 0"#),
+                ".max_ttl_s: expected a whole number from 1 up, but found 0",
+            ),
+            (
+                token(r#""keys": [{"id": "", "secret": "x"}]"#),
+                ".keys[0].id: expected an id of 1 to 64 bytes, but found \"\"",
+            ),
+            (token(&two), ".keys[1].id: expected an id that no other key has, but found \"a\""),
+            (
+                key(&format!(r#""secret": "{secret}""#)),
+                ".keys[0].secret: expected a key of at least 32 bytes, but found 31 bytes",
+            ),
+            (
+                key(r#""environment": {"name": "POD_NAME"}"#),
+                ".keys[0].environment: expected a key of at least 32 bytes, but found 10 bytes",
+            ),
+            (
+                key(r#""environment": {"name": "NONE"}"#),
+                ".keys[0].environment.name: expected an environment variable of the VM, but found \
+                 \"NONE\"",
+            ),
+            (
+                key(r#""secret": 1234567890123456"#),
+                ".keys[0].secret: expected a string, but found something else, which is not shown",
+            ),
+            (
+                key(&format!(r#""secret": ["{whole}"]"#)),
+                ".keys[0].secret: expected a string, but found something else, which is not shown",
+            ),
+            (
+                key(&format!(r#""secret": "{whole}", "environment": {{"name": "POD_NAME"}}"#)),
+                ".keys[0]: expected `environment` or `secret`, but found both",
+            ),
+            (
+                token(r#""keys": [{"id": "a"}]"#),
+                ".keys[0]: expected `environment` or `secret`, but found neither",
+            ),
+        ] {
+            check_refused(&json, &format!("{at}{expected}"));
+        }
+        let tokens = format!(r#"{{"keys": [{{"id": "a", "secret": "{whole}"}}]}}"#);
+        let guarded = format!(
+            r#"{{"custom_tags": [{{"tag": "a", "request_header": {{"name": "X-T"}}}}],
+                "sampling": {{"rules": [{{"name": "r", "decision": "force",
+                    "match": {{"headers": {{"name": "x-t", "token": {tokens}}}}}}}]}}}}"#
+        );
+        check_refused(
+            &guarded,
+            "custom_tags[0].request_header.name: expected a header without credentials, or one of \
+             `allow_sensitive_headers`, but found \"x-t\"",
+        );
+        let shown = format!("{:?}", parse(&guarded.replace("X-T", "x-u")).unwrap());
+        assert!(!shown.contains("0123456789"));
+    }
+
     /// Every key that can be written, as the README's table names it. Conditions have a paragraph.
     fn keys() -> Vec<String> {
-        let objects: [(&str, &[&str]); 20] = [
+        let objects: [(&str, &[&str]); 25] = [
             ("", raw::RawConfig::KEYS),
             ("propagation.", raw::RawPropagation::KEYS),
             ("propagation.baggage.", raw::RawBaggage::KEYS),
+            ("propagation.trust_rules[].", raw::RawTrustRule::KEYS),
+            ("propagation.trust_rules[].match.", raw::RawTrustMatch::KEYS),
+            ("propagation.egress[].", raw::RawEgressRule::KEYS),
             ("sampling.", raw::RawSampling::KEYS),
+            ("sampling.limit.", raw::RawLimit::KEYS),
+            ("sampling.export_on.", raw::RawExportOn::KEYS),
             ("sampling.rules[].", raw::RawRule::KEYS),
             ("sampling.rules[].match.", raw::RawMatch::KEYS),
             ("custom_tags[].", raw::RawCustomTag::KEYS),

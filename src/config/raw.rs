@@ -55,6 +55,45 @@ objects! {
         pub inject: Option<Vec<Format>>,
         /// Bounds of the `baggage` header. Default: none; it goes on as it came.
         pub baggage: RawBaggage,
+        /// What becomes of a context that comes in: `accept`, `restart` or `ignore_flags`.
+        /// Default: `accept`.
+        pub trust: Option<RawTrust>,
+        /// The same for some requests, in order; the first that matches decides. Default: none.
+        pub trust_rules: Vec<RawTrustRule>,
+        /// Where contexts and baggage do not go, in order; the first that matches decides. Default:
+        /// none; they go everywhere.
+        pub egress: Vec<RawEgressRule>,
+        /// Sets W3C's random flag on new traces, which OpenTelemetry's SDK for Go before 1.42
+        /// refuses. Default: `false`.
+        pub random_flag: bool,
+    }
+
+    /// Whose contexts are trusted how far.
+    pub struct RawTrustRule {
+        /// Which requests the rule is for; all given conditions hold, inside a list any one.
+        /// Default: every request.
+        pub r#match: RawTrustMatch,
+        /// What becomes of the context: `accept`, `restart` or `ignore_flags`.
+        pub trust: RawTrust,
+    }
+
+    /// Conditions on who sends a request.
+    pub struct RawTrustMatch {
+        /// `inbound` or `outbound`; a gateway's requests are inbound. Default: both.
+        pub direction: Option<RawDirection>,
+        /// Ranges of the client's address as Envoy knows it (`source.address`), in CIDR notation.
+        /// Example: `[10.0.0.0/8, "fd00::/8"]`.
+        pub source_ranges: OneOrMany<String>,
+        /// Conditions on request headers.
+        pub headers: OneOrMany<RawHeaderMatch>,
+    }
+
+    /// What leaves with requests to an authority.
+    pub struct RawEgressRule {
+        /// Conditions on `:authority` (`Host`), with its port where it has one. Default: every one.
+        pub authority: OneOrMany<RawStringMatch>,
+        /// `strip`: no context and no baggage, in no format; `keep`: as everywhere.
+        pub action: RawEgress,
     }
 
     /// Bounds of the `baggage` header; members behind them are dropped and counted.
@@ -71,8 +110,62 @@ objects! {
         /// Share of root requests that are sampled where no rule says otherwise, from 0 to 1.
         /// Default: `1.0`. Example: `0.05`.
         pub ratio: Option<RawShare>,
+        /// Hex digits of the threshold that a ratio becomes, from 1 to 14. Default: `4`.
+        pub precision: Option<u32>,
         /// Rules in order; the first that matches decides. Default: none.
         pub rules: Vec<RawRule>,
+        /// Spans of this filter at most; a request beyond is not sampled. Default: any number.
+        pub limit: Option<RawLimit>,
+        /// Requests whose span is exported although they are not sampled. Default: none.
+        pub export_on: Option<RawExportOn>,
+    }
+
+    /// A rate that holds for all workers of an Envoy together.
+    pub struct RawLimit {
+        /// How many a second, from 0.001 to 1000000. Example: `10`.
+        pub per_second: RawRate,
+        /// How many at once, from 1 to 1000000. Default: `per_second`, rounded up.
+        pub burst: Option<u32>,
+    }
+
+    /// How a request ends that is exported late; any one condition is enough.
+    pub struct RawExportOn {
+        /// Status codes and classes. Example: `["5xx", 429]`.
+        pub status: OneOrMany<RawStatus>,
+        /// gRPC status codes, from 0 to 16. Example: `[2, 13, 14]`.
+        pub grpc_status: OneOrMany<u32>,
+        /// Envoy's response flags by their short names. Example: `[UH, UF]`.
+        pub response_flags: OneOrMany<String>,
+        /// Streams that were cut short, by a time limit or by either side. Default: `false`.
+        pub resets: bool,
+        /// Duration in milliseconds from which on a request is exported. Example: `1000`.
+        pub min_duration_ms: Option<u32>,
+        /// Late spans at most; those beyond are left out and counted. Default: any number.
+        pub limit: Option<RawLimit>,
+    }
+
+    /// A signed token that a header must hold.
+    pub struct RawToken {
+        /// Keys whose tokens are valid, at least one.
+        pub keys: Vec<RawTokenKey>,
+        /// Seconds that a token may still live, from 1. Default: `3600`.
+        pub max_ttl_s: Option<u32>,
+    }
+
+    /// A key that signs tokens: `id` and exactly one source of at least 32 bytes.
+    pub struct RawTokenKey {
+        /// Name of the key, which tokens hold, up to 64 bytes. Example: `ops`.
+        pub id: String,
+        /// The environment variable of the VM that holds the key.
+        pub environment: Option<RawVariable>,
+        /// The key itself.
+        pub secret: Option<RawSecret>,
+    }
+
+    /// A variable of the VM's environment.
+    pub struct RawVariable {
+        /// Its name. Example: `DEBUG_KEY`.
+        pub name: String,
     }
 
     /// One sampling rule.
@@ -87,6 +180,9 @@ objects! {
         /// With `parent`: share of root requests that are sampled, from 0 to 1.
         /// Default: `sampling.ratio`.
         pub ratio: Option<RawShare>,
+        /// With `force` and `parent`: what the rule samples at most; a request beyond falls to the
+        /// next rule. Default: any number.
+        pub limit: Option<RawLimit>,
     }
 
     /// Conditions on a request.
@@ -250,6 +346,27 @@ names! {
         Parent = "parent",
     }
 
+    /// What becomes of a context that comes in.
+    #[derive(Default)]
+    pub enum RawTrust {
+        /// It is followed.
+        #[default]
+        Accept = "accept",
+        /// A new trace starts, whose span links to the old one.
+        Restart = "restart",
+        /// Its ids are kept, and sampling is decided anew.
+        IgnoreFlags = "ignore_flags",
+    }
+
+    /// What leaves with a request.
+    #[derive(Default)]
+    pub enum RawEgress {
+        #[default]
+        Keep = "keep",
+        /// No context and no baggage.
+        Strip = "strip",
+    }
+
     /// The direction of a listener.
     pub enum RawDirection {
         Inbound = "inbound",
@@ -332,6 +449,10 @@ pub struct RawHeaderMatch {
     pub present: Option<bool>,
     /// The condition must not hold; a header that is absent then matches. Default: `false`.
     pub invert: bool,
+    /// The header holds a signed token.
+    pub token: Option<RawToken>,
+    /// The header is removed before the upstream. Default: `true` with `token`, else `false`.
+    pub strip: Option<bool>,
     /// The condition on the value, whose keys stand beside the others.
     pub value: Option<RawStringMatch>,
 }
@@ -342,6 +463,8 @@ impl RawHeaderMatch {
         "name",
         "present",
         "invert",
+        "token",
+        "strip",
         "exact",
         "prefix",
         "suffix",
@@ -356,12 +479,13 @@ impl Decode for RawHeaderMatch {
         let mut fields = Fields::of(json, Self::KEYS)?;
         let (name, present, invert) =
             (fields.take("name"), fields.take("present"), fields.take("invert"));
+        let (token, strip) = (fields.take("token"), fields.take("strip"));
         let condition = fields.take_rest();
         let value = match condition.is_empty() {
             true => None,
             false => Some(RawStringMatch::decode(Json::Object(condition))?),
         };
-        fields.finish(Self { name, present, invert, value })
+        fields.finish(Self { name, present, invert, token, strip, value })
     }
 }
 
@@ -378,6 +502,72 @@ impl Decode for RawShare {
             _ => None,
         }
         .ok_or_else(|| json.unlike("a number from 0 to 1"))
+    }
+}
+
+/// Events a second.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RawRate(pub f64);
+
+impl Decode for RawRate {
+    fn decode(json: Json) -> Result<Self, ConfigError> {
+        match &json {
+            Json::Number(written) => json::number(written)
+                .filter(|rate| (MIN_PER_SECOND..=MAX_PER_SECOND).contains(rate))
+                .map(Self),
+            _ => None,
+        }
+        .ok_or_else(|| json.unlike("a number from 0.001 to 1000000"))
+    }
+}
+
+/// A status code, or the first digit of a class of them: its codes from the first to the last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RawStatus {
+    pub first: u16,
+    pub last: u16,
+}
+
+impl Decode for RawStatus {
+    fn decode(json: Json) -> Result<Self, ConfigError> {
+        let (first, last) = match &json {
+            Json::Text(class) => match class.as_bytes() {
+                [digit @ b'1'..=b'5', b'x', b'x'] => {
+                    let first = u16::from(digit - b'0') * 100;
+                    (first, first + 99)
+                }
+                _ => (0, 0),
+            },
+            Json::Number(written) => {
+                let code = json::number(written).filter(|code| code.fract() == 0.0);
+                let code = code.map_or(0, |code| code as u16);
+                (code, code)
+            }
+            _ => (0, 0),
+        };
+        if (100..=599).contains(&first) {
+            return Ok(Self { first, last });
+        }
+        Err(json.unlike("a status code from 100 to 599, or a class from 1xx to 5xx"))
+    }
+}
+
+/// What no log may show, nor any error.
+#[derive(Default)]
+pub struct RawSecret(pub String);
+
+impl Decode for RawSecret {
+    fn decode(json: Json) -> Result<Self, ConfigError> {
+        match json {
+            Json::Text(secret) => Ok(Self(secret)),
+            _ => Err(ConfigError::new("a string", "something else, which is not shown")),
+        }
+    }
+}
+
+impl std::fmt::Debug for RawSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(not shown)")
     }
 }
 
@@ -558,3 +748,6 @@ impl RawSource {
         }
     }
 }
+
+const MIN_PER_SECOND: f64 = 0.001;
+const MAX_PER_SECOND: f64 = 1e6;

@@ -38,6 +38,13 @@ pub enum MetricKind {
     Gauge = 1,
 }
 
+impl Failure {
+    /// The value is not there.
+    pub const NOT_FOUND: Self = Self(1);
+    /// The value has another version by now.
+    pub const CAS_MISMATCH: Self = Self(8);
+}
+
 /// A metric that was defined.
 #[derive(Debug, Clone, Copy)]
 pub struct MetricId(u32);
@@ -78,7 +85,7 @@ pub fn pairs(serialized: &[u8]) -> Vec<(&[u8], &[u8])> {
 }
 
 /// Makes one change to the request's headers.
-pub fn edit_request_header(edit: &HeaderEdit) -> Result<(), Failure> {
+pub fn edit_request_header(edit: &HeaderEdit<'_>) -> Result<(), Failure> {
     match edit {
         HeaderEdit::Add { name, value } => put_header(HeaderMap::Request, name, value, false),
         HeaderEdit::Set { name, value } => put_header(HeaderMap::Request, name, value, true),
@@ -166,6 +173,22 @@ pub fn now() -> u64 {
     let mut nanos = 0;
     unsafe { proxy_get_current_time_nanoseconds(&mut nanos) };
     nanos
+}
+
+/// Returns a value that all VMs of the same `vm_id` share, and the version that it has.
+pub fn shared_data(key: &str) -> Result<(Bytes, u32), Failure> {
+    let mut version = 0;
+    let value = returned(|data, size| unsafe {
+        proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version)
+    })?;
+    Ok((value, version))
+}
+
+/// Replaces a shared value whose version is this one, or makes one that is not there.
+pub fn replace_shared_data(key: &str, value: &[u8], version: u32) -> Result<(), Failure> {
+    done(unsafe {
+        proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version)
+    })
 }
 
 /// Asks for a tick every `period`; zero stops it.
@@ -294,6 +317,20 @@ unsafe extern "C" {
         argument_size: usize,
         data: *mut *mut u8,
         size: *mut usize,
+    ) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        version: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        version: u32,
     ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;

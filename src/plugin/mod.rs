@@ -7,6 +7,7 @@ mod abi;
 mod exporter;
 mod host;
 mod ids;
+mod limits;
 mod metrics;
 mod node;
 mod properties;
@@ -15,7 +16,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use self::exporter::Exporter;
-use self::host::{HeaderMap, LogLevel};
+use self::host::{Bytes, HeaderMap, LogLevel};
 use self::ids::IdGenerator;
 use self::metrics::{Metrics, Tally};
 use self::properties::{PropertyList, integer};
@@ -23,11 +24,12 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::grpc;
 use crate::head::Head;
-use crate::request::on_request_headers;
+use crate::late::Ending;
+use crate::request::{self, Known, on_request_headers};
 use crate::resource::resource;
 use crate::response::ResponseHeader;
 use crate::rules::Direction;
-use crate::span::{ActiveSpan, StreamFacts};
+use crate::span::{self, ActiveSpan, Recording, StreamFacts};
 use crate::tags::Facts;
 use crate::tags::source::Phase;
 
@@ -38,6 +40,7 @@ struct Plugin {
     /// A rule asks for the direction.
     asks_direction: bool,
     stream_facts: PropertyList<11>,
+    ending_facts: PropertyList<2>,
     state: RefCell<State>,
 }
 
@@ -92,7 +95,7 @@ impl Root {
     }
 
     fn stream(&self) -> Stream {
-        Stream { plugin: self.plugin.clone(), span: None, answer: None }
+        Stream { plugin: self.plugin.clone(), span: None, late: None, answer: None }
     }
 
     fn configure(&mut self, json: &[u8]) -> bool {
@@ -107,12 +110,13 @@ impl Root {
         let service_name = config.service_name.as_deref();
         let resource = resource(service_name, &config.resource_attributes, &node::node());
         let exporter = config.exporter.clone().map(|settings| Exporter::new(settings, &resource));
-        let state = State { ids: IdGenerator::seeded(), tally: Tally::default(), exporter };
+        let tally = Tally::new(config.rules.iter().count());
+        let state = State { ids: IdGenerator::seeded(), tally, exporter };
         host::set_tick_period(state.exporter.as_ref().map_or(PUBLISH_PERIOD, Exporter::interval));
-        self.metrics = Some(Metrics::define());
+        self.metrics = Some(Metrics::define(&config.rules));
         self.plugin = Some(Rc::new(Plugin {
             gateway: node::is_gateway(),
-            asks_direction: config.rules.ask_direction(),
+            asks_direction: config.rules.ask_direction() || config.propagation.ask_direction(),
             stream_facts: PropertyList::compile([
                 LISTENER_DIRECTION,
                 "source.address",
@@ -126,6 +130,7 @@ impl Root {
                 "upstream.request_attempt_count",
                 "response.size",
             ]),
+            ending_facts: PropertyList::compile(["response.code", "response.flags"]),
             config,
             state: RefCell::new(state),
         }));
@@ -159,14 +164,26 @@ impl Drop for Root {
 struct Stream {
     plugin: Option<Rc<Plugin>>,
     span: Option<ActiveSpan>,
+    /// What a span is made of, should the request end as `export_on` says.
+    late: Option<Box<Late>>,
     /// What the client is told.
     answer: Option<Box<Context>>,
 }
 
+/// A request that is not sampled and may be exported late.
+struct Late {
+    recording: Recording<'static>,
+    /// The headers as they came, serialized: others may change them meanwhile.
+    headers: Bytes,
+    end_of_stream: bool,
+    start_unix_nanos: u64,
+    first_byte_unix_nanos: Option<u64>,
+}
+
 impl Stream {
     fn on_request_headers(&mut self, end_of_stream: bool) {
-        if let Some(plugin) = &self.plugin {
-            self.span = plugin.on_request(end_of_stream, &mut self.answer);
+        if let Some(plugin) = self.plugin.clone() {
+            plugin.on_request(end_of_stream, self);
         }
     }
 
@@ -180,12 +197,19 @@ impl Stream {
         }
         if let Some(span) = &mut self.span {
             span.response_started(host::now());
+        } else if let Some(late) = &mut self.late {
+            late.first_byte_unix_nanos.get_or_insert_with(host::now);
         }
     }
 
     fn on_log(&mut self) {
-        if let (Some(plugin), Some(span)) = (&self.plugin, self.span.take()) {
+        let Some(plugin) = &self.plugin else {
+            return;
+        };
+        if let Some(span) = self.span.take() {
             plugin.on_end(span);
+        } else if let Some(late) = self.late.take() {
+            plugin.on_late_end(&late);
         }
     }
 }
@@ -193,25 +217,82 @@ impl Stream {
 impl Plugin {
     /// Decides on the request, tells the upstream, and starts the span where there is one. A
     /// request whose headers the host does not hand over goes on as it is.
-    fn on_request(
-        &self,
-        end_of_stream: bool,
-        answer: &mut Option<Box<Context>>,
-    ) -> Option<ActiveSpan> {
-        let mut state = self.state.try_borrow_mut().ok()?;
-        let serialized = host::headers(HeaderMap::Request).ok()?;
-        let head = Head::new(host::pairs(serialized.as_slice()));
-        let direction = self.asks_direction.then(|| self.read_direction());
-        let outcome = on_request_headers(&self.config, &head, direction, state.ids.fresh());
-        state.tally.decided(outcome.kind);
-        state.tally.found(&outcome.faults);
+    fn on_request(&self, end_of_stream: bool, stream: &mut Stream) {
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            return;
+        };
+        let Ok(headers) = host::headers(HeaderMap::Request) else {
+            return;
+        };
+        let head = Head::new(host::pairs(headers.as_slice()));
+        let asks = request::asks(&self.config, &head);
+        let read_address = || host::property("source\0address").ok();
+        let source_address = asks.source_address.then(read_address).flatten().unwrap_or_default();
+        let known = Known {
+            direction: self.asks_direction.then(|| self.read_direction()),
+            source_address: source_address.as_slice(),
+            unix_seconds: if asks.time { host::now() / NANOS_PER_SECOND } else { 0 },
+        };
+        let fresh = state.ids.fresh();
+        let outcome =
+            on_request_headers(&self.config, &head, known, fresh, &mut |it| limits::take(it));
+        state.tally.decided(&outcome);
         for edit in &outcome.edits {
             // An edit that the host refuses leaves that header as it came.
             let _ = host::edit_request_header(edit);
         }
-        *answer = outcome.answer;
-        let recording = outcome.recording?;
-        Some(ActiveSpan::start(&self.config, &head, end_of_stream, &recording, host::now()))
+        stream.answer = outcome.answer;
+        if let Some(recording) = outcome.recording {
+            let now = host::now();
+            let span = ActiveSpan::start(&self.config, &head, end_of_stream, &recording, now);
+            stream.span = Some(span);
+        } else if let Some(recording) = outcome.late {
+            let start_unix_nanos = host::now();
+            let (recording, first_byte_unix_nanos) = (*recording, None);
+            drop(head);
+            let late =
+                Late { recording, headers, end_of_stream, start_unix_nanos, first_byte_unix_nanos };
+            stream.late = Some(Box::new(late));
+        }
+    }
+
+    /// Makes a span of a request that was not sampled, where it ended as `export_on` says and the
+    /// limits allow for it.
+    fn on_late_end(&self, late: &Late) {
+        let Some(export_on) = &self.config.export_on else {
+            return;
+        };
+        let head = Head::new(host::pairs(late.headers.as_slice()));
+        let ending_facts = export_on.asks_response().then(|| self.ending_facts.read());
+        let [status, flags] = match &ending_facts {
+            Some(facts) => facts.values(),
+            None => Default::default(),
+        };
+        let is_grpc = !export_on.grpc_status.is_empty() && span::is_grpc(&head);
+        let ending = Ending {
+            status: u16::try_from(integer(status)).unwrap_or_default(),
+            flags: integer(flags),
+            grpc_status: is_grpc.then(grpc_status).flatten(),
+            duration_nanos: host::now().saturating_sub(late.start_unix_nanos),
+        };
+        let Some(condition) = export_on.holds(&ending) else {
+            return;
+        };
+        let permitted =
+            [&export_on.limit, &self.config.limit].into_iter().flatten().all(limits::take);
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            state.tally.ended_late(permitted);
+        }
+        if !permitted {
+            return;
+        }
+        let (recording, start) = (&late.recording, late.start_unix_nanos);
+        let mut span = ActiveSpan::start(&self.config, &head, late.end_of_stream, recording, start);
+        span.export_on(condition);
+        if let Some(unix_nanos) = late.first_byte_unix_nanos {
+            span.response_started(unix_nanos);
+        }
+        self.on_end(span);
     }
 
     fn on_end(&self, mut span: ActiveSpan) {
@@ -316,6 +397,8 @@ const GRPC_STATUS: [&str; 2] =
 /// An attribute of the listener: Envoy's `TrafficDirection`.
 const LISTENER_DIRECTION: &str = "xds.listener_direction";
 const OUTBOUND: u64 = 2;
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// How often metrics are published where there is no exporter with an interval of its own.
 const PUBLISH_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);

@@ -19,7 +19,7 @@ use crate::edits::Edits;
 use crate::head::Head;
 
 /// Writes the single header. The parent's span id is never written.
-pub fn inject_single(context: &Context, edits: &mut Edits<'_>) {
+pub fn inject_single(context: &Context, edits: &mut Edits<'_, '_>) {
     let mut value = Vec::with_capacity(SINGLE_LENGTH);
     value.extend_from_slice(context.trace_id_hex(&mut [0; 32]));
     value.push(b'-');
@@ -34,7 +34,7 @@ pub fn inject_single(context: &Context, edits: &mut Edits<'_>) {
 }
 
 /// Writes the `x-b3-*` headers. The parent's span id is never written.
-pub fn inject_multi(context: &Context, edits: &mut Edits<'_>) {
+pub fn inject_multi(context: &Context, edits: &mut Edits<'_, '_>) {
     edits.set(TRACE_ID, context.trace_id_hex(&mut [0; 32]));
     edits.set(SPAN_ID, &context.span_id_hex());
     match context.sampling {

@@ -47,7 +47,7 @@ impl Limits {
     /// Cuts a list that is too long behind its last member that fits, properties and all, and
     /// returns how many members were dropped. Where the last of several members by one key is among
     /// them, an earlier one counts upstream, while tags are of the list as it came.
-    pub fn apply(self, head: &Head<'_>, edits: &mut Edits<'_>) -> u32 {
+    pub fn apply(self, head: &Head<'_>, edits: &mut Edits<'_, '_>) -> u32 {
         let (lines, members) = (|| head.all(BAGGAGE), || members(head));
         let bytes = lines().map(|line| line.len() + 1).sum::<usize>().saturating_sub(1);
         if bytes <= self.max_bytes && members().count() <= self.max_members {

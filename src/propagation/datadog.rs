@@ -47,7 +47,7 @@ pub fn extract(head: &Head<'_>) -> Extracted {
 }
 
 /// A trace id whose right half is zero has no form here; the headers are then removed.
-pub fn inject(context: &Context, edits: &mut Edits<'_>) {
+pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     let trace_id = u128::from_be_bytes(context.trace_id.to_bytes());
     let (left, right) = ((trace_id >> 64) as u64, trace_id as u64);
     if right == 0 {

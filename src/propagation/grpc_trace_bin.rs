@@ -26,7 +26,7 @@ pub fn extract(head: &Head<'_>) -> Extracted {
 }
 
 /// Writes the header without padding, as gRPC does.
-pub fn inject(context: &Context, edits: &mut Edits<'_>) {
+pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     let mut bytes = [0; 29];
     bytes[2..18].copy_from_slice(&context.trace_id.to_bytes());
     bytes[18] = SPAN_ID;

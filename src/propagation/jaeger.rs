@@ -38,7 +38,7 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     Extracted::of_bare_ids(trace_id, span_id, sampling)
 }
 
-pub fn inject(context: &Context, edits: &mut Edits<'_>) {
+pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     let mut value = Vec::with_capacity(LENGTH);
     value.extend_from_slice(context.trace_id_hex(&mut [0; 32]));
     value.push(b':');

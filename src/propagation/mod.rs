@@ -5,6 +5,7 @@ pub mod baggage;
 mod datadog;
 mod grpc_trace_bin;
 mod jaeger;
+pub mod ot;
 mod ottrace;
 pub mod tracecontext;
 pub mod tracestate;
@@ -15,6 +16,11 @@ use opentelemetry::trace::TraceId;
 use crate::context::{Context, Extracted, Sampling};
 use crate::edits::Edits;
 use crate::head::Head;
+use crate::ratio;
+use crate::rules::Facts;
+use crate::token::TokenFault;
+use crate::trust::{EgressRule, Trust, TrustRule};
+use ot::Announced;
 use tracestate::{TRACESTATE, TraceState};
 
 /// A form that a trace context has on the wire, read or written.
@@ -31,7 +37,7 @@ pub enum Form {
 }
 
 /// The propagators in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Propagation {
     /// What to read, in order.
     pub extract: Vec<Form>,
@@ -41,6 +47,12 @@ pub struct Propagation {
     stale: Vec<Form>,
     /// Without limits, the header passes through as it is.
     pub baggage: Option<baggage::Limits>,
+    pub trust: Trust,
+    /// In order; the first that holds says the trust.
+    pub trust_rules: Vec<TrustRule>,
+    pub egress: Vec<EgressRule>,
+    /// New traces say that their ids are random.
+    pub random_flag: bool,
 }
 
 /// What came in, over all formats that are read.
@@ -50,6 +62,8 @@ pub struct Incoming<'a> {
     /// The sampling state of the parent; where it leaves that open, one that came without ids.
     pub sampling: Sampling,
     pub faults: Faults,
+    /// The context that a new trace was started in place of.
+    pub restarted: Option<Box<Link>>,
     /// The trace that `tracestate` speaks of.
     trace_state_of: Option<TraceId>,
     trace_state: TraceState<'a>,
@@ -63,6 +77,15 @@ pub struct Faults {
     pub invalid_trace_state: bool,
     pub trace_state_members_dropped: u32,
     pub baggage_members_dropped: u32,
+    /// Tokens that are not valid, by their reasons.
+    pub tokens: Vec<TokenFault>,
+}
+
+/// A context that a span of another trace points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub context: Context,
+    pub trace_state: Vec<u8>,
 }
 
 impl Propagation {
@@ -80,7 +103,16 @@ impl Propagation {
                 stale.push(other);
             }
         }
-        Self { extract, inject, stale, baggage }
+        Self {
+            extract,
+            inject,
+            stale,
+            baggage,
+            trust: Trust::Accept,
+            trust_rules: Vec::new(),
+            egress: Vec::new(),
+            random_flag: false,
+        }
     }
 
     /// Reads all formats. The first valid context wins; where it leaves sampling open, the first bare
@@ -90,6 +122,7 @@ impl Propagation {
             parent: None,
             sampling: Sampling::Deferred,
             faults: Faults::default(),
+            restarted: None,
             trace_state_of: None,
             trace_state: TraceState::default(),
         };
@@ -112,10 +145,55 @@ impl Propagation {
         incoming
     }
 
+    /// Tells whether a rule of trust asks for the direction.
+    pub fn ask_direction(&self) -> bool {
+        self.trust_rules.iter().any(|rule| rule.direction.is_some())
+    }
+
+    /// Tells whether a rule of trust asks for the client's address, of a request that has something
+    /// to trust.
+    pub fn asks_source_address(&self, head: &Head<'_>) -> bool {
+        let asks = |rule: &TrustRule| !rule.source_ranges.is_empty();
+        let holds_context = |form: &Form| form.headers().iter().any(|it| head.first(it).is_some());
+        self.trust_rules.iter().any(asks) && self.extract.iter().any(holds_context)
+    }
+
+    /// Tells whether every context that comes in is followed.
+    pub fn accepts_all(&self) -> bool {
+        self.trust == Trust::Accept && self.trust_rules.is_empty()
+    }
+
+    /// Does what the trust in this request asks for to what came with it.
+    #[inline(never)]
+    pub fn distrust(
+        &self,
+        head: &Head<'_>,
+        facts: Facts,
+        source_address: &[u8],
+        incoming: &mut Incoming<'_>,
+    ) {
+        let holds = |rule: &&TrustRule| rule.holds(head, facts, source_address);
+        match self.trust_rules.iter().find(holds).map_or(self.trust, |rule| rule.trust) {
+            Trust::Accept => {}
+            Trust::IgnoreFlags => incoming.sampling = Sampling::Deferred,
+            Trust::Restart => incoming.restart(),
+        }
+    }
+
+    /// Tells whether contexts and baggage go to where this request goes.
+    pub fn leaves(&self, head: &Head<'_>) -> bool {
+        // The authority is looked up where a rule asks for it.
+        let rule = self.egress.iter().find(|rule| rule.holds(head.authority()));
+        rule.is_none_or(|rule| !rule.strip)
+    }
+
     /// Writes the context in every format of `inject`, and removes stale headers. Where nothing is
     /// to be written, contexts stay as they came, but for invalid ones.
-    pub fn inject(&self, context: &Context, incoming: &Incoming<'_>, edits: &mut Edits<'_>) {
+    pub fn inject(&self, context: &Context, incoming: &Incoming<'_>, edits: &mut Edits<'_, '_>) {
         let Some(inject) = &self.inject else {
+            if incoming.restarted.is_some() {
+                self.extract.iter().for_each(|form| form.remove(edits));
+            }
             incoming.faults.invalid.iter().for_each(|form| form.remove(edits));
             if incoming.faults.invalid_trace_state {
                 edits.remove(TRACESTATE);
@@ -141,6 +219,17 @@ impl Propagation {
 }
 
 impl Form {
+    const ALL: [Self; 8] = [
+        Self::TraceContext,
+        Self::B3Single,
+        Self::B3Multi,
+        Self::Jaeger,
+        Self::XRay,
+        Self::OtTrace,
+        Self::Datadog,
+        Self::GrpcTraceBin,
+    ];
+
     fn extract(self, head: &Head<'_>) -> Extracted {
         match self {
             Self::TraceContext => tracecontext::extract(head),
@@ -168,12 +257,51 @@ impl Form {
         }
     }
 
-    fn remove(self, edits: &mut Edits<'_>) {
+    fn remove(self, edits: &mut Edits<'_, '_>) {
         self.headers().iter().for_each(|name| edits.remove(name));
     }
 }
 
+/// Removes every context and all baggage, whatever its format.
+pub fn strip(edits: &mut Edits<'_, '_>) {
+    Form::ALL.iter().for_each(|form| form.remove(edits));
+    edits.remove(baggage::BAGGAGE);
+}
+
+/// Tells whether a header holds a context in some format, or baggage.
+pub fn is_context_header(name: &str) -> bool {
+    name == baggage::BAGGAGE || Form::ALL.iter().any(|form| form.headers().contains(&name))
+}
+
 impl Incoming<'_> {
+    /// Returns the 56 bits that decide on ratios: those that the trace states, else those of its id.
+    pub fn randomness(&self, trace_id: TraceId) -> u64 {
+        let stated = (self.trace_state_of == Some(trace_id)).then(|| self.trace_state.randomness());
+        stated.flatten().unwrap_or_else(|| ratio::randomness(trace_id))
+    }
+
+    /// Brings `tracestate` up to a decision.
+    pub fn announce(&mut self, trace_id: TraceId, announced: Announced, sampled: bool) {
+        if !self.trace_state.has_ot && !matches!(announced, Announced::Threshold(_)) {
+            return;
+        }
+        if self.trace_state_of != Some(trace_id) {
+            (self.trace_state_of, self.trace_state) = (Some(trace_id), TraceState::default());
+        }
+        self.trace_state.announce(announced, sampled, trace_id);
+        self.faults.trace_state_members_dropped = self.trace_state.dropped;
+    }
+
+    /// Forgets the context, but for what a link to it says.
+    fn restart(&mut self) {
+        self.sampling = Sampling::Deferred;
+        if let Some(context) = self.parent.take() {
+            let trace_state = self.trace_state(context.trace_id).to_vec();
+            self.restarted = Some(Box::new(Link { context, trace_state }));
+        }
+        (self.trace_state_of, self.trace_state) = (None, TraceState::default());
+    }
+
     /// Returns the list that goes with this trace, which is empty where there is none.
     pub fn trace_state(&self, trace_id: TraceId) -> &[u8] {
         if self.trace_state_of == Some(trace_id) { &self.trace_state.list } else { &[] }
@@ -243,7 +371,10 @@ pub mod testing {
     }
 
     /// Returns header lines as edits leave them, sorted.
-    pub fn written(lines: &[(&str, &str)], edit: impl Fn(&mut Edits<'_>)) -> Vec<(String, String)> {
+    pub fn written(
+        lines: &[(&str, &str)],
+        edit: impl Fn(&mut Edits<'_, '_>),
+    ) -> Vec<(String, String)> {
         let head = head(lines);
         let mut edits = Edits::of(&head);
         edit(&mut edits);
@@ -251,7 +382,7 @@ pub mod testing {
     }
 
     /// Returns header lines with these edits made, sorted.
-    pub fn applied(lines: &[(&str, &str)], edits: &[HeaderEdit]) -> Vec<(String, String)> {
+    pub fn applied(lines: &[(&str, &str)], edits: &[HeaderEdit<'_>]) -> Vec<(String, String)> {
         let text = |value: &[u8]| String::from_utf8(value.to_vec()).unwrap();
         let mut lines: Vec<_> =
             lines.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
@@ -271,7 +402,7 @@ pub mod testing {
 
     /// Injects into an empty head and extracts from what that makes.
     pub fn round_trip(
-        inject: impl Fn(&mut Edits<'_>),
+        inject: impl Fn(&mut Edits<'_, '_>),
         extract: impl Fn(&Head<'_>) -> Extracted,
     ) -> Extracted {
         let lines = written(&[], inject);

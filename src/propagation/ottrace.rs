@@ -30,7 +30,7 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     }
 }
 
-pub fn inject(context: &Context, edits: &mut Edits<'_>) {
+pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     edits.set(TRACE_ID, context.trace_id_hex(&mut [0; 32]));
     edits.set(SPAN_ID, &context.span_id_hex());
     match context.sampling {

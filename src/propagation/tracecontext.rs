@@ -26,7 +26,7 @@ pub fn extract(head: &Head<'_>) -> Extracted {
 }
 
 /// Writes `traceparent`, and the list of its trace as one line of `tracestate`.
-pub fn inject(context: &Context, trace_state: &[u8], edits: &mut Edits<'_>) {
+pub fn inject(context: &Context, trace_state: &[u8], edits: &mut Edits<'_, '_>) {
     edits.set(TRACEPARENT, &traceparent(context));
     if trace_state.is_empty() {
         edits.remove(TRACESTATE);

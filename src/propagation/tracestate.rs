@@ -13,7 +13,11 @@
 
 use std::borrow::Cow;
 
+use opentelemetry::trace::TraceId;
+
+use super::ot::{self, Announced};
 use crate::head::Head;
+use crate::ratio;
 
 /// A list as it goes on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +26,72 @@ pub struct TraceState<'a> {
     pub list: Cow<'a, [u8]>,
     /// Members that did not fit into [`MAX_BYTES`].
     pub dropped: u32,
+    /// OpenTelemetry's member is among them.
+    pub has_ot: bool,
+}
+
+impl TraceState<'_> {
+    /// Returns the value of OpenTelemetry's member, empty where there is none.
+    fn ot(&self) -> &[u8] {
+        let of_ot = |member: &[u8]| has_key(member, ot::KEY);
+        let member = if self.has_ot { members(&self.list).find(|it| of_ot(it)) } else { None };
+        member.and_then(|member| member.get(ot::KEY.len() + 1..)).unwrap_or_default()
+    }
+
+    /// Returns the randomness that the list states for its trace.
+    pub fn randomness(&self) -> Option<u64> {
+        if self.has_ot { ot::randomness(self.ot()) } else { None }
+    }
+
+    /// Brings the list up to a decision on this trace. A member that changes moves to the front
+    /// (section 3.3.1.3.1); where there is no room for it, others give way as when a list is read.
+    #[inline(never)]
+    pub fn announce(&mut self, announced: Announced, sampled: bool, trace_id: TraceId) {
+        let value = self.ot();
+        let threshold = match announced {
+            Announced::Threshold(threshold) => Some(threshold),
+            Announced::Erase => None,
+            Announced::Keep => {
+                let randomness = ot::randomness(value);
+                let randomness = randomness.unwrap_or_else(|| ratio::randomness(trace_id));
+                ot::threshold(value).filter(|threshold| sampled == (randomness >= *threshold))
+            }
+        };
+        if threshold == ot::threshold(value) && threshold.is_some() {
+            return;
+        }
+        let rewritten = ot::rewritten(value, threshold);
+        if rewritten == value {
+            return;
+        }
+        let mut others: Vec<&[u8]> = Vec::new();
+        others.extend(members(&self.list).filter(|member| !has_key(member, ot::KEY)));
+        let mut list = Vec::new();
+        let mut dropped = 0;
+        if !rewritten.is_empty() {
+            list.extend_from_slice(ot::KEY);
+            list.push(b'=');
+            list.extend_from_slice(&rewritten);
+            if others.len() == MAX_MEMBERS {
+                others.pop();
+                dropped += 1;
+            }
+            dropped += truncate(&mut others, MAX_BYTES - list.len() - 1);
+        }
+        for member in others {
+            if !list.is_empty() {
+                list.push(b',');
+            }
+            list.extend_from_slice(member);
+        }
+        let has_ot = !rewritten.is_empty();
+        *self = Self { list: Cow::Owned(list), dropped: self.dropped + dropped, has_ot };
+    }
+}
+
+/// The members of a list whose grammar was checked.
+fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == b',').filter(|member| !member.is_empty())
 }
 
 /// Reads all lines as one list. One member that breaks the grammar makes all of it invalid.
@@ -41,20 +111,21 @@ pub fn extract<'a>(head: &Head<'a>) -> Result<TraceState<'a>, &'static str> {
         }
         members.push(member);
     }
-    let dropped = truncate(&mut members);
+    let dropped = truncate(&mut members, MAX_BYTES);
+    let has_ot = members.iter().any(|member| has_key(member, ot::KEY));
     let mut lines = head.all(TRACESTATE);
     let list = match (lines.next(), lines.next()) {
         (Some(line), None) if joined_len(&members) == line.len() => Cow::Borrowed(line),
         _ => Cow::Owned(members.join(&b',')),
     };
-    Ok(TraceState { list, dropped })
+    Ok(TraceState { list, dropped, has_ot })
 }
 
 /// Removes members until the list is short enough: long ones first, then from the end, as the
 /// specification has it. Returns how many.
-fn truncate(members: &mut Vec<&[u8]>) -> u32 {
+fn truncate(members: &mut Vec<&[u8]>, max_bytes: usize) -> u32 {
     let mut dropped = 0;
-    while joined_len(members) > MAX_BYTES {
+    while joined_len(members) > max_bytes {
         let long = members.iter().rposition(|member| member.len() > LONG_MEMBER_BYTES);
         members.remove(long.unwrap_or(members.len().saturating_sub(1)));
         dropped += 1;
@@ -230,6 +301,58 @@ mod tests {
         check(&[&huge], Some(""), 1);
     }
 
+    /// The id's random bits are 8 and zeros: of a threshold of 8 or less it is sampled.
+    const TRACE: u128 = 0xff << 120 | 8 << 52;
+
+    #[track_caller]
+    fn check_announced(list: &str, announced: Announced, sampled: bool, expected: (&str, u32)) {
+        let lines = [(TRACESTATE, list)];
+        let mut state = extract(&head(&lines)).unwrap();
+        state.announce(announced, sampled, TraceId::from(TRACE));
+        let found = (str::from_utf8(&state.list).unwrap(), state.dropped);
+        assert_eq!(found, expected, "{list}");
+    }
+
+    #[test]
+    fn decisions_are_announced() {
+        use Announced::{Erase, Keep};
+        let half = Announced::Threshold(8 << 52);
+        for (list, announced, sampled, expected, reason) in [
+            ("", half, true, "ot=th:8", "a new trace"),
+            ("a=1", half, true, "ot=th:8,a=1", "a new member is the first"),
+            ("a=1,ot=th:c,b=2", half, true, "ot=th:8,a=1,b=2", "one that changes moves"),
+            ("a=1,ot=th:8,b=2", half, true, "a=1,ot=th:8,b=2", "one that does not stays"),
+            ("a=1,ot=rv:80000000000000;x:1", half, true, "ot=th:8;rv:80000000000000;x:1,a=1", ""),
+            ("", Erase, true, "", "nothing to erase"),
+            ("a=1", Erase, true, "a=1", "nothing to erase"),
+            ("a=1,ot=th:c", Erase, false, "a=1", "nothing is left"),
+            ("a=1,ot=th:c;x:1", Erase, false, "ot=x:1,a=1", "others are left"),
+            ("a=1,ot=rv:80000000000000", Erase, false, "a=1,ot=rv:80000000000000", "only rv"),
+            ("a=1,ot=th:8", Keep, true, "a=1,ot=th:8", "sampled, and it would be"),
+            ("a=1,ot=th:c", Keep, false, "a=1,ot=th:c", "not sampled, and it would not be"),
+            ("a=1,ot=th:8", Keep, false, "a=1", "not sampled, and it would be"),
+            ("a=1,ot=th:c", Keep, true, "a=1", "sampled, and it would not be"),
+            ("ot=th:c;rv:c0000000000000", Keep, true, "ot=th:c;rv:c0000000000000", "by rv"),
+            ("ot=th:8;rv:70000000000000", Keep, true, "ot=rv:70000000000000", "not by rv"),
+            ("ot=th:rubbish", Keep, true, "", "malformed"),
+            ("ot=x:1", Keep, true, "ot=x:1", "nothing to keep"),
+        ] {
+            check_announced(list, announced, sampled, (expected, 0));
+            assert!(!reason.is_empty() || list.contains("rv"));
+        }
+    }
+
+    #[test]
+    fn others_give_way_to_a_new_member() {
+        let half = Announced::Threshold(8 << 52);
+        let many: Vec<_> = (0..32).map(|place| format!("k{place}=v")).collect();
+        let expected = format!("ot=th:8,{}", many[..31].join(","));
+        check_announced(&many.join(","), half, true, (&expected, 1));
+        let long = format!("a={},b={},c={}", "v".repeat(250), "v".repeat(250), "v");
+        let expected = format!("ot=th:8,a={},c=v", "v".repeat(250));
+        check_announced(&long, half, true, (&expected, 1));
+    }
+
     proptest! {
         /// What goes on is a list that goes on as it is.
         #[test]
@@ -240,7 +363,7 @@ mod tests {
                 let again = Head::new(vec![(TRACESTATE.as_bytes(), &state.list)]);
                 prop_assert_eq!(
                     extract(&again),
-                    Ok(TraceState { list: Cow::Borrowed(&*state.list), dropped: 0 }),
+                    Ok(TraceState { list: Cow::Borrowed(&*state.list), dropped: 0, has_ot: state.has_ot }),
                 );
             }
         }

@@ -27,7 +27,7 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     Pairs::parse(line).and_then(Pairs::read).unwrap_or_else(Extracted::Invalid)
 }
 
-pub fn inject(context: &Context, edits: &mut Edits<'_>) {
+pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     if says(edits.head(), context) {
         return;
     }

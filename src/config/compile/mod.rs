@@ -1,8 +1,10 @@
 //! Raw configuration -> compiled configuration: checks what types alone cannot say.
 
 mod exporter;
+mod matching;
 mod sampling;
 mod tags;
+mod trust;
 
 use super::Config;
 use super::error::{ConfigError, quoted};
@@ -10,27 +12,38 @@ use super::raw::{Format, RawBaggage, RawConfig, RawPropagation, RawResponse, Raw
 use crate::head;
 use crate::propagation::baggage::Limits;
 use crate::propagation::{Form, Propagation};
-
 use crate::response::{Response, When};
+use crate::trust::Trust;
+use matching::Headers;
 
 type Result<T> = std::result::Result<T, ConfigError>;
 type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 pub fn config(raw: RawConfig, environment: Environment<'_>) -> Result<Config> {
     let service_name = raw.service_name.map(non_empty).transpose();
-    let (ratio, rules) =
-        sampling::sampling(raw.sampling).map_err(|error| error.under("sampling"))?;
+    let mut headers = Headers { environment, tokens: Vec::new(), strip: Vec::new() };
+    let sampling =
+        sampling::sampling(raw.sampling, &mut headers).map_err(|error| error.under("sampling"))?;
+    let propagation =
+        propagation(raw.propagation, &mut headers).map_err(|error| error.under("propagation"))?;
     let limits =
         tags::limits(&raw.attribute_limits).map_err(|error| error.under("attribute_limits"))?;
     let allow_sensitive_headers = raw.allow_sensitive_headers.as_slice();
-    let settings = tags::Settings { environment, allow_sensitive_headers, limits };
+    let tokens = headers.tokens.as_slice();
+    let settings = tags::Settings { environment, allow_sensitive_headers, tokens, limits };
+    let tags =
+        tags::tags(raw.custom_tags, &settings).map_err(|error| error.under("custom_tags"))?;
     Ok(Config {
         service_name: service_name.map_err(|error| error.under("service_name"))?,
         resource_attributes: raw.resource_attributes.0,
-        propagation: propagation(raw.propagation).map_err(|error| error.under("propagation"))?,
-        ratio,
-        rules,
-        tags: tags::tags(raw.custom_tags, &settings).map_err(|error| error.under("custom_tags"))?,
+        propagation,
+        ratio: sampling.root_ratio,
+        rules: sampling.rules,
+        limit: sampling.limit,
+        export_on: sampling.export_on,
+        tokens: headers.tokens,
+        strip: headers.strip,
+        tags,
         attribute_limits: limits,
         response: response(raw.response).map_err(|error| error.under("response"))?,
         exporter: raw
@@ -41,7 +54,7 @@ pub fn config(raw: RawConfig, environment: Environment<'_>) -> Result<Config> {
     })
 }
 
-fn propagation(raw: RawPropagation) -> Result<Propagation> {
+fn propagation(raw: RawPropagation, headers: &mut Headers<'_>) -> Result<Propagation> {
     let extract = raw.extract.unwrap_or_else(|| DEFAULT_EXTRACT.to_vec());
     let inject = raw.inject.unwrap_or_else(|| DEFAULT_INJECT.to_vec());
     no_contradiction(&extract).map_err(|error| error.under("extract"))?;
@@ -55,7 +68,13 @@ fn propagation(raw: RawPropagation) -> Result<Propagation> {
     let silent = inject.is_empty() || inject.contains(&Format::None);
     let written = || inject.iter().filter_map(|format| format.written()).collect();
     let baggage = baggage(&raw.baggage).map_err(|error| error.under("baggage"))?;
-    Ok(Propagation::new(read, (!silent).then(written), baggage))
+    let mut propagation = Propagation::new(read, (!silent).then(written), baggage);
+    propagation.trust = raw.trust.map_or(Trust::Accept, trust::trust);
+    propagation.trust_rules =
+        trust::rules(raw.trust_rules, headers).map_err(|error| error.under("trust_rules"))?;
+    propagation.egress = trust::egress(raw.egress).map_err(|error| error.under("egress"))?;
+    propagation.random_flag = raw.random_flag;
+    Ok(propagation)
 }
 
 fn baggage(raw: &RawBaggage) -> Result<Option<Limits>> {

@@ -9,6 +9,7 @@ use super::super::raw::{
 use super::{Environment, Result, header_name, non_empty};
 use crate::attributes;
 use crate::otlp::{AttributeLimits, Attributes, first_chars};
+use crate::request::TokenHeader;
 use crate::tags::format::{self, Part, Written};
 use crate::tags::property::{Encoding, Property, Type};
 use crate::tags::redact::{Redaction, Transformation};
@@ -19,6 +20,8 @@ use crate::tags::{Tag, Tags, Value, sensitive};
 pub struct Settings<'s> {
     pub environment: Environment<'s>,
     pub allow_sensitive_headers: &'s [String],
+    /// Headers that hold tokens, which are credentials as well.
+    pub tokens: &'s [TokenHeader],
     pub limits: AttributeLimits,
 }
 
@@ -185,7 +188,10 @@ impl Compiler<'_> {
 
     fn check_not_sensitive(&self, name: &str) -> Result<()> {
         let mut allowed = self.settings.allow_sensitive_headers.iter();
-        if sensitive::is_sensitive(name) && !allowed.any(|known| known.eq_ignore_ascii_case(name)) {
+        let holds_token = || self.settings.tokens.iter().any(|token| token.name == name);
+        if (sensitive::is_sensitive(name) || holds_token())
+            && !allowed.any(|known| known.eq_ignore_ascii_case(name))
+        {
             let expected = "a header without credentials, or one of `allow_sensitive_headers`";
             return Err(ConfigError::new(expected, quoted(name)));
         }

@@ -1,0 +1,201 @@
+//! OpenTelemetry's member of `tracestate`:
+//! <https://opentelemetry.io/docs/specs/otel/trace/tracestate-handling/>.
+//!
+//! ```text
+//! value = sub *( ";" sub )           ; at most 256 bytes
+//! sub   = "th:" 1*14HEXDIG           ; rejection threshold, without the zeros at its end
+//!       / "rv:" 14HEXDIG             ; randomness of the trace, in place of that of its id
+//!       / key ":" *chr               ; of others, which go on as they came
+//! ```
+//!
+//! The specification's grammar allows for digits in either case; they are written in lower case.
+
+use crate::ratio::DIGITS;
+
+/// What a decision says in `th`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Announced {
+    /// What the parent said, whose decision was followed, unless it contradicts that decision.
+    Keep,
+    /// The threshold of the ratio that sampled the trace.
+    Threshold(u64),
+    /// Nothing: the trace is not sampled, or by no known probability.
+    Erase,
+}
+
+/// Returns the threshold that a value states.
+pub fn threshold(value: &[u8]) -> Option<u64> {
+    let digits = sub(value, b"th:")?;
+    if digits.len() > DIGITS as usize {
+        return None;
+    }
+    let missing = DIGITS - digits.len() as u64;
+    number(digits).map(|number| number << (4 * missing))
+}
+
+/// Returns the randomness that a value states.
+pub fn randomness(value: &[u8]) -> Option<u64> {
+    sub(value, b"rv:").filter(|digits| digits.len() == DIGITS as usize).and_then(number)
+}
+
+/// Returns a value with this threshold, or without one. A randomness that breaks the grammar is gone
+/// then, and so is a threshold that makes the value too long. Nothing may be left.
+pub fn rewritten(value: &[u8], threshold: Option<u64>) -> Vec<u8> {
+    let mut rest = Vec::new();
+    let mut has_randomness = false;
+    for sub in value.split(|byte| *byte == b';') {
+        if sub.is_empty() || sub.starts_with(b"th:") {
+            continue;
+        }
+        if sub.starts_with(b"rv:") {
+            if has_randomness || randomness(sub).is_none() {
+                continue;
+            }
+            has_randomness = true;
+        }
+        rest.push(b';');
+        rest.extend_from_slice(sub);
+    }
+    let mut value = Vec::new();
+    if let Some(threshold) = threshold {
+        value.extend_from_slice(b"th:");
+        value.extend_from_slice(&written(threshold));
+        if value.len() + rest.len() <= MAX_VALUE_BYTES {
+            value.extend_from_slice(&rest);
+            return value;
+        }
+        value.clear();
+    }
+    value.extend_from_slice(rest.get(1..).unwrap_or_default());
+    value
+}
+
+/// Returns a threshold as it is written.
+pub fn written(threshold: u64) -> Vec<u8> {
+    let mut digits = Vec::with_capacity(DIGITS as usize);
+    let mut left = threshold << (64 - 4 * DIGITS);
+    loop {
+        let nibble = (left >> 60) as u8;
+        digits.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+        left <<= 4;
+        if left == 0 {
+            return digits;
+        }
+    }
+}
+
+/// Returns what follows a sub-key, where it is there.
+fn sub<'v>(value: &'v [u8], key: &[u8]) -> Option<&'v [u8]> {
+    value.split(|byte| *byte == b';').find_map(|sub| sub.strip_prefix(key))
+}
+
+/// Reads hex digits, at least one and at most 16.
+fn number(digits: &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for digit in digits {
+        let value = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            b'A'..=b'F' => digit - b'A' + 10,
+            _ => return None,
+        };
+        number = number << 4 | u64::from(value);
+    }
+    (!digits.is_empty()).then_some(number)
+}
+
+/// Of the member's key in `tracestate`.
+pub const KEY: &[u8] = b"ot";
+const MAX_VALUE_BYTES: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ratio::RANDOMNESS;
+
+    #[track_caller]
+    fn check(value: &str, threshold: Option<u64>, randomness: Option<u64>) {
+        let value = value.as_bytes();
+        assert_eq!((super::threshold(value), super::randomness(value)), (threshold, randomness));
+    }
+
+    #[test]
+    fn thresholds_and_randomness_are_read() {
+        check("th:0", Some(0), None);
+        check("th:8", Some(RANDOMNESS / 2), None);
+        check("th:fd70a4", Some(0xfd_70a4_0000_0000), None);
+        check("th:FD70A4", Some(0xfd_70a4_0000_0000), None);
+        check("rv:00000000000001", None, Some(1));
+        check("th:ffffffffffffff;rv:ffffffffffffff", Some(RANDOMNESS - 1), Some(RANDOMNESS - 1));
+        check("p:8;rv:d29d6a7215ced0;th:c;pn:abc", Some(0xc << 52), Some(0xd2_9d6a_7215_ced0));
+        check("th:c;th:8", Some(0xc << 52), None);
+    }
+
+    #[test]
+    fn what_breaks_the_grammar_is_not_read() {
+        for value in [
+            "",
+            ";",
+            "th",
+            "th:",
+            "rv:",
+            "th:g",
+            "th:-1",
+            "th:+1",
+            "th:000000000000000",
+            "th: 8",
+            "xth:8",
+            "rv:1",
+            "rv:0000000000000g",
+            "rv:000000000000000",
+            "TH:8",
+            "th=8",
+            "th:8,",
+            "th:é",
+        ] {
+            check(value, None, None);
+        }
+    }
+
+    #[test]
+    fn values_are_rewritten() {
+        let half = Some(RANDOMNESS / 2);
+        let long = format!("k:{}", "v".repeat(250));
+        let rows = [
+            ("", half, "th:8"),
+            ("", Some(0), "th:0"),
+            ("", None, ""),
+            ("th:c", half, "th:8"),
+            ("th:c", None, ""),
+            ("th:c;rv:d29d6a7215ced0;pn:abc", half, "th:8;rv:d29d6a7215ced0;pn:abc"),
+            ("a:1;th:c;rv:d29d6a7215ced0", None, "a:1;rv:d29d6a7215ced0"),
+            ("rv:d29d6a7215ced0;rv:00000000000000", half, "th:8;rv:d29d6a7215ced0"),
+            ("rv:short;a:1", half, "th:8;a:1"),
+            ("rv:short", None, ""),
+            ("th:rubbish;th:8;a:1", None, "a:1"),
+            (";;a:1;", None, "a:1"),
+            (long.as_str(), half, long.as_str()),
+        ];
+        for (value, threshold, expected) in rows {
+            let found = String::from_utf8(rewritten(value.as_bytes(), threshold)).unwrap();
+            assert_eq!(found, expected, "{value}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(found in 0..RANDOMNESS, rest in "[a-z]{1,2}:[a-z0-9]{0,9}") {
+            prop_assume!(!rest.starts_with("th:") && !rest.starts_with("rv:"));
+            let value = rewritten(rest.as_bytes(), Some(found));
+            prop_assert_eq!(threshold(&value), Some(found));
+            prop_assert_eq!(rewritten(&value, None), rest.into_bytes());
+        }
+
+        #[test]
+        fn no_bytes_panic(value: Vec<u8>, found: Option<u64>) {
+            let _ = (threshold(&value), randomness(&value), rewritten(&value, found));
+        }
+    }
+}
