@@ -484,11 +484,13 @@ mod tests {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
     use opentelemetry_proto::tonic::common::v1::any_value;
     use opentelemetry_proto::tonic::trace::v1::Span;
-    use opentelemetry_proto::tonic::trace::v1::span::Event;
+    use opentelemetry_proto::tonic::trace::v1::span::{self, Event};
     use proptest::prelude::*;
     use prost::Message;
 
     use super::*;
+    use crate::context::{Context, Sampling};
+    use crate::propagation;
 
     fn fields(trace_state: &[u8]) -> SpanFields {
         limited(trace_state, AttributeLimits::default())
@@ -523,6 +525,29 @@ mod tests {
         fields.event("timeout", 7);
         let event = Event { name: "timeout".to_owned(), time_unix_nano: 7, ..Event::default() };
         assert_eq!(decoded(fields).events, [event]);
+    }
+
+    #[test]
+    fn a_link_points_to_a_context() {
+        let context = Context {
+            trace_id: TraceId::from(3),
+            span_id: SpanId::from(4),
+            sampling: Sampling::Sampled,
+            random: true,
+            short_trace_id: false,
+        };
+        for (trace_state, expected) in [("", ""), ("a=1", "a=1")] {
+            let mut fields = fields(b"");
+            fields.link(&propagation::Link { context, trace_state: trace_state.into() });
+            let link = span::Link {
+                trace_id: context.trace_id.to_bytes().to_vec(),
+                span_id: context.span_id.to_bytes().to_vec(),
+                trace_state: expected.to_owned(),
+                flags: 0x303,
+                ..span::Link::default()
+            };
+            assert_eq!(decoded(fields).links, [link]);
+        }
     }
 
     #[test]

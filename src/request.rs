@@ -248,8 +248,13 @@ mod tests {
     use super::*;
     use crate::propagation::Form;
     use crate::propagation::testing::{applied, head};
+    use crate::propagation::tracecontext;
 
     type Headers<'a> = &'a [(&'a str, &'a str)];
+    /// Beginnings of the keys of limits.
+    type Keys<'a> = &'a [&'a str];
+    /// How, by which rule, and whether the request is sampled.
+    type Decided = (Kind, Option<usize>, bool);
     /// The parent of the span that is recorded, where one is.
     type Parent<'a> = Option<Option<&'a str>>;
 
@@ -679,6 +684,323 @@ mod tests {
         let outcome = decided(&config, &head(&request));
         let invalid = vec![Form::TraceContext, Form::B3Single];
         assert_eq!(outcome.faults, Faults { invalid, ..Faults::default() });
+    }
+
+    /// What came in, what went on, and why.
+    #[track_caller]
+    fn check_known(
+        config: &Config,
+        request: Headers,
+        known: Known<'_>,
+        expected: Headers,
+    ) -> Outcome<'static> {
+        let config = Box::leak(Box::new(config.clone()));
+        let outcome = on_request_headers(config, &head(request), known, FRESH, &mut |_| true);
+        let found = applied(request, &outcome.edits);
+        let mut expected: Vec<_> =
+            expected.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        expected.sort();
+        assert_eq!(found, expected, "{request:?}");
+        outcome
+    }
+
+    #[test]
+    fn a_rule_over_its_limit_leaves_the_request_to_the_next() {
+        let config = config(
+            r#""sampling": {"ratio": 0, "limit": {"per_second": 1}, "rules": [
+                {"name": "a", "decision": "force", "limit": {"per_second": 2}},
+                {"name": "b", "limit": {"per_second": 3}},
+                {"name": "c", "decision": "force", "limit": {"per_second": 4},
+                 "match": {"headers": {"name": "c", "present": true}}},
+                {"name": "d", "decision": "ignore",
+                 "match": {"headers": {"name": "d", "present": true}}}]},"#,
+        );
+        let up = traceparent(T, S, "01");
+        let parent = ("traceparent", up.as_str());
+        // The interval in the key of a limit tells which one it is.
+        let (all, a, b, c) = ("all/1", "rule/a/5", "rule/b/333", "rule/c/25");
+        let rows: [(Headers, Keys, Keys, Decided, &[usize], &str); 9] = [
+            (&[], &[a, all], &[], (Kind::Force, Some(0), true), &[], "room in all"),
+            (&[], &[a, all], &[all], (Kind::Force, Some(0), false), &[], "no room for any span"),
+            (&[], &[a], &[a], (Kind::Ratio, Some(1), false), &[0], "the ratio samples none"),
+            (&[parent], &[a, b, all], &[a], (Kind::Parent, Some(1), true), &[0], "the parent does"),
+            (&[parent], &[a, b, all], &[a, b], (Kind::Parent, None, true), &[0, 1], "no rule left"),
+            (
+                &[parent, ("c", "")],
+                &[a, b, c, all],
+                &[a, b],
+                (Kind::Force, Some(2), true),
+                &[0, 1],
+                "the third",
+            ),
+            (
+                &[parent, ("c", "")],
+                &[a, b, c, all],
+                &[a, b, c, all],
+                (Kind::Parent, None, false),
+                &[0, 1, 2],
+                "no room at all",
+            ),
+            (&[("d", "")], &[a], &[a], (Kind::Ratio, Some(1), false), &[0], "b comes before d"),
+            (
+                &[parent, ("d", "")],
+                &[a, b],
+                &[a, b],
+                (Kind::Ignore, Some(3), false),
+                &[0, 1],
+                "an ignored request is",
+            ),
+        ];
+        for (request, asked, full, decided, limited, reason) in rows {
+            let mut seen = Vec::new();
+            let is = |limit: &Limit, key: &str| {
+                limit.key().starts_with(&format!("sidespan.limit.{key}"))
+            };
+            let mut permits = |limit: &Limit| {
+                seen.push(limit.key().to_owned());
+                !full.iter().any(|key| is(limit, key))
+            };
+            let head = head(request);
+            let outcome = on_request_headers(&config, &head, Known::default(), FRESH, &mut permits);
+            assert_eq!(seen.len(), asked.len(), "{reason}: {seen:?}");
+            for (seen, asked) in seen.iter().zip(asked) {
+                assert!(seen.starts_with(&format!("sidespan.limit.{asked}")), "{reason}: {seen}");
+            }
+            assert_eq!((outcome.kind, outcome.rule, outcome.sampled), decided, "{reason}");
+            assert_eq!(outcome.limited, limited, "{reason}");
+            assert_eq!(outcome.recording.is_some(), outcome.sampled, "{reason}");
+            assert_eq!(outcome.over_limit, full.contains(&all), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_span_too_many_leaves_its_upstream_unsampled() {
+        let config = config(r#""sampling": {"ratio": 0.9, "limit": {"per_second": 1}},"#);
+        let up = traceparent(T, S, "01");
+        let request = [("traceparent", up.as_str()), ("tracestate", "a=1,ot=th:0")];
+        let outcome =
+            on_request_headers(&config, &head(&request), Known::default(), FRESH, &mut |_| false);
+        let down = traceparent(T, S, "00");
+        let expected = [("traceparent", down.as_str()), ("tracestate", "a=1")];
+        let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(upstream(&request, &outcome.edits), expected);
+    }
+
+    #[test]
+    fn contexts_are_trusted_as_far_as_the_rules_say() {
+        let config = config(
+            r#""sampling": {"ratio": 0}, "propagation": {"trust": "restart", "trust_rules": [
+                {"match": {"source_ranges": ["10.0.0.0/8"]}, "trust": "accept"},
+                {"match": {"direction": "outbound"}, "trust": "accept"},
+                {"match": {"headers": {"name": "x-edge", "exact": "1"}}, "trust": "ignore_flags"}
+            ]},"#,
+        );
+        let up = traceparent(T, S, "01");
+        let (own, down) = (traceparent(T, OWN, "01"), traceparent(T, S, "00"));
+        let root = traceparent(FRESH_TRACE, OWN, "00");
+        let parent = ("traceparent", up.as_str());
+        let state = ("tracestate", "a=1");
+        let inside = Known { source_address: b"10.9.9.9:1", ..Known::default() };
+        let outbound = Known { direction: Some(Direction::Outbound), ..Known::default() };
+        let nobody = Known::default();
+        let edge = ("x-edge", "1");
+
+        let request = [parent, state];
+        check_known(&config, &request, inside, &[("traceparent", &own), state]);
+        check_known(&config, &request, outbound, &[("traceparent", &own), state]);
+        let outcome = check_known(&config, &request, nobody, &[("traceparent", &root)]);
+        assert!(outcome.restarted);
+        let request = [parent, state, edge];
+        check_known(&config, &request, nobody, &[("traceparent", &down), state, edge]);
+        for alone in [("b3", "1"), ("b3", "d"), ("x-b3-sampled", "1")] {
+            let outcome = check_known(&config, &[alone], nobody, &[("traceparent", &root)]);
+            assert!(!outcome.restarted, "there is nothing to link to");
+        }
+    }
+
+    #[test]
+    fn a_new_trace_links_to_the_one_that_was_not_trusted() {
+        let config = config(r#""propagation": {"trust": "restart", "inject": ["none"]},"#);
+        let up = traceparent(T, S, "03");
+        let b3 = format!("{T64}-{S}-0");
+        let baggage = ("baggage", "k=v");
+        let request = [("traceparent", up.as_str()), ("tracestate", "a=1"), ("b3", &b3), baggage];
+        let outcome = check_known(&config, &request, Known::default(), &[baggage]);
+        let recording = outcome.recording.unwrap();
+        assert_eq!(recording.parent_span_id, None);
+        assert_eq!(recording.context.trace_id, FRESH.trace_id);
+        assert_eq!(recording.trace_state, b"");
+        let link = recording.link.unwrap();
+        assert_eq!(tracecontext::traceparent(&link.context), up.as_bytes());
+        assert_eq!(link.trace_state, b"a=1");
+    }
+
+    #[test]
+    fn nothing_leaves_to_authorities_that_are_stripped() {
+        let config = config(
+            r#""propagation": {"inject": ["tracecontext", "b3"], "baggage": {"max_members": 64},
+                "egress": [{"authority": {"suffix": ".inside"}, "action": "keep"},
+                           {"authority": [{"suffix": ".com"}, {"exact": "partner:80"}],
+                            "action": "strip"}]},"#,
+        );
+        let (up, b3, jaeger) =
+            (traceparent(T, S, "01"), format!("{T}-{S}-1"), format!("{T}:{S}:0:1"));
+        let many = vec!["k=v"; 70].join(",");
+        let rest = [("x-request-id", "1")];
+        let context = [
+            ("traceparent", up.as_str()),
+            ("tracestate", "a=1"),
+            ("b3", &b3),
+            ("uber-trace-id", &jaeger),
+            ("x-datadog-trace-id", "1"),
+            ("baggage", &many),
+        ];
+        for (authority, stays) in
+            [("a.com", false), ("partner:80", false), ("a.inside", true), ("partner", true)]
+        {
+            let request = [&[(":authority", authority)], &context[..], &rest[..]].concat();
+            let outcome = decided(&config, &head(&request));
+            let names: Vec<_> =
+                applied(&request, &outcome.edits).into_iter().map(|(name, _)| name).collect();
+            assert_eq!(names.contains(&"traceparent".to_owned()), stays, "{authority}");
+            assert_eq!(names.len() == 2, !stays, "{authority}: {names:?}");
+            assert!(outcome.recording.is_some(), "{authority}");
+        }
+    }
+
+    #[test]
+    fn tokens_force_and_do_not_go_on() {
+        let config = config(
+            r#""sampling": {"ratio": 0, "rules": [{"name": "debug", "decision": "force",
+                "match": {"headers": [
+                    {"name": "x-debug-token", "token": {"max_ttl_s": 600,
+                     "keys": [{"id": "ops", "secret": "0123456789abcdef0123456789abcdef"}]}},
+                    {"name": "x-debug", "exact": "1", "strip": true}]}}]},"#,
+        );
+        // For the path /api, until ten minutes into 2026.
+        let minted = "AQAAAABpVbtYA29wcy9hcGl5WIPMiMpyDQPHH0tcw_9HAbyK01iu8CoDjexpn2lOnw";
+        let token = ("x-debug-token", minted);
+        let at = |unix_seconds| Known { unix_seconds, ..Known::default() };
+        let (sampled, root) =
+            (traceparent(FRESH_TRACE, OWN, "01"), traceparent(FRESH_TRACE, OWN, "00"));
+        let api = (":path", "/api?x");
+        let rows: [(Headers, u64, bool, &[TokenFault]); 7] = [
+            (&[api, token], 1_767_225_600, true, &[]),
+            (&[api, token], 1_767_225_599, false, &[TokenFault::Foreign]),
+            (&[api, token], 1_767_226_200, false, &[TokenFault::Expired]),
+            (&[(":path", "/"), token], 1_767_225_600, false, &[TokenFault::Foreign]),
+            (&[api, ("x-debug-token", "true")], 0, false, &[TokenFault::Malformed]),
+            (&[api, token, token], 1_767_225_600, false, &[TokenFault::Malformed]),
+            (&[api, ("x-debug", "1")], 0, true, &[]),
+        ];
+        for (request, now, forced, faults) in rows {
+            let context = ("traceparent", if forced { sampled.as_str() } else { &root });
+            let outcome = check_known(&config, request, at(now), &[request[0], context]);
+            assert_eq!(outcome.kind == Kind::Force, forced, "{request:?} at {now}");
+            assert_eq!(outcome.faults.tokens, faults, "{request:?} at {now}");
+        }
+        let asked = |lines: Headers| asks(&config, &head(lines));
+        assert_eq!(asked(&[token]), Asks { source_address: false, time: true });
+        assert_eq!(asked(&[("x-debug", "1")]), Asks { source_address: false, time: false });
+    }
+
+    #[test]
+    fn the_client_is_asked_for_where_there_is_something_to_trust() {
+        let config = config(
+            r#""propagation": {"trust_rules": [
+                {"match": {"source_ranges": "::/0"}, "trust": "restart"}]},"#,
+        );
+        let asked = |lines: Headers| asks(&config, &head(lines)).source_address;
+        assert!(!asked(&[("x-request-id", "1"), ("uber-trace-id", "1")]));
+        assert!(asked(&[("b3", "0")]));
+        assert!(asked(&[("traceparent", "rubbish")]));
+    }
+
+    #[test]
+    fn what_is_not_sampled_may_be_exported_late() {
+        let config = config(
+            r#""sampling": {"ratio": 0, "export_on": {"status": "5xx"}, "rules": [
+                {"name": "d", "decision": "drop", "match": {"path": {"exact": "/drop"}}},
+                {"name": "i", "decision": "ignore", "match": {"path": {"exact": "/ignore"}}},
+                {"name": "f", "decision": "force", "match": {"path": {"exact": "/force"}}}]},"#,
+        );
+        let down = traceparent(T, S, "00");
+        let parent = ("traceparent", down.as_str());
+        let state = ("tracestate", "ot=th:e,a=1");
+        for (path, late) in [("/", true), ("/drop", false), ("/ignore", false), ("/force", false)] {
+            let request = [(":path", path), parent, state];
+            let outcome = decided(&config, &head(&request));
+            assert_eq!(outcome.late.is_some(), late, "{path}");
+            let Some(recording) = outcome.late else { continue };
+            assert_eq!(recording.context.span_id, FRESH.span_id);
+            assert!(!recording.context.sampling.is_sampled());
+            assert_eq!(recording.parent_span_id.unwrap().to_string(), S);
+            assert_eq!(recording.trace_state, b"a=1", "no probability made this span");
+            assert_eq!(recording.reason, Reason::Late);
+            let sent: Vec<_> = upstream(&request, &outcome.edits);
+            assert!(sent.contains(&("traceparent".to_owned(), down.clone())));
+            assert!(sent.contains(&("tracestate".to_owned(), state.1.to_owned())));
+        }
+        let outcome = decided(&config, &head(&[]));
+        let sent = upstream(&[], &outcome.edits);
+        let root = traceparent(FRESH_TRACE, OWN, "00");
+        assert_eq!(sent, [("traceparent".to_owned(), root)], "its id is that of the late span");
+        assert_eq!(outcome.late.unwrap().context.span_id, FRESH.span_id);
+    }
+
+    #[test]
+    fn ratios_are_announced() {
+        let most = config(r#""sampling": {"ratio": 0.9},"#);
+        let all = config(r#""sampling": {"ratio": 1},"#);
+        let anew =
+            config(r#""sampling": {"ratio": 0.5}, "propagation": {"trust": "ignore_flags"},"#);
+        let force =
+            config(r#""sampling": {"ratio": 0.5, "rules": [{"name": "f", "decision": "force"}]},"#);
+        let up = traceparent(T, S, "01");
+        let parent = ("traceparent", up.as_str());
+        let state = |list: &'static str| ("tracestate", list);
+        let rows: [(&Config, Headers, Option<&str>, &str); 9] = [
+            (&most, &[], Some("ot=th:199a"), "a new trace"),
+            (&all, &[], None, "all are"),
+            (&most, &[parent, state("ot=th:0")], Some("ot=th:0"), "the parent's is kept"),
+            (&most, &[parent, state("ot=th:f")], None, "the parent's is wrong"),
+            (&most, &[parent, state("a=1")], Some("a=1"), "the parent said nothing"),
+            (&anew, &[parent, state("a=1,ot=th:0")], Some("ot=th:8,a=1"), "decided anew"),
+            (
+                &anew,
+                &[parent, state("ot=th:0;rv:70000000000000")],
+                Some("ot=rv:70000000000000"),
+                "not sampled by rv",
+            ),
+            (
+                &anew,
+                &[parent, state("ot=rv:90000000000000")],
+                Some("ot=th:8;rv:90000000000000"),
+                "sampled by rv",
+            ),
+            (
+                &force,
+                &[parent, state("ot=th:8;rv:90000000000000,a=1")],
+                Some("ot=rv:90000000000000,a=1"),
+                "forced",
+            ),
+        ];
+        for (config, request, expected, reason) in rows {
+            let outcome = decided(config, &head(request));
+            let sent = upstream(request, &outcome.edits);
+            let found = sent.iter().find(|(name, _)| name == "tracestate");
+            assert_eq!(found.map(|(_, value)| value.as_str()), expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn new_traces_say_that_they_are_random_where_that_is_asked_for() {
+        let config = config(r#""propagation": {"random_flag": true},"#);
+        let (root, up) = (traceparent(FRESH_TRACE, OWN, "03"), traceparent(T, S, "01"));
+        check_known(&config, &[], Known::default(), &[("traceparent", &root)]);
+        let own = traceparent(T, OWN, "01");
+        let request = [("traceparent", up.as_str())];
+        check_known(&config, &request, Known::default(), &[("traceparent", &own)]);
     }
 
     proptest! {
