@@ -255,6 +255,8 @@ mod tests {
     type Keys<'a> = &'a [&'a str];
     /// How, by which rule, and whether the request is sampled.
     type Decided = (Kind, Option<usize>, bool);
+    /// A request, the limits that it asks, those that are full, and what comes of it.
+    type LimitRow<'a> = (Headers<'a>, Keys<'a>, Keys<'a>, Decided, &'a [usize], &'a str);
     /// The parent of the span that is recorded, where one is.
     type Parent<'a> = Option<Option<&'a str>>;
 
@@ -719,7 +721,7 @@ mod tests {
         let parent = ("traceparent", up.as_str());
         // The interval in the key of a limit tells which one it is.
         let (all, a, b, c) = ("all/1", "rule/a/5", "rule/b/333", "rule/c/25");
-        let rows: [(Headers, Keys, Keys, Decided, &[usize], &str); 9] = [
+        let rows: [LimitRow; 9] = [
             (&[], &[a, all], &[], (Kind::Force, Some(0), true), &[], "room in all"),
             (&[], &[a, all], &[all], (Kind::Force, Some(0), false), &[], "no room for any span"),
             (&[], &[a], &[a], (Kind::Ratio, Some(1), false), &[0], "the ratio samples none"),
