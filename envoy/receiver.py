@@ -54,6 +54,8 @@ class Span:
     attributes: dict[str, object]
     status: str
     events: tuple[str, ...] = ()
+    # Trace id, span id and tracestate of each.
+    links: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def service(self) -> str:
@@ -141,6 +143,9 @@ def decode(request: ExportTraceServiceRequest) -> list[Span]:
             attributes=_attributes(span.attributes),
             status=trace_pb2.Status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
             events=tuple(event.name for event in span.events),
+            links=tuple(
+                (link.trace_id.hex(), link.span_id.hex(), link.trace_state) for link in span.links
+            ),
         )
         for of_resource in request.resource_spans
         for of_scope in of_resource.scope_spans
