@@ -35,13 +35,18 @@ pub struct Explanation {
 }
 
 impl Explainer {
-    /// Starts a VM with a configuration. `seed` is that of the ids.
-    pub fn start(module: &Module, plugin: Plugin, seed: u64) -> anyhow::Result<Self> {
+    /// Starts a VM with a configuration. `seed` is that of the ids, `time` that of the first request.
+    pub fn start(
+        module: &Module,
+        plugin: Plugin,
+        seed: u64,
+        time: Timestamp,
+    ) -> anyhow::Result<Self> {
         let settings = Settings {
             configuration: plugin.configuration,
             environment: plugin.environment,
             seed,
-            now_ns: Timestamp::default().0,
+            now_ns: time.0,
             ..Settings::default()
         };
         let started: Result<Vm, _> = module.start(&settings)?;
@@ -69,6 +74,8 @@ impl Explanation {
         let spans = self.spans.iter().map(Tree::to_json);
         json!({
             "decision": self.decision(),
+            "rule": self.rule(),
+            "over_limit": self.over_limit().collect::<Vec<_>>(),
             "upstream": lines(&self.upstream.1),
             "client": lines(&self.client.1),
             "counted": counted.collect::<Map<_, _>>(),
@@ -88,7 +95,14 @@ impl Explanation {
             part(":authority"),
             part(":path")
         );
-        let _ = writeln!(text, "decision: {}", self.decision().unwrap_or("none"));
+        let decision = self.decision().unwrap_or("none");
+        let _ = match self.rule() {
+            Some(rule) => writeln!(text, "decision: {decision} (rule {rule})"),
+            None => writeln!(text, "decision: {decision}"),
+        };
+        for rule in self.over_limit() {
+            let _ = writeln!(text, "over its limit: rule {rule}");
+        }
         text += &changes("upstream", &self.upstream);
         text += &changes("client", &self.client);
         for (name, by) in self.others() {
@@ -103,10 +117,29 @@ impl Explanation {
         self.counted.iter().find_map(|(name, _)| name.strip_prefix(DECISIONS))
     }
 
+    /// The rule that decided, as metrics name it.
+    fn rule(&self) -> Option<&str> {
+        let decided = self.by_rule().find(|(_, outcome)| *outcome != OVER_LIMIT);
+        decided.map(|(rule, _)| rule).filter(|rule| *rule != NO_RULE)
+    }
+
+    /// The rules that would have decided, and were over their limits.
+    fn over_limit(&self) -> impl Iterator<Item = &str> {
+        self.by_rule().filter(|(_, outcome)| *outcome == OVER_LIMIT).map(|(rule, _)| rule)
+    }
+
+    /// Rules and what became of the request by each.
+    fn by_rule(&self) -> impl Iterator<Item = (&str, &str)> {
+        let names = self.counted.iter().map(|(name, _)| name.as_str());
+        names.filter_map(|name| name.strip_prefix(BY_RULE)?.rsplit_once('.'))
+    }
+
     /// What was counted beside the decision and the way of the spans.
     fn others(&self) -> impl Iterator<Item = (&str, i64)> {
         let others = self.counted.iter().filter(|(name, _)| {
-            !name.starts_with(DECISIONS) && !SPAN_BOOKS.contains(&name.as_str())
+            !name.starts_with(DECISIONS)
+                && !name.starts_with(BY_RULE)
+                && !SPAN_BOOKS.contains(&name.as_str())
         });
         others.map(|(name, by)| (name.as_str(), *by))
     }
@@ -165,6 +198,10 @@ fn changes(who: &str, (before, after): &(Headers, Headers)) -> String {
 }
 
 const DECISIONS: &str = "sidespan.decisions_";
+const BY_RULE: &str = "sidespan.rule_decisions.";
+const OVER_LIMIT: &str = "limited";
+/// Stands for the rule of requests that none decided.
+const NO_RULE: &str = "none";
 const SPAN_BOOKS: [&str; 4] = [
     "sidespan.spans_recorded",
     "sidespan.spans_exported",

@@ -3,14 +3,19 @@
 use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use serde::Deserialize as _;
+use serde::de::IntoDeserializer as _;
 use sidespan_harness::explain::Explainer;
 use sidespan_harness::host::Module;
 use sidespan_harness::plugin::Plugin;
 use sidespan_harness::replay::Loaded;
 use sidespan_harness::report::Report;
+use sidespan_harness::scenario::Timestamp;
+use sidespan_harness::token::Token;
 
 /// Tries the sidespan filter without Envoy
 #[derive(Parser)]
@@ -24,6 +29,7 @@ struct Cli {
 enum Command {
     Replay(Replay),
     Explain(Explain),
+    Token(Mint),
 }
 
 /// Sends the requests of scenarios through the module, and compares what comes out, whole, with
@@ -62,25 +68,103 @@ struct Explain {
     /// Seed of the ids that the filter makes
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Time of the first request, such as 2026-01-01T00:00:00Z, which it is without this; or `now`
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    time: Option<Timestamp>,
+    /// Environment variable that the filter gets as it is here; may come again
+    #[arg(long, value_name = "VARIABLE")]
+    env: Vec<String>,
     /// Answer with one line of JSON a request
     #[arg(long)]
     json: bool,
 }
 
+/// Mints a signed debug token, which a rule may ask for in a header, and prints it
+///
+/// Exit status: 0, or 2 where there is no key or none that will do.
+#[derive(Args)]
+#[command(after_long_help = TOKEN_EXAMPLE)]
+struct Mint {
+    /// Id of the key, as the rule has it
+    #[arg(long, value_name = "ID")]
+    key_id: String,
+    /// Environment variable that holds the key, at least 32 bytes
+    #[arg(long, value_name = "VARIABLE")]
+    key_env: String,
+    /// How long the token lives; at most the rule's `max_ttl_s` is of use
+    #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = ttl)]
+    ttl: u64,
+    /// What the paths begin with that the token is for; every path without it
+    #[arg(long, default_value = "", value_name = "PREFIX")]
+    path_prefix: String,
+    /// From when on the token lives, such as 2026-01-01T00:00:00Z; now without it
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    at: Option<Timestamp>,
+}
+
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Replay(arguments) => replay(&arguments),
-        Command::Explain(arguments) => explain(&arguments).unwrap_or_else(|error| {
-            eprintln!("{error:#}");
-            ExitCode::from(UNUSABLE)
-        }),
+    let done = match Cli::parse().command {
+        Command::Replay(arguments) => Ok(replay(&arguments)),
+        Command::Explain(arguments) => explain(&arguments),
+        Command::Token(arguments) => mint(&arguments),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::from(UNUSABLE)
+    })
+}
+
+fn mint(arguments: &Mint) -> anyhow::Result<ExitCode> {
+    let variable = &arguments.key_env;
+    let key = std::env::var_os(variable).with_context(|| {
+        format!("expected a key in the environment variable {variable}, but found none")
+    })?;
+    let Timestamp(now_ns) = arguments.at.unwrap_or_else(now);
+    let token = Token {
+        key_id: &arguments.key_id,
+        expires_unix_seconds: now_ns / 1_000_000_000 + arguments.ttl,
+        path_prefix: &arguments.path_prefix,
+    };
+    show(&format!("{}\n", token.mint(key.as_encoded_bytes())?));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a number of seconds, from 1 to a year: `600`, `10m`, `1h30m`.
+fn ttl(text: &str) -> Result<u64, String> {
+    let seconds = text.parse::<u64>().ok().or_else(|| {
+        let duration = text.parse::<jiff::SignedDuration>().ok()?;
+        u64::try_from(duration.as_secs()).ok()
+    });
+    seconds.filter(|seconds| (1..=MAX_TTL_SECONDS).contains(seconds)).ok_or_else(|| {
+        "expected a duration from 1 second to 365 days, such as 600, 10m or 1h30m".to_owned()
+    })
+}
+
+/// Reads a time, or `now`.
+fn time(text: &str) -> Result<Timestamp, String> {
+    if text == "now" {
+        return Ok(now());
     }
+    let read = Timestamp::deserialize(text.into_deserializer());
+    read.map_err(|error: serde::de::value::Error| error.to_string())
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn explain(arguments: &Explain) -> anyhow::Result<ExitCode> {
     let module = Module::load(&arguments.module, false)?;
-    let plugin = arguments.config.as_deref().map(Plugin::read).transpose()?.unwrap_or_default();
-    let mut explainer = Explainer::start(&module, plugin, arguments.seed)?;
+    let mut plugin = arguments.config.as_deref().map(Plugin::read).transpose()?.unwrap_or_default();
+    for variable in &arguments.env {
+        let value = std::env::var(variable)
+            .with_context(|| format!("--env {variable}: expected a variable that is text"))?;
+        plugin.environment.retain(|(name, _)| name != variable);
+        plugin.environment.push((variable.clone(), value));
+    }
+    let time = arguments.time.unwrap_or_default();
+    let mut explainer = Explainer::start(&module, plugin, arguments.seed, time)?;
     let mut output = std::io::stdout().lock();
     for (index, line) in std::io::stdin().lock().lines().enumerate() {
         let explained = line.map_err(Into::into).and_then(|line| explainer.explain(&line));
@@ -131,6 +215,21 @@ fn show(text: &str) {
 }
 
 const UNUSABLE: u8 = 2;
+const MAX_TTL_SECONDS: u64 = 365 * 24 * 60 * 60;
+
+const TOKEN_EXAMPLE: &str = r#"For this rule:
+
+  - name: debug
+    match:
+      headers:
+      - name: x-debug-token
+        token: {keys: [{id: ops, environment: {name: DEBUG_KEY}}], max_ttl_s: 3600}
+    decision: force
+
+  $ export DEBUG_KEY=$(openssl rand -base64 32)
+  $ curl -H "x-debug-token: $(sidespan token --key-id ops --key-env DEBUG_KEY)" http://shop/cart
+
+Whoever holds the token may have requests traced until it expires, and nothing else."#;
 
 const EXAMPLE: &str = r#"A scenario:
 
@@ -188,7 +287,7 @@ const EXPLAIN_EXAMPLE: &str = r#"A request has the keys that `request` has in a 
 
 What is printed is what changed. With --json it is all header lines:
 
-  {"decision": "parent", "upstream": [{"name": "b3", "value": "0"}], "client": [], "counted": {},
-   "spans": []}
+  {"decision": "parent", "rule": null, "over_limit": [], "upstream": [{"name": "b3", "value": "0"}],
+   "client": [], "counted": {}, "spans": []}
 
 A header value that is not text is `{"name": "x-raw", "value_hex": "ff00"}`, in both."#;

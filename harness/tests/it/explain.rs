@@ -19,6 +19,17 @@ fn check(request: &Value, part: &str, expected: &Value) {
 /// Runs `sidespan explain` over the lines; gives its exit status and what it printed.
 #[track_caller]
 fn explain(arguments: &[&str], configuration: &str, lines: &str) -> (Option<i32>, String) {
+    explain_with(arguments, &[], configuration, lines)
+}
+
+/// The same with these variables in the environment of the command.
+#[track_caller]
+pub fn explain_with(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    configuration: &str,
+    lines: &str,
+) -> (Option<i32>, String) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let file = folder.path().join("plugin.yaml");
     std::fs::write(&file, configuration).expect("a file for the test");
@@ -27,6 +38,7 @@ fn explain(arguments: &[&str], configuration: &str, lines: &str) -> (Option<i32>
         .args(["--module".as_ref(), module::path().as_path()])
         .args(["--config".as_ref(), file.as_path()])
         .args(arguments)
+        .envs(environment.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -58,6 +70,8 @@ const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
 fn the_decision_is_the_counter_that_moved() {
     check(&json!({}), "/decision", &json!("ratio"));
     check(&json!({"path": "/healthz?x=1"}), "/decision", &json!("drop"));
+    check(&json!({"path": "/healthz?x=1"}), "/rule", &json!("checks"));
+    check(&json!({}), "/rule", &Value::Null);
     let parent = json!({"headers": [["traceparent", format!("{PARENT}-00")]]});
     check(&parent, "/decision", &json!("parent"));
     let invalid = json!({"headers": {"traceparent": PARENT}});
@@ -116,6 +130,20 @@ fn a_person_reads_what_changed() {
     let begin = "GET http://shop/a?b=1\ndecision: parent\nupstream:\n  - b3: 0\n  + b3: ";
     assert!(printed.starts_with(begin), "{printed}");
     assert!(printed.ends_with("-0\nclient: unchanged\nspans: []\n\n"), "{printed}");
+}
+
+#[test]
+fn a_rule_over_its_limit_is_named() {
+    let configuration = "sampling: {rules: [{name: debug all, decision: force,
+        limit: {per_second: 0.001}}]}";
+    let (status, printed) = explain(&[], configuration, "{}\n{}\n");
+    assert_eq!(status, Some(0), "{printed}");
+    assert!(printed.contains("decision: force (rule debug_all)\nupstream:"), "{printed}");
+    assert!(printed.contains("decision: ratio\nover its limit: rule debug_all\n"), "{printed}");
+    let (_, printed) = explain(&["--json"], configuration, "{}\n{}\n");
+    let second: Value =
+        serde_json::from_str(printed.lines().last().expect("two lines")).expect("JSON");
+    assert_eq!(second["over_limit"], json!(["debug_all"]));
 }
 
 #[test]

@@ -9,3 +9,4 @@ mod module;
 mod passing;
 mod refusals;
 mod scenarios;
+mod token;
