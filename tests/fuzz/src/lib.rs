@@ -32,7 +32,10 @@ pub fn round_trip(format: &str, names: &[&str], input: &[u8]) {
 }
 
 /// Returns the context of a head, and the edits that pass it on.
-fn pass_on(propagation: &Propagation, lines: &[Line<'_>]) -> Option<(Context, Vec<HeaderEdit>)> {
+fn pass_on(
+    propagation: &Propagation,
+    lines: &[Line<'_>],
+) -> Option<(Context, Vec<HeaderEdit<'static>>)> {
     let head = Head::new(lines.to_vec());
     let incoming = propagation.extract(&head);
     let context = incoming.parent?;
@@ -42,7 +45,7 @@ fn pass_on(propagation: &Propagation, lines: &[Line<'_>]) -> Option<(Context, Ve
 }
 
 /// Returns header lines as edits leave them.
-pub fn applied(lines: &[Line<'_>], edits: &[HeaderEdit]) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub fn applied(lines: &[Line<'_>], edits: &[HeaderEdit<'_>]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut lines: Vec<_> =
         lines.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
     for edit in edits {

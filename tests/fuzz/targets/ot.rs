@@ -1,0 +1,30 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sidespan::context::trace_id;
+use sidespan::head::Head;
+use sidespan::propagation::ot::{Announced, randomness, rewritten, threshold};
+use sidespan::propagation::tracestate::{MAX_BYTES, TRACESTATE, extract};
+use sidespan::ratio::RANDOMNESS;
+use sidespan_fuzz::lines;
+
+fuzz_target!(|input: &[u8]| {
+    let stated = threshold(input);
+    assert!(stated.is_none_or(|threshold| threshold < RANDOMNESS));
+    let again = rewritten(input, stated);
+    assert_eq!((threshold(&again), randomness(&again)), (stated, randomness(input)));
+    assert_eq!(rewritten(&again, stated), again);
+
+    let head = Head::new(lines(&[TRACESTATE], input));
+    let id = trace_id(b"4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
+    for announced in [Announced::Keep, Announced::Erase, Announced::Threshold(1 << 55)] {
+        if let Ok(mut state) = extract(&head) {
+            state.announce(announced, true, id);
+            assert!(state.list.len() <= MAX_BYTES);
+            let sent = Head::new(vec![(TRACESTATE.as_bytes(), &*state.list)]);
+            let mut again = extract(&sent).unwrap();
+            again.announce(announced, true, id);
+            assert_eq!(again.list, state.list);
+        }
+    }
+});
