@@ -16,7 +16,7 @@ OWN_STD := -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size
 OWN_STD += $(foreach package,core alloc compiler_builtins,\
 	--config profile.wasm.package.$(package).opt-level=3)
 FUZZ_SECONDS ?= 60
-SCENARIOS ?= $(wildcard examples/*/scenario.yaml tests/scenarios/*.yaml)
+SCENARIOS ?= $(wildcard examples/*/*scenario.yaml tests/scenarios/*.yaml)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

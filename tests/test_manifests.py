@@ -14,7 +14,16 @@ import tools
 import topology
 
 ROOT = Path(__file__).parents[1]
-MANIFESTS = sorted([*ROOT.glob("istio/*.yaml"), *ROOT.glob("examples/*/plugin.yaml")])
+EXAMPLES = sorted((ROOT / "examples").iterdir())
+# One may ship what stands beside its filter, each with a test of its own.
+BESIDE = {"production-tail-sampling": {"collector.yaml", "gateway.yaml", "gateway-scenario.yaml"}}
+MANIFESTS = sorted(
+    [
+        *ROOT.glob("istio/*.yaml"),
+        *ROOT.glob("examples/*/plugin.yaml"),
+        *ROOT.glob("examples/*/gateway.yaml"),
+    ]
+)
 CRDS_MODULE = "istio.io/api@v1.31.1"
 
 
@@ -112,6 +121,13 @@ def http_filters(document) -> list[dict]:
     return [{"name": "shop.sidespan", "typed_config": {"@type": wasm, "config": config}}]
 
 
+def environment(filters) -> dict[str, str]:
+    """Returns an environment with the variables that filters take from the proxy's."""
+    vms = [filter["typed_config"]["config"]["vm_config"] for filter in filters]
+    names = {name for vm in vms for name in vm.get("environment_variables", {}).get("host_env_keys", [])}
+    return os.environ | dict.fromkeys(names, "long enough for a key of 32 bytes")
+
+
 def validate(envoy, folder, filters) -> subprocess.CompletedProcess:
     bootstrap = topology.load_bootstrap(topology.BOOTSTRAP)
     (listener, *_) = bootstrap["static_resources"]["listeners"]
@@ -126,7 +142,11 @@ def validate(envoy, folder, filters) -> subprocess.CompletedProcess:
     file = folder / "envoy.json"
     file.write_text(json.dumps(bootstrap))
     return subprocess.run(
-        [envoy, "--mode", "validate", "-c", file], capture_output=True, text=True, timeout=120
+        [envoy, "--mode", "validate", "-c", file],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment(filters),
     )
 
 
@@ -144,9 +164,7 @@ def test_envoy_refuses_a_manifest_with_a_wrong_configuration(tmp_path):
     assert "sampling.ratio: expected a number from 0 to 1, but found 2" in result.stderr
 
 
-def test_every_example_has_its_three_files():
-    folders = sorted((ROOT / "examples").iterdir())
-    assert folders
-    for folder in folders:
-        names = sorted(file.name for file in folder.iterdir())
-        assert names == ["README.md", "plugin.yaml", "scenario.yaml"], folder
+@pytest.mark.parametrize("folder", EXAMPLES, ids=[folder.name for folder in EXAMPLES])
+def test_every_example_has_its_three_files(folder):
+    names = {file.name for file in folder.iterdir()}
+    assert names == {"README.md", "plugin.yaml", "scenario.yaml"} | BESIDE.get(folder.name, set())
