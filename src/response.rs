@@ -51,7 +51,8 @@ impl Response {
         match self.when {
             When::Always => true,
             When::Sampled => context.sampling.is_sampled(),
-            When::Forced => kind == Kind::Force,
+            // A rule may force more than the limits let through.
+            When::Forced => kind == Kind::Force && context.sampling.is_sampled(),
         }
     }
 
@@ -141,6 +142,7 @@ mod tests {
             (When::Sampled, Kind::Ratio, CONTEXT, true),
             (When::Forced, Kind::Parent, CONTEXT, false),
             (When::Forced, Kind::Force, CONTEXT, true),
+            (When::Forced, Kind::Force, unsampled, false),
         ] {
             let response = Response { traceresponse: true, when, ..Response::default() };
             assert_eq!(response.is_for(kind, &context), expected, "{when:?} {kind:?}");
