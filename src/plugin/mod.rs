@@ -262,13 +262,14 @@ impl Plugin {
         let Some(export_on) = &self.config.export_on else {
             return;
         };
-        let head = Head::new(host::pairs(late.headers.as_slice()));
+        // Taken apart again only where that is of use: most requests end well.
+        let head = || Head::new(host::pairs(late.headers.as_slice()));
         let ending_facts = export_on.asks_response().then(|| self.ending_facts.read());
         let [status, flags] = match &ending_facts {
             Some(facts) => facts.values(),
             None => Default::default(),
         };
-        let is_grpc = !export_on.grpc_status.is_empty() && span::is_grpc(&head);
+        let is_grpc = !export_on.grpc_status.is_empty() && span::is_grpc(&head());
         let ending = Ending {
             status: u16::try_from(integer(status)).unwrap_or_default(),
             flags: integer(flags),
@@ -287,7 +288,8 @@ impl Plugin {
             return;
         }
         let (recording, start) = (&late.recording, late.start_unix_nanos);
-        let mut span = ActiveSpan::start(&self.config, &head, late.end_of_stream, recording, start);
+        let mut span =
+            ActiveSpan::start(&self.config, &head(), late.end_of_stream, recording, start);
         span.export_on(condition);
         if let Some(unix_nanos) = late.first_byte_unix_nanos {
             span.response_started(unix_nanos);
