@@ -38,7 +38,7 @@ replay: wasm ## replay SCENARIOS (default: all) against the module
 	cargo run -q -p sidespan-harness --locked -- replay $(SCENARIOS)
 
 bench: wasm ## count the WebAssembly instructions of a request
-	cargo run -q -p sidespan-harness --locked -- replay --fuel tests/scenarios/cost.yaml
+	cargo run -q -p sidespan-harness --locked -- replay --fuel $(wildcard tests/scenarios/cost*.yaml)
 
 fuzz: ## fuzz every parser for FUZZ_SECONDS (default: 60) each; gets a nightly toolchain and cargo-fuzz
 	@rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal
