@@ -27,6 +27,7 @@ pub mod resource;
 pub mod response;
 pub mod response_flags;
 pub mod rules;
+pub mod size_classes;
 pub mod span;
 pub mod tags;
 pub mod token;

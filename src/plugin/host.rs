@@ -217,6 +217,21 @@ pub fn fill_random(bytes: &mut [u8]) -> Result<(), Failure> {
     done(u32::from(unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) }))
 }
 
+/// Returns a variable of the VM's environment (WASI `environ_get`), and none where it is no text.
+pub fn environment(name: &str) -> Option<String> {
+    let (mut count, mut size) = (0, 0);
+    done(u32::from(unsafe { environ_sizes_get(&mut count, &mut size) })).ok()?;
+    let (mut places, mut text) = (vec![null_mut(); count], vec![0u8; size]);
+    done(u32::from(unsafe { environ_get(places.as_mut_ptr(), text.as_mut_ptr()) })).ok()?;
+    // Each variable ends with a zero byte, one behind the other.
+    let is = |entry: &&[u8]| {
+        entry.strip_prefix(name.as_bytes()).is_some_and(|it| it.first() == Some(&b'='))
+    };
+    let entry = text.split(|byte| *byte == 0).find(is)?;
+    let value = entry.get(name.len() + 1..)?;
+    Some(std::str::from_utf8(value).ok()?.to_owned())
+}
+
 fn done(status: u32) -> Result<(), Failure> {
     if status == OK { Ok(()) } else { Err(Failure(status)) }
 }
@@ -339,4 +354,6 @@ unsafe extern "C" {
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
     fn random_get(data: *mut u8, size: usize) -> u16;
+    fn environ_sizes_get(count: *mut usize, size: *mut usize) -> u16;
+    fn environ_get(places: *mut *mut u8, text: *mut u8) -> u16;
 }

@@ -4,6 +4,7 @@
 //! its requests, with it.
 
 mod abi;
+mod allocator;
 mod exporter;
 mod host;
 mod ids;
@@ -99,7 +100,7 @@ impl Root {
     }
 
     fn configure(&mut self, json: &[u8]) -> bool {
-        let config = match Config::parse(json, &|name| std::env::var(name).ok()) {
+        let config = match Config::parse(json, &host::environment) {
             Ok(config) => config,
             Err(error) => {
                 let message = format!("sidespan: configuration refused: {error}");
