@@ -11,9 +11,12 @@ use sidespan_fuzz::lines;
 fuzz_target!(|input: &[u8]| {
     let stated = threshold(input);
     assert!(stated.is_none_or(|threshold| threshold < RANDOMNESS));
-    let again = rewritten(input, stated);
-    assert_eq!((threshold(&again), randomness(&again)), (stated, randomness(input)));
-    assert_eq!(rewritten(&again, stated), again);
+    // Longer values are in no valid list, and have no room for a threshold.
+    if input.len() <= 256 {
+        let again = rewritten(input, stated);
+        assert_eq!((threshold(&again), randomness(&again)), (stated, randomness(input)));
+        assert_eq!(rewritten(&again, stated), again);
+    }
 
     let head = Head::new(lines(&[TRACESTATE], input));
     let id = trace_id(b"4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
