@@ -3,11 +3,10 @@
 //!
 //! ```text
 //! range = address [ "/" length ]     ; without a length, that one address
+//! peer  = address / ipv4 ":" port / "[" ipv6 "]" [ ":" port ]
 //! ```
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use crate::url::host_and_port;
 
 /// A range of addresses of either family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +34,34 @@ impl Cidr {
         Some(Self { first: bits & mask, mask })
     }
 
-    /// Tells whether an address is in the range. It may have a port, and brackets then; what is no
-    /// address is in none.
-    pub fn holds(&self, address: &[u8]) -> bool {
-        let (host, _) = host_and_port(address);
-        let found = std::str::from_utf8(host).ok().and_then(bits);
+    /// Tells whether a peer's address is in the range. What is no address is in none: a client on
+    /// the same machine names its Unix socket as it likes, `@10.0.0.1` for one.
+    pub fn holds(&self, peer: &[u8]) -> bool {
+        let found = std::str::from_utf8(peer).ok().and_then(host).and_then(bits);
         found.is_some_and(|(bits, _)| bits & self.mask == self.first)
     }
+}
+
+/// Returns a peer without its port, and without the brackets of IPv6.
+fn host(peer: &str) -> Option<&str> {
+    let (host, port) = if let Some(bracketed) = peer.strip_prefix('[') {
+        let (host, rest) = bracketed.split_once(']')?;
+        if !host.contains(':') {
+            return None;
+        }
+        match rest.strip_prefix(':') {
+            Some(port) => (host, port),
+            None if rest.is_empty() => return Some(host),
+            None => return None,
+        }
+    } else {
+        match peer.split_once(':') {
+            Some((host, port)) if host.contains('.') => (host, port),
+            _ => return Some(peer),
+        }
+    };
+    let digits = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { Some(host) } else { None }
 }
 
 /// Returns an address as one of IPv6, and how many bits its own family has.
@@ -74,6 +94,9 @@ mod tests {
     fn addresses_are_in_ranges() {
         check("10.0.0.0/8", "10.255.0.1:80", true);
         check("10.0.0.0/8", "10.255.0.1", true);
+        check("::1", "::1", true);
+        check("::1", "[::1]", true);
+        check("10.0.0.0/8", "::ffff:10.0.0.1", true);
         check("10.9.9.9/8", "10.255.0.1:80", true);
         check("10.0.0.0/8", "11.0.0.1:80", false);
         check("10.0.0.0/8", "[::ffff:10.0.0.1]:80", true);
@@ -94,7 +117,38 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_in_no_range() {
-        for address in ["", ":80", "unix:@/pipe", "10.0.0", "a", "010.0.0.1:1", "é"] {
+        for address in [
+            "",
+            ":80",
+            "unix:@/pipe",
+            "@10.0.0.1",
+            "@10.0.0.1:80",
+            "a@10.0.0.1:80",
+            "@[::1]:80",
+            "@::1",
+            "/run/10.0.0.1",
+            "envoy://10.0.0.1/a",
+            "10.0.0",
+            "a",
+            "010.0.0.1:1",
+            "é",
+            "10.0.0.1:",
+            "10.0.0.1:http",
+            "10.0.0.1:+80",
+            "10.0.0.1:655360",
+            "10.0.0.1:80:80",
+            "10.0.0.1 :80",
+            " 10.0.0.1:80",
+            "10.0.0.1/32",
+            "[10.0.0.1]:80",
+            "[10.0.0.1",
+            "[::1",
+            "[::1]80",
+            "[::1]:",
+            "[::1]]:80",
+            "[]:80",
+            "::1]:80",
+        ] {
             check("0.0.0.0/0", address, false);
             check("::/0", address, false);
         }
@@ -138,9 +192,21 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_panic(range: String, address: Vec<u8>) {
+        fn sockets_of_ipv6_are_found(address: u128, other: u128, length in 0u32..=128, port: u16) {
+            let range = Cidr::parse(&format!("{}/{length}", Ipv6Addr::from(address))).unwrap();
+            for other in [other, address ^ other.checked_shr(length).unwrap_or(0)] {
+                let alike = (address ^ other).leading_zeros() >= length;
+                let socket = std::net::SocketAddr::new(Ipv6Addr::from(other).into(), port);
+                prop_assert_eq!(range.holds(socket.to_string().as_bytes()), alike, "{}", socket);
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(range: String, address: Vec<u8>, near in "[0-9a-f:.%/@\\[\\]]{0,30}") {
+            let _ = Cidr::parse(&near);
             let range = Cidr::parse(&range).unwrap_or(Cidr { first: 0, mask: 0 });
             let _ = range.holds(&address);
+            let _ = range.holds(near.as_bytes());
         }
     }
 }
