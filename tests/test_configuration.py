@@ -15,9 +15,24 @@ REFUSED = {
         ["expected a known key, one of `service_name`", 'but found "samplin"'],
     ),
     "key of a later version": (
-        {"sampling": {"export_on": {}}},
-        "sampling.export_on",
-        ["expected a known key, one of `ratio`, `rules`", 'but found "export_on"'],
+        {"sampling": {"adaptive": {}}},
+        "sampling.adaptive",
+        ["expected a known key, one of `ratio`, `precision`, `rules`", 'but found "adaptive"'],
+    ),
+    "token with a short key": (
+        {
+            "sampling": {
+                "rules": [
+                    {
+                        "name": "debug",
+                        "match": {"headers": {"name": "x-t", "token": {"keys": [{"id": "a", "secret": "s3cret"}]}}},
+                        "decision": "force",
+                    }
+                ]
+            }
+        },
+        "sampling.rules[0].match.headers.token.keys[0].secret",
+        ["expected a key of at least 32 bytes", "but found 6 bytes"],
     ),
     "wrong type": (
         {"sampling": {"ratio": "all"}},

@@ -23,7 +23,7 @@ def listener_update(listener: dict, version: str, interval_ms: int) -> str:
 
 
 def stats(admin_port: int) -> dict[str, int]:
-    answer = json.loads(topology.admin_answer(admin_port, "/stats?format=json&filter=spans_"))
+    answer = json.loads(topology.admin_answer(admin_port, "/stats?format=json&filter=spans_%5Brdeq%5D"))
     return {stat["name"].rpartition(".")[2]: stat["value"] for stat in answer["stats"] if "name" in stat}
 
 
