@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test wasm replay bench fuzz deny lint
+.PHONY: help demo test wasm replay bench fuzz deny lint toolchain
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -28,7 +28,15 @@ test: lint wasm ## test everything
 	cargo test --workspace --locked
 	python3 tests/run.py
 
-wasm: ## build target/sidespan.wasm
+# rustup gets what rust-toolchain.toml names by itself, unless it is told not to.
+toolchain:
+	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
+	@for component in clippy rustfmt rust-src; do \
+		rustup component list --installed | grep -q "^$$component" \
+			|| rustup component add $$component || exit 1; done
+	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
+
+wasm: toolchain ## build target/sidespan.wasm
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zunstable-options -Cpanic=immediate-abort" \
 		cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked $(OWN_STD)
 	@if [ ! -e $(MODULE) ] || [ $(BUILT) -nt $(MODULE) ]; then \
@@ -53,7 +61,7 @@ deny: ## check licences and sources of all dependencies; installs cargo-deny whe
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@0.20.2
 	cargo deny check bans licenses sources
 
-lint: ## check formatting and lints
+lint: toolchain ## check formatting and lints
 	cargo fmt --all --check
 	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 	cargo check --manifest-path tests/fuzz/Cargo.toml --no-default-features --locked \
