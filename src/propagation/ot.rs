@@ -43,7 +43,7 @@ pub fn randomness(value: &[u8]) -> Option<u64> {
 pub fn rewritten(value: &[u8], threshold: Option<u64>) -> Vec<u8> {
     let mut rest = Vec::new();
     let mut has_randomness = false;
-    for sub in value.split(|byte| *byte == b';') {
+    for sub in subs(value) {
         if sub.is_empty() || sub.starts_with(b"th:") {
             continue;
         }
@@ -86,7 +86,12 @@ pub fn written(threshold: u64) -> Vec<u8> {
 
 /// Returns what follows a sub-key, where it is there.
 fn sub<'v>(value: &'v [u8], key: &[u8]) -> Option<&'v [u8]> {
-    value.split(|byte| *byte == b';').find_map(|sub| sub.strip_prefix(key))
+    subs(value).find_map(|sub| sub.strip_prefix(key))
+}
+
+/// Spaces have no place between them, and at the end of a value would break the list.
+fn subs(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
 }
 
 /// Reads hex digits, at least one and at most 16.
@@ -131,6 +136,7 @@ mod tests {
         check("th:ffffffffffffff;rv:ffffffffffffff", Some(RANDOMNESS - 1), Some(RANDOMNESS - 1));
         check("p:8;rv:d29d6a7215ced0;th:c;pn:abc", Some(0xc << 52), Some(0xd2_9d6a_7215_ced0));
         check("th:c;th:8", Some(0xc << 52), None);
+        check("a:1; th:c ;b:1", Some(0xc << 52), None);
     }
 
     #[test]
@@ -176,6 +182,8 @@ mod tests {
             ("rv:short", None, ""),
             ("th:rubbish;th:8;a:1", None, "a:1"),
             (";;a:1;", None, "a:1"),
+            ("th:8;a:1 ;", None, "a:1"),
+            ("a:1; th:8 ; b:1", None, "a:1;b:1"),
             (long.as_str(), half, long.as_str()),
         ];
         for (value, threshold, expected) in rows {
