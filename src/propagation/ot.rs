@@ -48,10 +48,11 @@ pub fn rewritten(value: &[u8], threshold: Option<u64>) -> Vec<u8> {
             continue;
         }
         if sub.starts_with(b"rv:") {
-            if has_randomness || randomness(sub).is_none() {
+            // Only the first is read, valid or not.
+            let again = std::mem::replace(&mut has_randomness, true);
+            if again || randomness(sub).is_none() {
                 continue;
             }
-            has_randomness = true;
         }
         rest.push(b';');
         rest.extend_from_slice(sub);
@@ -180,6 +181,7 @@ mod tests {
             ("rv:d29d6a7215ced0;rv:00000000000000", half, "th:8;rv:d29d6a7215ced0"),
             ("rv:short;a:1", half, "th:8;a:1"),
             ("rv:short", None, ""),
+            ("rv:short;rv:d29d6a7215ced0", half, "th:8"),
             ("th:rubbish;th:8;a:1", None, "a:1"),
             (";;a:1;", None, "a:1"),
             ("th:8;a:1 ;", None, "a:1"),
