@@ -744,6 +744,11 @@ mod tests {
                 "exporter.otlp.headers[0].literal: expected an object, but found a string",
             ),
             (
+                exporter(r#""headers": [{"name": "a", "literal": {"value": 1234567}}]"#),
+                "exporter.otlp.headers[0].literal.value: expected a string, but found something \
+                 else, which is not shown",
+            ),
+            (
                 exporter(r#""headers": ["a: secret"]"#),
                 "exporter.otlp.headers[0]: expected an object, but found a string",
             ),

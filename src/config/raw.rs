@@ -301,9 +301,15 @@ objects! {
         /// Name of the header. Example: `authorization`.
         pub name: String,
         /// A fixed value.
-        pub literal: Option<RawLiteral>,
+        pub literal: Option<RawSecretLiteral>,
         /// The value of an environment variable of the VM.
         pub environment: Option<RawNamedSource>,
+    }
+
+    /// A fixed value that may be a credential.
+    pub struct RawSecretLiteral {
+        /// The value.
+        pub value: RawSecret,
     }
 
     /// Bounds of the export queue, for each worker.

@@ -65,7 +65,7 @@ fn export_header(
         return Err(ConfigError::new(expected, quoted(&name)).under("name"));
     }
     let (value, source, key) = match (raw.literal, raw.environment) {
-        (Some(literal), None) => (literal.value, "literal", "value"),
+        (Some(literal), None) => (literal.value.0, "literal", "value"),
         (None, Some(source)) => {
             let value = environment(&source.name).or(source.default_value).ok_or_else(|| {
                 let expected = "an environment variable of the VM, or a default_value";
