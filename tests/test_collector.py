@@ -52,10 +52,12 @@ def all_exported_spans(traces: Path) -> list[dict]:
 
 
 def attributes(part: dict) -> dict:
+    # In JSON whole numbers are strings, and a double without a fraction looks like a whole number.
+    types = {"intValue": int, "doubleValue": float}
     decoded = {}
     for pair in part["attributes"]:
         ((kind, value),) = pair["value"].items()
-        decoded[pair["key"]] = int(value) if kind == "intValue" else value
+        decoded[pair["key"]] = types.get(kind, lambda same: same)(value)
     return decoded
 
 
