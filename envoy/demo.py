@@ -32,7 +32,6 @@ _SETTLED_SECONDS = 1.5  # a little more than the filters' interval: by then a tr
 _REFRESH_SECONDS = 0.25
 _MARGIN = "   "
 _DECISIONS = ("force", "drop", "ignore", "parent", "ratio")
-_BOOKS = ("recorded", "exported", "dropped", "queued")
 _CONTEXT_HEADERS = ("traceparent", "tracestate", "b3", "x-b3-traceid", "x-b3-spanid", "x-b3-sampled")
 
 
@@ -184,13 +183,15 @@ class _Demo:
         _print_fields({"  service got": f"traceparent: {answer.traceparent()}"}, self._style)
 
     def _print_counters(self, stats: dict[str, int]) -> None:
-        decisions = [f"{stats[f'sidespan.decisions_{kind}']} {kind}" for kind in _DECISIONS]
-        books = {kind: f"{stats[f'sidespan.spans_{kind}']} {kind}" for kind in _BOOKS}
+        decisions = [f"{stats[_decisions(kind)]} {kind}" for kind in _DECISIONS]
+        books = topology.books(stats)
+        recorded, exported, queued = (books.pop(way) for way in ("recorded", "exported", "queued"))
         source = self._style.dim("   (Envoy's /stats, wasmcustom.sidespan.*)")
         print()
         print(self._style.bold("The filter's own counters") + source)
         print(f"{_MARGIN}decisions  {' · '.join(decisions)}")
-        print(f"{_MARGIN}spans      {books.pop('recorded')} = {' + '.join(books.values())}")
+        ways = f"{exported} exported + {sum(books.values())} dropped + {queued} queued"
+        print(f"{_MARGIN}spans      {recorded} recorded = {ways}")
         print()
 
 
@@ -266,8 +267,12 @@ def _settled(receiver: Receiver) -> dict[str, list[Span]]:
 
 def _is_complete(stats: dict[str, int], answers: list[Answer]) -> bool:
     """Returns whether the filters have published what they did with all requests."""
-    decided = sum(stats.get(f"sidespan.decisions_{kind}", 0) for kind in _DECISIONS)
-    return decided == sum(map(_spans, answers)) and stats["sidespan.spans_queued"] == 0
+    decided = sum(stats.get(_decisions(kind), 0) for kind in _DECISIONS)
+    return decided == sum(map(_spans, answers)) and stats["sidespan_spans_queued"] == 0
+
+
+def _decisions(kind: str) -> str:
+    return f'sidespan_decisions_total{{decision="{kind}"}}'
 
 
 def _spans(answer: Answer) -> int:

@@ -11,6 +11,7 @@ import copy
 import http.client
 import json
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from service import Service
 BOOTSTRAP = Path(__file__).with_name("envoy.yaml")
 MODULE = Path(__file__).parents[1] / "target" / "sidespan.wasm"
 
+_LABEL = re.compile(r"([a-z]+)=\.=(.*?);\.;")
 _POLL_SECONDS = 0.02
 _START_SECONDS = 60
 _STOP_SECONDS = 10
@@ -167,15 +169,8 @@ class Topology:
         return self._running[name]
 
     def stats(self) -> dict[str, int]:
-        """Returns the filter's metrics by the name that the filter gave them."""
-        answer = json.loads(
-            admin_answer(self.admin_port, "/stats?format=json&filter=^wasmcustom%5C.sidespan%5C.")
-        )
-        return {
-            stat["name"].removeprefix("wasmcustom."): stat["value"]
-            for stat in answer["stats"]
-            if "name" in stat
-        }
+        """Returns the filter's counters and gauges, each named as Prometheus shows it."""
+        return filter_stats(self.admin_port)
 
     def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 10) -> dict[str, int]:
         """Returns the metrics as soon as they are as `wanted`; the filter flushes them on its tick."""
@@ -274,6 +269,28 @@ def admin_answer(port: int, target: str) -> str | None:
     finally:
         connection.close()
     return body if answer.status == 200 else None
+
+
+def filter_stats(admin_port: int) -> dict[str, int]:
+    """Returns the filter's counters and gauges of an Envoy, each named as Prometheus shows it."""
+    target = "/stats?format=json&filter=^wasmcustom%5C.sidespan%5C."
+    stats = json.loads(admin_answer(admin_port, target))["stats"]
+    return {series(stat["name"]): stat["value"] for stat in stats if "name" in stat}
+
+
+def series(name: str) -> str:
+    """Returns what Prometheus calls a statistic, its labels as `stats_tags` extract them."""
+    labels = [f'{key}="{value}"' for key, value in _LABEL.findall(name)]
+    family = _LABEL.sub("", name).removeprefix("wasmcustom.").replace(".", "_")
+    return f"{family}{{{','.join(labels)}}}" if labels else family
+
+
+def books(stats: dict[str, int]) -> dict[str, int]:
+    """Returns how many spans went which way, those that were dropped by their reasons."""
+    ways = {"recorded": "spans_recorded_total", "exported": "spans_exported_total", "queued": "spans_queued"}
+    found = {way: stats[f"sidespan_{name}"] for way, name in ways.items()}
+    dropped = {name: value for name, value in stats.items() if name.startswith("sidespan_spans_dropped_total")}
+    return found | {name.split('"')[1]: value for name, value in dropped.items() if value}
 
 
 def exit_on_signals() -> None:

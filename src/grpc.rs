@@ -45,10 +45,40 @@ pub fn is_error(kind: &SpanKind, code: u64) -> bool {
     }
 }
 
-const OK: u64 = 0;
+/// Returns the one message of an answer; none where it is compressed or not whole.
+///
+/// ```text
+/// message = %x00 length *OCTET     ; length: four bytes, the highest first
+/// ```
+pub fn message(body: &[u8]) -> Option<&[u8]> {
+    let ([0, len @ ..], rest) = body.split_first_chunk::<MESSAGE_HEAD_BYTES>()? else {
+        return None;
+    };
+    rest.get(..u32::from_be_bytes(*len) as usize)
+}
+
+/// Writes the head of the one message whose bytes are behind the place for it.
+pub fn put_message_head(framed: &mut [u8]) {
+    if let Some((head, message)) = framed.split_first_chunk_mut::<MESSAGE_HEAD_BYTES>() {
+        let [a, b, c, d] = (message.len() as u32).to_be_bytes();
+        *head = [0, a, b, c, d];
+    }
+}
+
+/// Bytes of what stands before a message.
+pub const MESSAGE_HEAD_BYTES: usize = 5;
+
+pub const OK: u64 = 0;
+pub const CANCELLED: u64 = 1;
 const UNKNOWN: u64 = 2;
+pub const DEADLINE_EXCEEDED: u64 = 4;
+pub const RESOURCE_EXHAUSTED: u64 = 8;
+pub const ABORTED: u64 = 10;
+pub const OUT_OF_RANGE: u64 = 11;
 /// The server has no such method.
 pub const UNIMPLEMENTED: u64 = 12;
+pub const UNAVAILABLE: u64 = 14;
+pub const DATA_LOSS: u64 = 15;
 
 const STATUS_NAMES: [&str; 17] = [
     "OK",

@@ -9,6 +9,7 @@ pub mod cidr;
 pub mod config;
 pub mod context;
 pub mod decision;
+pub mod delivery;
 pub mod edits;
 pub mod grpc;
 pub mod head;
@@ -20,6 +21,7 @@ pub mod percent;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
 pub mod propagation;
+pub mod protobuf;
 pub mod queue;
 pub mod ratio;
 pub mod request;

@@ -12,6 +12,7 @@ use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags, TraceId};
 use opentelemetry::{KeyValue, Value};
 
 use crate::propagation::Link;
+use crate::protobuf::Fields;
 
 /// How many attributes a span may have, and how long their values may be: OpenTelemetry's
 /// `attribute_limits`.
@@ -211,27 +212,12 @@ impl Attributes {
         if count == self.count {
             return &self.bytes;
         }
-        let mut rest = self.bytes.as_slice();
+        let mut rest = Fields(&self.bytes);
         for _ in 0..count {
-            rest = after_field(rest);
+            rest.next();
         }
-        self.bytes.get(..self.bytes.len() - rest.len()).unwrap_or_default()
+        self.bytes.get(..self.bytes.len() - rest.0.len()).unwrap_or_default()
     }
-}
-
-/// Returns what follows a field whose value has a length: its tag of one byte, the length, the
-/// value.
-fn after_field(bytes: &[u8]) -> &[u8] {
-    let mut rest = bytes.get(1..).unwrap_or_default();
-    let (mut len, mut shift) = (0, 0);
-    while let [byte, after @ ..] = rest {
-        len |= usize::from(byte & 0x7f) << shift;
-        (rest, shift) = (after, shift + 7);
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    rest.get(len..).unwrap_or_default()
 }
 
 /// Who a span is, and below whom.
@@ -269,24 +255,38 @@ pub fn append_span(run: &mut Vec<u8>, span: &[u8]) {
     put_bytes(run, scope_spans::SPANS, span);
 }
 
-/// Wraps a run of spans in an `ExportTraceServiceRequest` with this resource. Spans and resource
-/// are by the conventions of [`SCHEMA_URL`].
-pub fn export_request(resource: &[u8], run: &[u8]) -> Vec<u8> {
+/// Returns the bytes by which [`append_span`] makes a run longer.
+pub fn appended_len(span: &[u8]) -> usize {
+    field_len(span.len())
+}
+
+/// Leaves the first so many spans in a run and returns the run of those behind them.
+pub fn split_run(run: &mut Vec<u8>, spans: u32) -> Vec<u8> {
+    let mut fields = Fields(run);
+    for _ in 0..spans {
+        fields.next();
+    }
+    let rest = fields.0.len();
+    run.split_off(run.len() - rest)
+}
+
+/// Appends an `ExportTraceServiceRequest` with this resource and this run of spans. Spans and
+/// resource are by the conventions of [`SCHEMA_URL`].
+pub fn put_export_request(bytes: &mut Vec<u8>, resource: &[u8], run: &[u8]) {
     let mut scope = Vec::new();
     put_bytes(&mut scope, SCOPE_NAME, env!("CARGO_PKG_NAME").as_bytes());
     put_bytes(&mut scope, SCOPE_VERSION, env!("CARGO_PKG_VERSION").as_bytes());
     let schema_url_len = field_len(SCHEMA_URL.len());
     let scope_spans_len = field_len(scope.len()) + run.len() + schema_url_len;
     let resource_spans_len = resource.len() + field_len(scope_spans_len) + schema_url_len;
-    let mut bytes = Vec::with_capacity(field_len(resource_spans_len));
-    put_len(&mut bytes, EXPORT_RESOURCE_SPANS, resource_spans_len);
+    bytes.reserve_exact(field_len(resource_spans_len));
+    put_len(bytes, EXPORT_RESOURCE_SPANS, resource_spans_len);
     bytes.extend_from_slice(resource);
-    put_len(&mut bytes, resource_spans::SCOPE_SPANS, scope_spans_len);
-    put_bytes(&mut bytes, scope_spans::SCOPE, &scope);
+    put_len(bytes, resource_spans::SCOPE_SPANS, scope_spans_len);
+    put_bytes(bytes, scope_spans::SCOPE, &scope);
     bytes.extend_from_slice(run);
-    put_bytes(&mut bytes, scope_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
-    put_bytes(&mut bytes, resource_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
-    bytes
+    put_bytes(bytes, scope_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
+    put_bytes(bytes, resource_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
 }
 
 fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8], max_chars: usize) -> bool {
@@ -608,7 +608,9 @@ mod tests {
             let encoded = fields(b"").end(b"", &SpanKind::Client, 2, &Status::Unset);
             append_span(&mut run, &encoded.bytes);
         }
-        let request = ExportTraceServiceRequest::decode(&*export_request(&resource, &run)).unwrap();
+        let mut bytes = Vec::new();
+        put_export_request(&mut bytes, &resource, &run);
+        let request = ExportTraceServiceRequest::decode(&*bytes).unwrap();
         let [of_resource] = request.resource_spans.as_slice() else {
             panic!("{request:?}");
         };

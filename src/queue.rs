@@ -1,208 +1,491 @@
 //! Finished spans on their way to the collector, bounded, and the books over them.
 //!
 //! Always: `recorded = exported + dropped + queued`, where queued counts spans that wait and spans
-//! whose export is under way.
+//! whose export is under way or will be tried again. What is queued is given up for one of the
+//! reasons of [`DropReason`] alone.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
+use crate::delivery::{Backoff, RetryPolicy, Verdict};
 use crate::otlp;
 
-/// Bounds of a queue, in spans.
+/// Bounds of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Spans that wait or are under way at most.
     pub max_queue_spans: u32,
+    /// Their encoded bytes at most.
+    pub max_queue_bytes: u32,
     /// Spans in one batch at most; at least 1 and at most `max_queue_spans`.
     pub max_batch_spans: u32,
+    /// Encoded bytes in one batch at most, unless it is one span that has more.
+    pub max_batch_bytes: u32,
 }
 
-/// How many spans went which way, ever.
+/// Why a span was not exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropReason {
+    /// It was the newest, and the queue held what it may.
+    QueueFull,
+    /// The collector refused its batch for good.
+    Rejected,
+    /// The collector took its batch, but not this span.
+    PartialSuccess,
+    /// The collector was not there for as long as is waited for it.
+    RetriesExhausted,
+    /// The collector found it too large, though it was alone.
+    TooLarge,
+    /// Its configuration is gone, and no other took it over.
+    ConfigurationRemoved,
+}
+
+impl DropReason {
+    pub const ALL: [Self; 6] = [
+        Self::QueueFull,
+        Self::Rejected,
+        Self::PartialSuccess,
+        Self::RetriesExhausted,
+        Self::TooLarge,
+        Self::ConfigurationRemoved,
+    ];
+
+    /// Returns its name in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Rejected => "rejected",
+            Self::PartialSuccess => "partial_success",
+            Self::RetriesExhausted => "retries_exhausted",
+            Self::TooLarge => "too_large",
+            Self::ConfigurationRemoved => "configuration_removed",
+        }
+    }
+}
+
+/// How many spans went which way, ever, and what is queued now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Books {
     pub recorded: u64,
     pub exported: u64,
-    pub dropped: u64,
+    /// By reason, in the order of [`DropReason::ALL`].
+    pub dropped: [u64; DropReason::ALL.len()],
+    pub queued: u64,
+    pub queued_bytes: u64,
 }
 
 impl Books {
-    pub fn queued(&self) -> u64 {
-        self.recorded - self.exported - self.dropped
+    fn drop(&mut self, spans: u64, reason: DropReason) {
+        if let Some(count) = self.dropped.get_mut(reason as usize) {
+            *count += spans;
+        }
     }
+
+    /// Takes what is no longer queued off.
+    fn leave(&mut self, batch: &Batch) {
+        self.queued = self.queued.saturating_sub(batch.spans.into());
+        self.queued_bytes = self.queued_bytes.saturating_sub(batch.run.len() as u64);
+    }
+}
+
+/// A run of encoded spans that have the same resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The encoded resource of its spans.
+    pub resource: Rc<[u8]>,
+    pub run: Vec<u8>,
+    pub spans: u32,
 }
 
 /// A queue of encoded spans for one exporter, with at most one batch under way.
 #[derive(Debug)]
 pub struct Queue {
     limits: Limits,
-    /// Batches in the order of their spans; only the last is not full.
-    batches: VecDeque<Batch>,
-    /// Spans of the batch under way.
-    in_flight: Option<u32>,
+    retry: RetryPolicy,
+    resource: Rc<[u8]>,
+    /// Batches in the order of their spans; the last takes further ones.
+    waiting: VecDeque<Batch>,
+    head: Option<Head>,
     books: Books,
-    /// The buffer of a batch that was sent, kept for the next.
+    /// The buffer of a batch that is gone, kept for the next.
     spare: Vec<u8>,
 }
 
-/// A run of encoded spans.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct Batch {
-    run: Vec<u8>,
-    spans: u32,
+/// The batch that is next or under way.
+#[derive(Debug)]
+struct Head {
+    batch: Batch,
+    /// A call with it was made, and its answer is not here.
+    under_way: bool,
+    /// Since it was not taken at first.
+    backoff: Option<Backoff>,
+    first_sent_unix_nanos: u64,
+}
+
+impl Head {
+    fn new(batch: Batch, now_unix_nanos: u64) -> Self {
+        Self { batch, under_way: false, backoff: None, first_sent_unix_nanos: now_unix_nanos }
+    }
 }
 
 impl Queue {
-    pub fn new(limits: Limits) -> Self {
-        let books = Books::default();
-        Self { limits, batches: VecDeque::new(), in_flight: None, books, spare: Vec::new() }
+    /// `resource` is the encoded resource of all spans.
+    pub fn new(limits: Limits, retry: RetryPolicy, resource: Vec<u8>) -> Self {
+        let (waiting, books, spare) = (VecDeque::new(), Books::default(), Vec::new());
+        Self { limits, retry, resource: resource.into(), waiting, head: None, books, spare }
     }
 
     /// Takes a finished span, or drops it where the queue is full.
     pub fn push(&mut self, span: &[u8]) {
         self.books.recorded += 1;
-        if self.books.queued() > u64::from(self.limits.max_queue_spans) {
-            self.books.dropped += 1;
+        let len = otlp::appended_len(span);
+        if !self.has_room(1, len) {
+            self.books.drop(1, DropReason::QueueFull);
             return;
         }
-        let full = |batch: &Batch| batch.spans >= self.limits.max_batch_spans;
-        if self.batches.back().is_none_or(full) {
+        let Limits { max_batch_spans, max_batch_bytes, .. } = self.limits;
+        let takes_it = self.waiting.back().is_some_and(|batch| {
+            batch.spans < max_batch_spans
+                && batch.run.len() + len <= max_batch_bytes as usize
+                && Rc::ptr_eq(&batch.resource, &self.resource)
+        });
+        if !takes_it {
             let run = std::mem::take(&mut self.spare);
-            self.batches.push_back(Batch { run, spans: 0 });
+            self.waiting.push_back(Batch { resource: self.resource.clone(), run, spans: 0 });
         }
-        if let Some(batch) = self.batches.back_mut() {
+        if let Some(batch) = self.waiting.back_mut() {
             otlp::append_span(&mut batch.run, span);
             batch.spans += 1;
+            self.books.queued += 1;
+            self.books.queued_bytes += len as u64;
         }
     }
 
-    /// Tells whether a full batch waits and none is under way.
+    /// Tells whether a batch waits that takes no more spans, and none is before it.
     pub fn is_urgent(&self) -> bool {
-        let full = |batch: &Batch| batch.spans >= self.limits.max_batch_spans;
-        self.in_flight.is_none() && self.batches.front().is_some_and(full)
-    }
-
-    /// Hands the oldest batch to `send`, as an export request with this resource, unless one is
-    /// under way already. Where `send` fails, its spans are dropped and the error is returned.
-    pub fn send_next<E>(
-        &mut self,
-        resource: &[u8],
-        send: impl FnOnce(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        if self.in_flight.is_some() {
-            return Ok(());
-        }
-        let Some(mut batch) = self.batches.pop_front() else {
-            return Ok(());
+        let full = |batch: &Batch| {
+            batch.spans >= self.limits.max_batch_spans
+                || batch.run.len() >= self.limits.max_batch_bytes as usize
         };
-        let sent = send(&otlp::export_request(resource, &batch.run));
-        match sent {
-            Ok(()) => self.in_flight = Some(batch.spans),
-            Err(_) => self.books.dropped += u64::from(batch.spans),
-        }
-        batch.run.clear();
-        self.spare = batch.run;
-        sent
+        self.head.is_none() && (self.waiting.len() > 1 || self.waiting.front().is_some_and(full))
     }
 
-    /// Books the batch under way as exported or dropped.
-    pub fn answered(&mut self, accepted: bool) {
-        let spans = u64::from(self.in_flight.take().unwrap_or_default());
-        if accepted {
-            self.books.exported += spans;
-        } else {
-            self.books.dropped += spans;
+    /// Returns the batch that is to be sent now, and takes it for sent: [`Queue::answered`] is due.
+    /// There is none while one is under way, or rests before it is tried again.
+    pub fn next_to_send(&mut self, now_unix_nanos: u64) -> Option<&Batch> {
+        if self.head.is_none() {
+            self.head = Some(Head::new(self.waiting.pop_front()?, now_unix_nanos));
+        }
+        let head = self.head.as_mut()?;
+        let rests = head.backoff.as_ref().is_some_and(|backoff| !backoff.is_over(now_unix_nanos));
+        if head.under_way || rests {
+            return None;
+        }
+        head.under_way = true;
+        Some(&head.batch)
+    }
+
+    /// Books what became of the batch under way, if there is one. `random` spreads the next try.
+    pub fn answered(&mut self, verdict: Verdict, now_unix_nanos: u64, random: u32) {
+        let Some(mut head) = self.head.take_if(|head| head.under_way) else {
+            return;
+        };
+        match verdict {
+            Verdict::Accepted { rejected } => {
+                let spans = u64::from(head.batch.spans);
+                let rejected = rejected.min(spans);
+                self.books.exported += spans - rejected;
+                self.books.drop(rejected, DropReason::PartialSuccess);
+                self.forget(head.batch);
+            }
+            Verdict::Refused => self.give_up(head.batch, DropReason::Rejected),
+            Verdict::TooLarge if head.batch.spans < 2 => {
+                self.give_up(head.batch, DropReason::TooLarge);
+            }
+            Verdict::TooLarge => {
+                let second = otlp::split_run(&mut head.batch.run, head.batch.spans / 2);
+                let spans = head.batch.spans - head.batch.spans / 2;
+                head.batch.spans /= 2;
+                let resource = head.batch.resource.clone();
+                self.waiting.push_front(Batch { resource, run: second, spans });
+                self.waiting.push_front(head.batch);
+            }
+            Verdict::Retry { after } => {
+                let elapsed = now_unix_nanos.saturating_sub(head.first_sent_unix_nanos);
+                if self.retry.gives_up_after(elapsed) {
+                    self.give_up(head.batch, DropReason::RetriesExhausted);
+                    return;
+                }
+                let backoff = self.retry.next(head.backoff, after, now_unix_nanos, random);
+                self.head = Some(Head { under_way: false, backoff: Some(backoff), ..head });
+            }
         }
     }
 
-    /// Books all spans that wait or are under way as dropped.
-    pub fn abandon(&mut self) {
-        self.books.dropped += self.books.queued();
-        self.batches.clear();
-        self.in_flight = None;
+    /// Returns how long the batch that was not taken still rests, in nanoseconds.
+    pub fn rest_nanos(&self, now_unix_nanos: u64) -> Option<u64> {
+        let head = self.head.as_ref().filter(|head| !head.under_way)?;
+        Some(head.backoff.as_ref()?.rest_nanos(now_unix_nanos))
+    }
+
+    /// Gives all batches away that wait or are under way: they are no longer of these books.
+    pub fn take_all(&mut self) -> Vec<Batch> {
+        (self.books.queued, self.books.queued_bytes) = (0, 0);
+        let mut batches = Vec::from(std::mem::take(&mut self.waiting));
+        if let Some(head) = self.head.take() {
+            batches.insert(0, head.batch);
+        }
+        batches
+    }
+
+    /// Takes a batch of another queue, or drops it where this one is full.
+    pub fn take_over(&mut self, batch: Batch) {
+        if !self.has_room(batch.spans, batch.run.len()) {
+            self.books.drop(batch.spans.into(), DropReason::QueueFull);
+            return;
+        }
+        self.books.queued += u64::from(batch.spans);
+        self.books.queued_bytes += batch.run.len() as u64;
+        self.waiting.push_back(batch);
+    }
+
+    /// Drops what another queue gave away and nobody took over.
+    pub fn abandon(&mut self, batches: &[Batch]) {
+        let spans = batches.iter().map(|batch| u64::from(batch.spans)).sum();
+        self.books.drop(spans, DropReason::ConfigurationRemoved);
     }
 
     pub fn books(&self) -> Books {
         self.books
     }
+
+    fn has_room(&self, spans: u32, bytes: usize) -> bool {
+        self.books.queued + u64::from(spans) <= self.limits.max_queue_spans.into()
+            && self.books.queued_bytes + bytes as u64 <= self.limits.max_queue_bytes.into()
+    }
+
+    fn give_up(&mut self, batch: Batch, reason: DropReason) {
+        self.books.drop(batch.spans.into(), reason);
+        self.forget(batch);
+    }
+
+    fn forget(&mut self, batch: Batch) {
+        self.books.leave(&batch);
+        self.spare = batch.run;
+        self.spare.clear();
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use std::time::Duration;
+
     use proptest::prelude::*;
-    use prost::Message;
 
     use super::*;
 
-    const LIMITS: Limits = Limits { max_queue_spans: 4, max_batch_spans: 2 };
+    const LIMITS: Limits = Limits {
+        max_queue_spans: 4,
+        max_queue_bytes: 100,
+        max_batch_spans: 2,
+        max_batch_bytes: 50,
+    };
+    const RETRY: RetryPolicy = RetryPolicy {
+        initial_interval: Duration::from_nanos(10),
+        max_interval: Duration::from_nanos(20),
+        max_elapsed_time: Duration::from_nanos(60),
+    };
+    const ACCEPTED: Verdict = Verdict::Accepted { rejected: 0 };
+    const UNAVAILABLE: Verdict = Verdict::Retry { after: None };
 
-    fn spans_of(body: &[u8]) -> usize {
-        let request = ExportTraceServiceRequest::decode(body).unwrap();
-        request.resource_spans[0].scope_spans[0].spans.len()
+    fn queue() -> Queue {
+        Queue::new(LIMITS, RETRY, b"resource".to_vec())
     }
 
-    fn send(queue: &mut Queue) -> Option<usize> {
-        let mut sent = None;
-        let accept = |body: &[u8]| {
-            sent = Some(spans_of(body));
-            Ok::<(), ()>(())
-        };
-        queue.send_next(&[], accept).unwrap();
-        sent
+    fn spans_of(batch: &Batch) -> usize {
+        crate::protobuf::Fields(&batch.run).count()
+    }
+
+    fn send(queue: &mut Queue, now: u64) -> Option<usize> {
+        queue.next_to_send(now).map(spans_of)
+    }
+
+    /// Exported, queued, and dropped by reason.
+    #[track_caller]
+    fn check(queue: &Queue, exported: u64, queued: u64, dropped: &[(DropReason, u64)]) {
+        let books = queue.books();
+        let mut expected = Books { exported, queued, ..books };
+        expected.dropped = [0; DropReason::ALL.len()];
+        dropped.iter().for_each(|(reason, spans)| expected.drop(*spans, *reason));
+        assert_eq!(books, expected);
+        assert_eq!(books.recorded, exported + queued + books.dropped.iter().sum::<u64>());
     }
 
     #[test]
     fn a_full_batch_is_urgent_and_a_partial_one_is_sent_when_due() {
-        let mut queue = Queue::new(LIMITS);
-        assert_eq!(send(&mut queue), None);
+        let mut queue = queue();
+        assert_eq!(send(&mut queue, 0), None);
         queue.push(b"");
         assert!(!queue.is_urgent());
         queue.push(b"");
         assert!(queue.is_urgent());
         queue.push(b"");
-        assert_eq!(send(&mut queue), Some(2));
+        assert_eq!(send(&mut queue, 0), Some(2));
         assert!(!queue.is_urgent());
-        assert_eq!(send(&mut queue), None, "one batch under way at a time");
-        queue.answered(true);
-        assert_eq!(send(&mut queue), Some(1));
-        queue.answered(false);
-        assert_eq!(queue.books(), Books { recorded: 3, exported: 2, dropped: 1 });
+        assert_eq!(send(&mut queue, 0), None, "one batch under way at a time");
+        queue.answered(ACCEPTED, 0, 0);
+        assert_eq!(send(&mut queue, 0), Some(1));
+        queue.answered(Verdict::Refused, 0, 0);
+        check(&queue, 2, 0, &[(DropReason::Rejected, 1)]);
+    }
+
+    #[test]
+    fn a_batch_is_closed_before_it_has_too_many_bytes() {
+        let mut queue = queue();
+        for len in [30, 30, 34] {
+            queue.push(&vec![0; len]);
+        }
+        assert!(queue.is_urgent());
+        assert_eq!(queue.books().queued_bytes, 100, "two bytes before each span");
+        queue.push(b"");
+        check(&queue, 0, 3, &[(DropReason::QueueFull, 1)]);
+        for _ in 0..3 {
+            assert_eq!(send(&mut queue, 0), Some(1));
+            queue.answered(ACCEPTED, 0, 0);
+        }
+        assert_eq!(queue.books().queued_bytes, 0);
     }
 
     #[test]
     fn the_newest_span_is_dropped_when_the_queue_is_full() {
-        let mut queue = Queue::new(LIMITS);
+        let mut queue = queue();
         (0..5).for_each(|_| queue.push(b""));
-        assert_eq!(queue.books(), Books { recorded: 5, exported: 0, dropped: 1 });
-        assert_eq!(send(&mut queue), Some(2));
+        check(&queue, 0, 4, &[(DropReason::QueueFull, 1)]);
+        assert_eq!(send(&mut queue, 0), Some(2));
         queue.push(b"");
-        assert_eq!(queue.books().queued(), 4, "a batch under way still counts");
+        check(&queue, 0, 4, &[(DropReason::QueueFull, 2)]);
     }
 
     #[test]
-    fn spans_that_cannot_be_sent_are_dropped() {
-        let mut queue = Queue::new(LIMITS);
+    fn a_batch_that_was_not_taken_rests_and_is_sent_again() {
+        let mut queue = queue();
         queue.push(b"");
-        assert_eq!(queue.send_next(&[], |_| Err("no cluster")), Err("no cluster"));
-        assert_eq!(queue.books(), Books { recorded: 1, exported: 0, dropped: 1 });
+        assert_eq!(send(&mut queue, 100), Some(1));
+        assert_eq!(queue.rest_nanos(100), None, "it is under way");
+        queue.answered(UNAVAILABLE, 100, 0);
+        assert_eq!(queue.rest_nanos(100), Some(5));
+        queue.push(b"");
+        queue.push(b"");
+        assert!(!queue.is_urgent(), "those behind it wait");
+        assert_eq!(send(&mut queue, 104), None);
+        assert_eq!(send(&mut queue, 105), Some(1));
+        queue.answered(ACCEPTED, 105, 0);
+        assert!(queue.is_urgent());
+        check(&queue, 1, 2, &[]);
+    }
+
+    #[test]
+    fn a_batch_is_given_up_when_the_collector_stays_away() {
+        let mut queue = queue();
+        queue.push(b"");
+        for now in [0, 20, 40] {
+            assert_eq!(send(&mut queue, now), Some(1), "at {now}");
+            queue.answered(UNAVAILABLE, now, 0);
+        }
+        assert_eq!(send(&mut queue, 60), Some(1));
+        queue.answered(UNAVAILABLE, 60, 0);
+        check(&queue, 0, 0, &[(DropReason::RetriesExhausted, 1)]);
+    }
+
+    #[test]
+    fn a_batch_that_is_too_large_is_sent_in_parts() {
+        let limits = Limits { max_queue_spans: 5, max_batch_spans: 5, ..LIMITS };
+        let mut queue = Queue::new(limits, RETRY, Vec::new());
+        (0..5).for_each(|_| queue.push(b"x"));
+        for spans in [5, 2, 1, 1, 3, 1, 2] {
+            assert_eq!(send(&mut queue, 0), Some(spans));
+            let alone = spans == 1;
+            queue.answered(if alone { ACCEPTED } else { Verdict::TooLarge }, 0, 0);
+            if spans == 2 && queue.books().exported == 3 {
+                break;
+            }
+        }
+        check(&queue, 3, 2, &[]);
+        assert_eq!(send(&mut queue, 0), Some(1));
+        queue.answered(Verdict::TooLarge, 0, 0);
+        check(&queue, 3, 1, &[(DropReason::TooLarge, 1)]);
+    }
+
+    #[test]
+    fn rejected_spans_are_no_more_than_were_sent() {
+        for (rejected, exported) in [(0, 2), (1, 1), (9, 0)] {
+            let mut queue = queue();
+            queue.push(b"");
+            queue.push(b"");
+            assert_eq!(send(&mut queue, 0), Some(2));
+            queue.answered(Verdict::Accepted { rejected }, 0, 0);
+            check(&queue, exported, 0, &[(DropReason::PartialSuccess, 2 - exported)]);
+        }
+    }
+
+    #[test]
+    fn another_queue_takes_over_what_fits() {
+        let (mut old, mut new) = (queue(), Queue::new(LIMITS, RETRY, b"other".to_vec()));
+        (0..3).for_each(|_| old.push(b""));
+        assert_eq!(send(&mut old, 0), Some(2));
+        (0..2).for_each(|_| new.push(b""));
+        let batches = old.take_all();
+        assert_eq!((old.books().queued, old.books().queued_bytes), (0, 0));
+        old.answered(ACCEPTED, 0, 0);
+        batches.into_iter().for_each(|batch| new.take_over(batch));
+        let books = new.books();
+        assert_eq!((books.recorded, books.queued), (2, 4));
+        assert_eq!(books.dropped.iter().sum::<u64>(), 1);
+        new.push(b"");
+        let mut resources = Vec::new();
+        while let Some(batch) = new.next_to_send(0) {
+            resources.push(batch.resource.clone());
+            new.answered(ACCEPTED, 0, 0);
+        }
+        let expected: [&[u8]; 2] = [b"other", b"resource"];
+        assert_eq!(resources.iter().map(|it| &**it).collect::<Vec<_>>(), expected);
     }
 
     proptest! {
         #[test]
-        fn the_books_balance_and_the_bounds_hold(steps in prop::collection::vec(0u8..7, 0..200)) {
-            let mut queue = Queue::new(LIMITS);
-            for step in steps {
+        fn the_books_balance_and_the_bounds_hold(
+            steps in prop::collection::vec((0u8..9, 0usize..60), 0..200),
+        ) {
+            let mut queue = queue();
+            let (mut now, mut gone) = (0, 0u64);
+            for (step, size) in steps {
+                now += size as u64 / 4;
                 match step {
-                    0..3 => queue.push(b"x"),
-                    3 => drop(queue.send_next(&[], |_| Ok::<(), ()>(()))),
-                    4 => queue.answered(true),
-                    5 => queue.answered(false),
-                    _ => queue.abandon(),
+                    0..3 => queue.push(&vec![0; size]),
+                    3 => drop(send(&mut queue, now)),
+                    4 => queue.answered(ACCEPTED, now, 7),
+                    5 => queue.answered(Verdict::Accepted { rejected: size as u64 }, now, 7),
+                    6 => queue.answered(UNAVAILABLE, now, u32::MAX),
+                    7 => queue.answered(Verdict::TooLarge, now, 7),
+                    _ if size < 9 => {
+                        gone += queue.take_all().iter().map(|it| u64::from(it.spans)).sum::<u64>();
+                    }
+                    _ => queue.answered(Verdict::Refused, now, 7),
                 }
-                let waiting: u32 = queue.batches.iter().map(|batch| batch.spans).sum();
-                let under_way = queue.in_flight.unwrap_or_default();
-                prop_assert_eq!(queue.books().queued(), u64::from(waiting + under_way));
-                prop_assert!(waiting + under_way <= LIMITS.max_queue_spans);
-                prop_assert!(queue.batches.iter().all(|batch| batch.spans <= LIMITS.max_batch_spans));
+                let books = queue.books();
+                let heads = queue.head.iter().map(|head| &head.batch);
+                let batches: Vec<_> = queue.waiting.iter().chain(heads).collect();
+                let spans: u32 = batches.iter().map(|batch| batch.spans).sum();
+                let bytes: usize = batches.iter().map(|batch| batch.run.len()).sum();
+                prop_assert_eq!((books.queued, books.queued_bytes), (spans.into(), bytes as u64));
+                let dropped: u64 = books.dropped.iter().sum();
+                let left = books.exported + dropped + books.queued + gone;
+                prop_assert_eq!(books.recorded, left);
+                prop_assert!(spans <= LIMITS.max_queue_spans && bytes <= 100);
+                for batch in batches {
+                    prop_assert_eq!(spans_of(batch), batch.spans as usize);
+                    prop_assert!(batch.spans == 1 || batch.run.len() <= 50 && batch.spans <= 2);
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ import yaml
 import tools
 from conftest import lane
 from expected import client_attributes, server_attributes
-from topology import BOOTSTRAP, Lane, Program, Topology, admin_answer, free_ports
+from topology import BOOTSTRAP, Lane, Program, Topology, admin_answer, books, free_ports
 from traffic import Client, new_context
 
 CONFIGURATION = BOOTSTRAP.with_name("collector.yaml")
@@ -97,7 +97,7 @@ def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path, clu
             headers = {"traceparent": parent.traceparent("01"), "x-request-id": request_id}
             client.through("", target, headers)
             program.wait_until(lambda: len(exported_spans(traces, parent.trace_id)) == 3)
-            stats = running.wait_for_stats(lambda stats: stats["sidespan.spans_exported"] == 3)
+            stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] == 3)
             peer_port = client.lane("").backend_inbound
 
     server, outbound, backend = exported_spans(traces, parent.trace_id)
@@ -120,7 +120,7 @@ def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path, clu
     assert attributes(backend) == server_attributes(
         "backend", "1.1", target, request_id, "", **error, **{"user_agent.original": "frontend"}
     )
-    assert stats["sidespan.spans_dropped"] == 0
+    assert books(stats) == {"recorded": 3, "exported": 3, "queued": 0}
 
 
 def test_collector_keeps_errors_slow_traces_and_a_share_of_the_rest(collector, newest_envoy, tmp_path):
@@ -176,7 +176,7 @@ def test_collector_keeps_errors_slow_traces_and_a_share_of_the_rest(collector, n
             # The last to come, so that those before it are decided as soon as it is.
             last = trace_of("/orders?status=500")
             program.wait_until(lambda: len(exported_spans(traces, last)) == 3)
-            stats = running.wait_for_stats(lambda stats: stats["sidespan.spans_exported"] == 3 * 153)
+            stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] == 3 * 153)
 
     spans_of = Counter(span["traceId"] for span in all_exported_spans(traces))
     kept = others & spans_of.keys()
@@ -188,8 +188,8 @@ def test_collector_keeps_errors_slow_traces_and_a_share_of_the_rest(collector, n
     assert [(link["traceId"], link["spanId"]) for link in root["links"]] == [
         (outside.trace_id, outside.span_id)
     ]
-    assert stats["sidespan.spans_dropped"] == 0
-    assert stats["sidespan.contexts_restarted"] == 154
+    assert books(stats) == {"recorded": 3 * 153, "exported": 3 * 153, "queued": 0}
+    assert stats["sidespan_contexts_restarted_total"] == 154
 
 
 def filter_of(manifest: str) -> dict:

@@ -14,7 +14,7 @@ def books_once_settled(topology: Topology, recorded: int) -> dict[str, int]:
     """Returns the four figures of the books as soon as all recorded spans have left the queues."""
 
     def is_settled(stats: dict[str, int]) -> bool:
-        return stats.get("sidespan.spans_recorded") == recorded and stats["sidespan.spans_queued"] == 0
+        return stats.get("sidespan_spans_recorded_total") == recorded and stats["sidespan_spans_queued"] == 0
 
     stats = topology.wait_for_stats(is_settled)
     return {name: stats[f"sidespan.spans_{name}"] for name in ("recorded", "exported", "dropped", "queued")}
@@ -160,6 +160,6 @@ def test_long_value_is_cut_and_counted(each_envoy):
     with Topology({"": lane(1)}, envoy=each_envoy) as running, Client(running, "1.1") as client:
         client.send(client.lane("").backend_inbound, "/a", [("user-agent", "u" * 50_000)])
         (span,) = running.receiver.wait_for(Receiver.spans)
-        running.wait_for_stats(lambda stats: stats["sidespan.attributes_truncated"] == 1)
+        running.wait_for_stats(lambda stats: stats["sidespan_attributes_truncated_total"] == 1)
 
     assert span.attributes["user_agent.original"] == "u" * LONGEST_ATTRIBUTE

@@ -48,22 +48,22 @@ def load(port: int, seconds: float) -> tuple[int, float]:
 )
 def test_a_limit_holds_over_all_workers(outermost_envoy, name, sampling):
     over = {
-        "rule": "sidespan.rule_decisions.force_all.limited",
-        "all spans": "sidespan.spans_limited",
-        "late spans": "sidespan.late_limited",
+        "rule": 'sidespan_rule_decisions_total{rule="force_all",outcome="limited"}',
+        "all spans": "sidespan_spans_limited_total",
+        "late spans": "sidespan_late_limited_total",
     }
     limited = lane(0, batch={"interval_ms": 50}, frontend="none")
     limited.filter["sampling"] = {"ratio": 0} | sampling
     with Topology({"": limited}, envoy=outermost_envoy, concurrency=WORKERS) as topology:
         sent, took = load(topology.lane().frontend_inbound, SECONDS)
         stats = topology.wait_for_stats(
-            lambda stats: stats["sidespan.spans_exported"] == stats["sidespan.spans_recorded"]
+            lambda stats: stats["sidespan_spans_exported_total"] == stats["sidespan_spans_recorded_total"]
             # Each request beyond the limit is counted.
-            and stats.get(over[name], 0) == sent - stats["sidespan.spans_recorded"]
+            and stats.get(over[name], 0) == sent - stats["sidespan_spans_recorded_total"]
         )
         spans = topology.receiver.spans()
 
-    made = stats["sidespan.spans_recorded"]
+    made = stats["sidespan_spans_recorded_total"]
     assert made == len(spans) == len({span.span_id for span in spans})
     assert made <= BURST + took * PER_SECOND
     assert made >= 0.9 * (BURST + SECONDS * PER_SECOND)
@@ -83,6 +83,6 @@ def test_requests_that_no_limit_concerns_do_not_use_it_up(newest_envoy):
             connection.getresponse().read()
             connection.close()
         stats = topology.wait_for_stats(
-            lambda stats: stats.get("sidespan.rule_decisions.force_all.limited") == 7
+            lambda stats: stats.get('sidespan_rule_decisions_total{rule="force_all",outcome="limited"}') == 7
         )
-    assert stats["sidespan.rule_decisions.force_all.sampled"] == 1
+    assert stats['sidespan_rule_decisions_total{rule="force_all",outcome="sampled"}'] == 1

@@ -257,4 +257,4 @@ def test_baggage_over_its_limit_is_cut_and_counted(client_1):
     answer = client_1.through("migrating", "/a", {"baggage": ",".join(members)})
 
     assert answer.calls[0].context()["baggage"] == ",".join(members[:64])
-    client_1.topology.wait_for_stats(lambda stats: stats["sidespan.baggage_members_dropped"] >= 2)
+    client_1.topology.wait_for_stats(lambda stats: stats["sidespan_baggage_members_dropped_total"] >= 2)

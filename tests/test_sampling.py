@@ -100,7 +100,8 @@ def test_tokens_that_are_not_valid_are_counted_and_force_nothing(sampling_client
         assert context["traceparent"].endswith("-00")
         assert "x-debug-token" not in names(answer.calls[0])
     wanted = {"expired": 1, "foreign": 3, "malformed": 1}
-    counted = {f"sidespan.tokens_{why}": before[f"sidespan.tokens_{why}"] + n for why, n in wanted.items()}
+    refused = {f'sidespan_tokens_refused_total{{reason="{why}"}}': n for why, n in wanted.items()}
+    counted = {name: before.get(name, 0) + n for name, n in refused.items()}
     sampling_client.topology.wait_for_stats(lambda stats: counted.items() <= stats.items())
     assert KEY not in sampling_client.topology.log()
 
@@ -179,9 +180,9 @@ def test_decisions_are_counted_by_rule(sampling_client):
         return {name: stats.get(name, 0) for name in wanted}
 
     wanted = {
-        "sidespan.rule_decisions.health.unsampled": 1,
-        "sidespan.rule_decisions.none.unsampled": 1,
-        "sidespan.late_exported": 1,
+        'sidespan_rule_decisions_total{rule="health",outcome="unsampled"}': 1,
+        'sidespan_rule_decisions_total{rule="none",outcome="unsampled"}': 1,
+        "sidespan_late_exported_total": 1,
     }
     before = counts(sampling_client.topology.stats())
     sampling_client.through("late", "/healthz")

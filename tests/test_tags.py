@@ -227,7 +227,7 @@ def test_attributes_beyond_the_limits_are_left_out_and_counted(each_envoy):
         span = only_span(running, headers=[("x-long", ("é" * 40).encode())])
         kept = [key for key in span.attributes if key.startswith("tag.")]
         dropped = len(tags) - len(kept)
-        running.wait_for_stats(lambda stats: stats["sidespan.attributes_dropped"] == dropped)
+        running.wait_for_stats(lambda stats: stats["sidespan_attributes_dropped_total"] == dropped)
 
     assert len(span.attributes) == 30
     assert kept == [f"tag.{place}" for place in range(len(kept))]

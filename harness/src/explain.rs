@@ -114,7 +114,7 @@ impl Explanation {
 
     /// The kind of the decision: the counter of decisions that moved.
     fn decision(&self) -> Option<&str> {
-        self.counted.iter().find_map(|(name, _)| name.strip_prefix(DECISIONS))
+        self.counted.iter().find_map(|(name, _)| name.strip_prefix(DECISIONS)?.strip_suffix(END))
     }
 
     /// The rule that decided, as metrics name it.
@@ -131,7 +131,7 @@ impl Explanation {
     /// Rules and what became of the request by each.
     fn by_rule(&self) -> impl Iterator<Item = (&str, &str)> {
         let names = self.counted.iter().map(|(name, _)| name.as_str());
-        names.filter_map(|name| name.strip_prefix(BY_RULE)?.rsplit_once('.'))
+        names.filter_map(|name| name.strip_prefix(BY_RULE)?.strip_suffix(END)?.rsplit_once(OUTCOME))
     }
 
     /// What was counted beside the decision and the way of the spans.
@@ -139,7 +139,7 @@ impl Explanation {
         let others = self.counted.iter().filter(|(name, _)| {
             !name.starts_with(DECISIONS)
                 && !name.starts_with(BY_RULE)
-                && !SPAN_BOOKS.contains(&name.as_str())
+                && !SPAN_BOOKS.iter().any(|prefix| name.starts_with(prefix))
         });
         others.map(|(name, by)| (name.as_str(), *by))
     }
@@ -197,14 +197,12 @@ fn changes(who: &str, (before, after): &(Headers, Headers)) -> String {
     format!("{who}:\n{changes}")
 }
 
-const DECISIONS: &str = "sidespan.decisions_";
-const BY_RULE: &str = "sidespan.rule_decisions.";
+const DECISIONS: &str = "sidespan_decisions_total{decision=\"";
+const BY_RULE: &str = "sidespan_rule_decisions_total{rule=\"";
+const OUTCOME: &str = "\",outcome=\"";
+const END: &str = "\"}";
 const OVER_LIMIT: &str = "limited";
 /// Stands for the rule of requests that none decided.
 const NO_RULE: &str = "none";
-const SPAN_BOOKS: [&str; 4] = [
-    "sidespan.spans_recorded",
-    "sidespan.spans_exported",
-    "sidespan.spans_dropped",
-    "sidespan.spans_queued",
-];
+/// Of the way that spans go: what the metrics' names begin with.
+const SPAN_BOOKS: [&str; 3] = ["sidespan_spans_", "sidespan_export", "sidespan_queue_"];

@@ -272,7 +272,7 @@ const EXAMPLE: &str = r#"A scenario:
             span_id: ${span}
             status: {code: ERROR}
             attributes: {url.path: /cart, http.response.status_code: 503}
-        metrics: {sidespan.spans_exported: 1}
+        metrics: {sidespan_spans_exported_total: 1}
         log: []
         calls: [{cluster: otel-collector, headers: {":path": /v1/traces}}]
 

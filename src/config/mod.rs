@@ -8,6 +8,7 @@ pub mod raw;
 
 use std::time::Duration;
 
+use crate::delivery::RetryPolicy;
 use crate::late::ExportOn;
 use crate::limit::Limit;
 use crate::otlp::AttributeLimits;
@@ -50,16 +51,26 @@ pub struct Config {
 /// Where spans go, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exporter {
+    pub protocol: Protocol,
     pub cluster: String,
     /// What the receiver is called in `:authority`.
     pub authority: String,
     pub path: String,
     pub timeout: Duration,
-    /// Name and value of each header besides those that OTLP asks for.
+    /// Name and value of each header besides those that the protocol asks for.
     pub headers: Vec<(String, String)>,
     pub limits: Limits,
+    pub retry: RetryPolicy,
     /// How often a batch that is not full is sent.
     pub interval: Duration,
+}
+
+/// How spans are written for a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    OtlpHttp,
+    OtlpGrpc,
+    Zipkin,
 }
 
 impl Config {
@@ -111,6 +122,10 @@ mod tests {
         format!(r#"{{"exporter": {{"otlp": {{"cluster": "c", {member}}}}}}}"#)
     }
 
+    fn retry(member: &str) -> String {
+        format!(r#"{{"exporter": {{"otlp": {{"cluster": "c"}}, "retry": {{{member}}}}}}}"#)
+    }
+
     fn batch(member: &str) -> String {
         format!(r#"{{"exporter": {{"otlp": {{"cluster": "c"}}, "batch": {{{member}}}}}}}"#)
     }
@@ -160,15 +175,34 @@ mod tests {
     fn exporter_defaults_are_those_of_opentelemetry() {
         let config = parse(r#"{"exporter": {"otlp": {"cluster": "c"}}}"#).unwrap();
         let expected = Exporter {
+            protocol: Protocol::OtlpHttp,
             cluster: "c".to_owned(),
             authority: "c".to_owned(),
             path: "/v1/traces".to_owned(),
             timeout: Duration::from_secs(10),
             headers: vec![],
-            limits: Limits { max_queue_spans: 2048, max_batch_spans: 512 },
+            limits: Limits {
+                max_queue_spans: 2048,
+                max_queue_bytes: 8 << 20,
+                max_batch_spans: 512,
+                max_batch_bytes: 2 << 20,
+            },
+            retry: RetryPolicy {
+                initial_interval: Duration::from_secs(1),
+                max_interval: Duration::from_secs(30),
+                max_elapsed_time: Duration::from_secs(300),
+            },
             interval: Duration::from_secs(1),
         };
-        assert_eq!(config.exporter, Some(expected));
+        assert_eq!(config.exporter, Some(expected.clone()));
+        let config = parse(&exporter(r#""protocol": "grpc""#)).unwrap();
+        let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export".to_owned();
+        let grpc = Exporter { protocol: Protocol::OtlpGrpc, path, ..expected.clone() };
+        assert_eq!(config.exporter, Some(grpc));
+        let config = parse(r#"{"exporter": {"zipkin": {"cluster": "c"}}}"#).unwrap();
+        let path = "/api/v2/spans".to_owned();
+        let zipkin = Exporter { protocol: Protocol::Zipkin, path, ..expected };
+        assert_eq!(config.exporter, Some(zipkin));
     }
 
     #[test]
@@ -213,7 +247,7 @@ mod tests {
         let config = parse(&batch(r#""interval_ms": 5e1, "max_queue_spans": 10.0"#)).unwrap();
         let exporter = config.exporter.unwrap();
         assert_eq!(exporter.interval, Duration::from_millis(50));
-        assert_eq!(exporter.limits, Limits { max_queue_spans: 10, max_batch_spans: 10 });
+        assert_eq!((exporter.limits.max_queue_spans, exporter.limits.max_batch_spans), (10, 10));
     }
 
     #[test]
@@ -695,15 +729,36 @@ mod tests {
             ),
             (
                 r#"{"exporter": {}}"#.to_owned(),
-                "exporter.otlp: expected a value, which is required, but found none",
+                "exporter: expected `otlp` or `zipkin`, but found neither",
+            ),
+            (
+                r#"{"exporter": {"otlp": {"cluster": "a"}, "zipkin": {"cluster": "b"}}}"#
+                    .to_owned(),
+                "exporter: expected `otlp` or `zipkin`, but found both",
+            ),
+            (
+                r#"{"exporter": {"zipkin": {"cluster": "c", "protocol": "grpc"}}}"#.to_owned(),
+                "exporter.zipkin.protocol: expected a known key, one of `cluster`, `path`, `timeout_ms`, `headers`, but \
+                 found \"protocol\"",
+            ),
+            (
+                r#"{"exporter": {"zipkin": {"cluster": "c", "path": "v2"}}}"#.to_owned(),
+                "exporter.zipkin.path: expected a path that begins with /, without spaces, but \
+                 found \"v2\"",
+            ),
+            (
+                exporter(r#""protocol": "grpc", "path": "/a""#),
+                "exporter.otlp.path: expected none, since the protocol `grpc` has its own, but \
+                 found \"/a\"",
             ),
             (
                 r#"{"exporter": {"otlp": {"cluster": ""}}}"#.to_owned(),
                 "exporter.otlp.cluster: expected a non-empty string, but found \"\"",
             ),
             (
-                exporter(r#""protocol": "grpc""#),
-                "exporter.otlp.protocol: expected `http/protobuf`, but found \"grpc\"",
+                exporter(r#""protocol": "http/json""#),
+                "exporter.otlp.protocol: expected `http/protobuf` or `grpc`, but found \
+                 \"http/json\"",
             ),
             (
                 exporter(r#""path": "v1""#),
@@ -771,8 +826,26 @@ mod tests {
                  but found 9",
             ),
             (
+                batch(r#""max_batch_bytes": 9, "max_queue_bytes": 8"#),
+                "exporter.batch.max_batch_bytes: expected at most max_queue_bytes, which is 8, \
+                 but found 9",
+            ),
+            (
                 batch(r#""interval_ms": 1"#),
                 "exporter.batch.interval_ms: expected a whole number from 10 up, but found 1",
+            ),
+            (
+                retry(r#""max_interval_ms": 0"#),
+                "exporter.retry.max_interval_ms: expected a whole number from 1 up, but found 0",
+            ),
+            (
+                retry(r#""initial_interval_ms": 0"#),
+                "exporter.retry.initial_interval_ms: expected a whole number from 1 up, but found 0",
+            ),
+            (
+                retry(r#""initial_interval_ms": 40000"#),
+                "exporter.retry.initial_interval_ms: expected at most max_interval_ms, which is \
+                 30000, but found 40000",
             ),
         ] {
             check_refused(&json, expected);
@@ -970,7 +1043,7 @@ mod tests {
 
     /// Every key that can be written, as the README's table names it. Conditions have a paragraph.
     fn keys() -> Vec<String> {
-        let objects: [(&str, &[&str]); 25] = [
+        let objects: [(&str, &[&str]); 27] = [
             ("", raw::RawConfig::KEYS),
             ("propagation.", raw::RawPropagation::KEYS),
             ("propagation.baggage.", raw::RawBaggage::KEYS),
@@ -995,7 +1068,9 @@ mod tests {
             ("exporter.otlp.", raw::RawOtlp::KEYS),
             ("exporter.otlp.headers[].", raw::RawExportHeader::KEYS),
             ("exporter.otlp.headers[].environment.", raw::RawNamedSource::KEYS),
+            ("exporter.zipkin.", raw::RawZipkin::KEYS),
             ("exporter.batch.", raw::RawBatch::KEYS),
+            ("exporter.retry.", raw::RawRetry::KEYS),
         ];
         let of = |(prefix, keys): (&str, &[&str])| {
             keys.iter().map(|key| format!("{prefix}{key}")).collect::<Vec<_>>()

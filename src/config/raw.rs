@@ -274,21 +274,38 @@ objects! {
         pub default_value: Option<String>,
     }
 
-    /// Where spans go, and how many at once.
+    /// Where spans go: `otlp` or `zipkin`; how many at once, and when again.
     pub struct RawExporter {
         /// An OTLP receiver.
-        pub otlp: RawOtlp,
+        pub otlp: Option<RawOtlp>,
+        /// A receiver of Zipkin v2 JSON.
+        pub zipkin: Option<RawZipkin>,
         /// The queue before it, for each worker.
         pub batch: RawBatch,
+        /// When a batch that was not taken is sent again.
+        pub retry: RawRetry,
     }
 
     /// An OTLP receiver behind an Envoy cluster.
     pub struct RawOtlp {
         /// Name of the Envoy cluster. Example: `outbound|4318||otel-collector.observability.svc.cluster.local`.
         pub cluster: String,
-        /// `http/protobuf`, as in `OTEL_EXPORTER_OTLP_PROTOCOL`. Default: `http/protobuf`.
+        /// `http/protobuf` or `grpc`, as in `OTEL_EXPORTER_OTLP_PROTOCOL`; the cluster of `grpc`
+        /// must speak HTTP/2. Default: `http/protobuf`.
         pub protocol: Option<RawProtocol>,
-        /// Path of the receiver. Default: `/v1/traces`.
+        /// Path of the receiver; `grpc` has its own. Default: `/v1/traces`.
+        pub path: Option<String>,
+        /// Time the receiver has to answer, in milliseconds. Default: `10000`.
+        pub timeout_ms: Option<u32>,
+        /// More headers of the export request, from `literal` or `environment`. Default: none.
+        pub headers: Vec<RawExportHeader>,
+    }
+
+    /// A receiver of Zipkin v2 JSON behind an Envoy cluster.
+    pub struct RawZipkin {
+        /// Name of the Envoy cluster. Example: `outbound|9411||zipkin.observability.svc.cluster.local`.
+        pub cluster: String,
+        /// Path of the receiver. Default: `/api/v2/spans`.
         pub path: Option<String>,
         /// Time the receiver has to answer, in milliseconds. Default: `10000`.
         pub timeout_ms: Option<u32>,
@@ -317,11 +334,29 @@ objects! {
         /// Spans that are queued or on their way at most; further ones are dropped and counted.
         /// Default: `2048`.
         pub max_queue_spans: Option<u32>,
+        /// Their bytes at most, encoded as OTLP; further ones are dropped and counted.
+        /// Default: `8388608`.
+        pub max_queue_bytes: Option<u32>,
         /// Spans in one export request at most; as many are sent at once. Default: `512`.
         pub max_batch_spans: Option<u32>,
+        /// Bytes of spans in one export request at most, unless one span has more.
+        /// Default: `2097152`.
+        pub max_batch_bytes: Option<u32>,
         /// How often a batch that is not full is sent, in milliseconds, unless one is under way.
         /// Default: `1000`.
         pub interval_ms: Option<u32>,
+    }
+
+    /// When a batch that was not taken is sent again: the Collector's `retry_on_failure`.
+    pub struct RawRetry {
+        /// Before the first retry, in milliseconds, give or take half; half as much again before
+        /// each next. Default: `1000`.
+        pub initial_interval_ms: Option<u32>,
+        /// The longest of those, in milliseconds. Default: `30000`.
+        pub max_interval_ms: Option<u32>,
+        /// Since the batch was first sent, in milliseconds: a failure after it is the last, and its
+        /// spans are dropped and counted. `0` never gives up. Default: `300000`.
+        pub max_elapsed_time_ms: Option<u32>,
     }
 }
 
@@ -427,8 +462,11 @@ names! {
     }
 
     /// The transport of OTLP.
+    #[derive(Default)]
     pub enum RawProtocol {
+        #[default]
         HttpProtobuf = "http/protobuf",
+        Grpc = "grpc",
     }
 }
 

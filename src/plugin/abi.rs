@@ -45,8 +45,17 @@ impl Contexts {
     fn delete(&mut self, id: u32) {
         match self.place(id) {
             Ok(place) => drop(self.streams.remove(place)),
-            Err(_) => self.roots.retain(|(known, _)| *known != id),
+            Err(_) => self.delete_root(id),
         }
+    }
+
+    /// What a configuration that goes has not exported, another takes over: the one that came last.
+    fn delete_root(&mut self, id: u32) {
+        let Some(place) = self.roots.iter().position(|(known, _)| *known == id) else {
+            return;
+        };
+        let (_, root) = self.roots.remove(place);
+        root.delete(self.roots.iter().rev().map(|(_, heir)| heir));
     }
 }
 
@@ -121,10 +130,10 @@ extern "C" fn proxy_on_http_call_response(
     root_id: u32,
     _token: u32,
     _headers: usize,
-    _body_size: usize,
-    _trailers: usize,
+    body_size: usize,
+    trailers: usize,
 ) {
-    with_root(root_id, Root::on_http_call_response);
+    with_root(root_id, |root| root.on_http_call_response(body_size, trailers));
 }
 
 #[unsafe(no_mangle)]

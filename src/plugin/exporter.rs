@@ -1,42 +1,54 @@
-//! Sends batches of spans to an Envoy cluster: OTLP over HTTP, one call at a time.
+//! Sends batches of spans to an Envoy cluster, one call at a time.
 //!
-//! <https://opentelemetry.io/docs/specs/otlp/#otlphttp>
+//! <https://opentelemetry.io/docs/specs/otlp/>, <https://zipkin.io/zipkin-api/#/default/post_spans>
+//!
+//! gRPC is spoken over the call for HTTP: Envoy's call for gRPC hands over no trailers, and so not
+//! when a collector wants to be asked again.
 
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
 
-use super::host::{self, LogLevel};
-use crate::config;
+use super::host::{self, HeaderMap, LogLevel};
+use super::metrics::ExportTally;
+use crate::config::{self, Protocol};
+use crate::delivery::{Answer, Judgement, Verdict};
+use crate::grpc;
 use crate::otlp;
-use crate::queue::{Books, Queue};
+use crate::queue::{Batch, Books, DropReason, Queue};
 
 /// The exporter of one worker.
 pub struct Exporter {
     settings: config::Exporter,
-    /// The encoded resource of all spans.
-    resource: Vec<u8>,
     queue: Queue,
-    /// A tick was asked for at once.
-    hurried: bool,
-    /// Why the latest export failed, until it is logged.
-    reason: Option<String>,
-    reported: Reported,
+    /// What Envoy's timer is set to.
+    tick_period: Duration,
+    sent_unix_nanos: u64,
+    pub tally: ExportTally,
+    log: Log,
 }
 
-/// When dropped spans were last logged, and how many there were by then.
+/// What was logged when, of each kind.
 #[derive(Default)]
-struct Reported {
-    at_unix_nanos: Option<u64>,
-    dropped: u64,
+struct Log {
+    /// Spans that were dropped when that was last logged.
+    dropped: [u64; DropReason::ALL.len()],
+    /// What the collector said last that is no success, until it is logged.
+    said: String,
+    dropped_at: Option<u64>,
+    failing_at: Option<u64>,
+    warned_at: Option<u64>,
+    /// It was logged that exports fail, and not yet that they work again.
+    failing: bool,
 }
 
 impl Exporter {
     pub fn new(settings: config::Exporter, resource: &[KeyValue]) -> Self {
         let resource = otlp::encode_resource(resource);
-        let queue = Queue::new(settings.limits);
-        let reported = Reported::default();
-        Self { settings, resource, queue, hurried: false, reason: None, reported }
+        let queue = Queue::new(settings.limits, settings.retry, resource);
+        let tick_period = settings.interval;
+        let (tally, log) = Default::default();
+        Self { settings, queue, tick_period, sent_unix_nanos: 0, tally, log }
     }
 
     pub fn interval(&self) -> Duration {
@@ -51,83 +63,259 @@ impl Exporter {
     /// that ends here would never be answered, since only root contexts live on.
     pub fn push(&mut self, span: &[u8]) {
         self.queue.push(span);
-        if self.queue.is_urgent() && !self.hurried {
-            self.hurried = true;
-            host::set_tick_period(AT_ONCE);
+        if self.tick_period != AT_ONCE && self.queue.is_urgent() {
+            self.set_tick_period(AT_ONCE);
         }
     }
 
     /// Sends what is due. Runs in the root context.
     pub fn tick(&mut self) {
-        if self.hurried {
-            self.hurried = false;
-            host::set_tick_period(self.settings.interval);
-        }
-        self.send();
-        self.report();
-    }
-
-    /// Gives up all spans that wait or are under way.
-    pub fn abandon(&mut self) {
-        self.queue.abandon();
+        let now = host::now();
+        self.send(now);
+        self.wake_in_time(now);
+        self.log_drops(now);
     }
 
     /// Books the answer to the call under way, and sends the next batch where a full one waits.
-    pub fn answered(&mut self) {
-        let status = host::http_call_status();
-        let status = status.as_ref().map(host::Bytes::as_slice).unwrap_or_default();
-        let accepted = matches!(status, [b'2', _, _]);
-        self.queue.answered(accepted);
-        if !accepted {
-            let status = String::from_utf8_lossy(status);
-            let shown = if status.is_empty() { "no status" } else { &status };
-            self.reason = Some(format!("cluster \"{}\" answered {shown}", self.settings.cluster));
-        }
-        if self.queue.is_urgent() {
-            self.send();
-        }
-    }
-
-    fn send(&mut self) {
-        let settings = &self.settings;
-        let sent = self.queue.send_next(&self.resource, |body| {
-            let mut headers = vec![
-                (":method", "POST"),
-                (":path", settings.path.as_str()),
-                (":authority", settings.authority.as_str()),
-                ("content-type", "application/x-protobuf"),
-                ("user-agent", USER_AGENT),
-            ];
-            let own = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            headers.extend(own);
-            host::http_call(&settings.cluster, &headers, body, settings.timeout)
-        });
-        if let Err(status) = sent {
-            let cluster = &self.settings.cluster;
-            self.reason = Some(format!("cluster \"{cluster}\" takes no call: {status:?}"));
-        }
-    }
-
-    /// Logs why spans were dropped since the last time, at most once a minute.
-    fn report(&mut self) {
-        let dropped = self.queue.books().dropped;
-        let lost = dropped - self.reported.dropped;
-        if lost == 0 {
-            return;
-        }
+    /// A call that got no answer has no headers.
+    pub fn answered(&mut self, body_size: usize, trailers: usize) {
         let now = host::now();
-        let recent = |last| now.saturating_sub(last) < REPORT_PERIOD_NANOS;
-        if self.reported.at_unix_nanos.is_some_and(recent) {
+        let judgement = self.judge(body_size, trailers, now / NANOS_PER_SECOND);
+        self.tally.duration_millis.push(now.saturating_sub(self.sent_unix_nanos) / NANOS_PER_MILLI);
+        self.book(judgement, now);
+        if self.queue.is_urgent() {
+            self.send(now);
+        }
+        self.wake_in_time(now);
+    }
+
+    /// Gives all batches away that wait or are under way.
+    pub fn take_all(&mut self) -> Vec<Batch> {
+        self.queue.take_all()
+    }
+
+    /// Takes the batches of a configuration that is gone over.
+    pub fn take_over(&mut self, batches: Vec<Batch>) {
+        batches.into_iter().for_each(|batch| self.queue.take_over(batch));
+    }
+
+    /// Drops batches that nobody takes over.
+    pub fn abandon(&mut self, batches: &[Batch]) {
+        self.queue.abandon(batches);
+    }
+
+    fn send(&mut self, now: u64) {
+        let Self { settings, queue, .. } = self;
+        let Some(batch) = queue.next_to_send(now) else {
+            return;
+        };
+        let body = body(settings.protocol, batch);
+        let spans = batch.spans;
+        let mut headers = vec![
+            (":method", "POST"),
+            (":path", settings.path.as_str()),
+            (":authority", settings.authority.as_str()),
+            ("content-type", content_type(settings.protocol)),
+            ("user-agent", USER_AGENT),
+        ];
+        if settings.protocol == Protocol::OtlpGrpc {
+            headers.push(("te", "trailers"));
+        }
+        let own = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        headers.extend(own);
+        let called = host::http_call(&settings.cluster, &headers, &body, settings.timeout);
+        self.sent_unix_nanos = now;
+        match called {
+            Ok(()) => {
+                self.tally.bytes += body.len() as u64;
+                self.tally.batch_spans.push(spans.into());
+            }
+            // So Envoy answers where it does not know the cluster, which it may come to know.
+            Err(_) => {
+                let said = "Envoy takes no call to it, as when it knows no such cluster".to_owned();
+                self.book(Judgement { verdict: Verdict::Retry { after: None }, said }, now);
+            }
+        }
+    }
+
+    fn judge(&self, body_size: usize, trailers: usize, now_unix_seconds: u64) -> Judgement {
+        let headers = host::headers(HeaderMap::CallResponse).unwrap_or_default();
+        let headers = host::pairs(headers.as_slice());
+        let is_grpc = self.settings.protocol == Protocol::OtlpGrpc;
+        let trailers = (is_grpc && trailers > 0)
+            .then(|| host::headers(HeaderMap::CallResponseTrailers).ok())
+            .flatten()
+            .unwrap_or_default();
+        let trailers = host::pairs(trailers.as_slice());
+        let body = (body_size > 0)
+            .then(|| host::call_response_body(MAX_ANSWER_BYTES).ok())
+            .flatten()
+            .unwrap_or_default();
+        let find = |name: &str| {
+            let mut lines = trailers.iter().chain(&headers);
+            lines.find(|(found, _)| *found == name.as_bytes()).map_or(&b""[..], |(_, value)| value)
+        };
+        let answer = Answer {
+            status: find(":status"),
+            retry_after: find("retry-after"),
+            grpc_status: find("grpc-status"),
+            grpc_message: find("grpc-message"),
+            grpc_details: find("grpc-status-details-bin"),
+            body: body.as_slice(),
+        };
+        let judge = match self.settings.protocol {
+            Protocol::OtlpHttp => Judgement::of_otlp_http,
+            Protocol::OtlpGrpc => Judgement::of_otlp_grpc,
+            Protocol::Zipkin => Judgement::of_http,
+        };
+        judge(&answer, now_unix_seconds)
+    }
+
+    fn book(&mut self, Judgement { verdict, said }: Judgement, now: u64) {
+        let is_retry = matches!(verdict, Verdict::Retry { .. });
+        let random = if is_retry { random() } else { 0 };
+        self.queue.answered(verdict, now, random);
+        match verdict {
+            Verdict::Accepted { .. } => {
+                self.tally.succeeded += 1;
+                if !said.is_empty() && self.log.warned_at.is_none_or(is_long_ago(now)) {
+                    self.log.warned_at = Some(now);
+                    self.warn(&["the collector at cluster \"", self.cluster(), "\" ", &said]);
+                }
+                if std::mem::take(&mut self.log.failing) {
+                    let message = [
+                        "sidespan: the collector at cluster \"",
+                        self.cluster(),
+                        "\" takes spans again",
+                    ];
+                    host::log(LogLevel::Info, &message.concat());
+                }
+                self.log.said.clear();
+            }
+            Verdict::Retry { .. } => {
+                self.tally.retried += 1;
+                if self.log.failing_at.is_none_or(is_long_ago(now)) {
+                    self.log.failing_at = Some(now);
+                    self.log.failing = true;
+                    let queued = self.queue.books().queued.to_string();
+                    self.warn(&[
+                        "the collector at cluster \"",
+                        self.cluster(),
+                        "\" takes no spans now: ",
+                        &said,
+                        "; ",
+                        &queued,
+                        " are queued, and are sent again",
+                    ]);
+                }
+                self.log.said = said;
+            }
+            Verdict::TooLarge | Verdict::Refused => {
+                self.tally.failed += 1;
+                self.log.said = said;
+            }
+        }
+    }
+
+    /// Logs how many spans were dropped since the last time, at most once a minute.
+    fn log_drops(&mut self, now: u64) {
+        let dropped = self.queue.books().dropped;
+        if dropped == self.log.dropped || !self.log.dropped_at.is_none_or(is_long_ago(now)) {
             return;
         }
-        self.reported = Reported { at_unix_nanos: Some(now), dropped };
-        let reason = self.reason.take();
-        let reason = reason.as_deref().unwrap_or("the export queue is full");
-        host::log(LogLevel::Warn, &format!("sidespan: {lost} spans dropped: {reason}"));
+        let mut text = String::new();
+        let since = dropped.iter().zip(self.log.dropped);
+        for ((count, before), reason) in since.zip(DropReason::ALL) {
+            if *count != before {
+                let parts = [&(count - before).to_string(), " ", reason.name()].concat();
+                text.push_str(if text.is_empty() { "" } else { ", " });
+                text.push_str(&parts);
+            }
+        }
+        (self.log.dropped_at, self.log.dropped) = (Some(now), dropped);
+        let said = std::mem::take(&mut self.log.said);
+        let colon = if said.is_empty() { "" } else { "; it " };
+        self.warn(&[
+            "spans for the collector at cluster \"",
+            self.cluster(),
+            "\" were dropped: ",
+            &text,
+            colon,
+            &said,
+        ]);
     }
+
+    fn warn(&self, message: &[&str]) {
+        host::log(LogLevel::Warn, &["sidespan: ", &message.concat()].concat());
+    }
+
+    fn cluster(&self) -> &str {
+        &self.settings.cluster
+    }
+
+    /// Sets the timer to when a batch is due again, or to the interval.
+    fn wake_in_time(&mut self, now: u64) {
+        let interval = self.settings.interval;
+        let rest = self.queue.rest_nanos(now).map(Duration::from_nanos);
+        let period = match rest {
+            _ if self.queue.is_urgent() => AT_ONCE,
+            // The next tick must not come before: Envoy's timer counts milliseconds.
+            Some(rest) => (rest + AT_ONCE).min(interval),
+            None => interval,
+        };
+        if period != self.tick_period {
+            self.set_tick_period(period);
+        }
+    }
+
+    fn set_tick_period(&mut self, period: Duration) {
+        self.tick_period = period;
+        host::set_tick_period(period);
+    }
+}
+
+fn body(protocol: Protocol, batch: &Batch) -> Vec<u8> {
+    let mut body = Vec::new();
+    match protocol {
+        Protocol::OtlpHttp => otlp::put_export_request(&mut body, &batch.resource, &batch.run),
+        Protocol::OtlpGrpc => {
+            body.resize(grpc::MESSAGE_HEAD_BYTES, 0);
+            otlp::put_export_request(&mut body, &batch.resource, &batch.run);
+            grpc::put_message_head(&mut body);
+        }
+        Protocol::Zipkin => return Vec::new(),
+    }
+    body
+}
+
+fn content_type(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::OtlpHttp => "application/x-protobuf",
+        Protocol::OtlpGrpc => "application/grpc",
+        Protocol::Zipkin => "application/json",
+    }
+}
+
+/// Returns a random number, or the middle one where the host has none.
+fn random() -> u32 {
+    let mut bytes = [0; 4];
+    match host::fill_random(&mut bytes) {
+        Ok(()) => u32::from_le_bytes(bytes),
+        Err(_) => u32::MAX / 2,
+    }
+}
+
+/// Tells whether a kind of message may be logged again. A clock that was set back says yes.
+fn is_long_ago(now: u64) -> impl FnOnce(u64) -> bool {
+    move |last| now.checked_sub(last).is_none_or(|elapsed| elapsed >= LOG_PERIOD_NANOS)
 }
 
 /// Shortest period that Envoy's timer takes.
 const AT_ONCE: Duration = Duration::from_millis(1);
-const REPORT_PERIOD_NANOS: u64 = 60_000_000_000;
+/// Messages of one kind are at least this far apart.
+const LOG_PERIOD_NANOS: u64 = 60 * NANOS_PER_SECOND;
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+const NANOS_PER_MILLI: u64 = 1_000_000;
+/// How much of an answer is read: a partial success with its message is far shorter.
+const MAX_ANSWER_BYTES: usize = 64 << 10;
 const USER_AGENT: &str = concat!("sidespan/", env!("CARGO_PKG_VERSION"));

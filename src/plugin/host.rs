@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::edits::HeaderEdit;
 
 /// A status other than OK, as the host gave it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Failure(pub u32);
 
 /// Bytes that the host put into this module's memory.
@@ -27,6 +27,7 @@ impl Bytes {
 /// Log levels of the ABI.
 #[derive(Debug, Clone, Copy)]
 pub enum LogLevel {
+    Info = 2,
     Warn = 3,
     Error = 4,
 }
@@ -36,6 +37,7 @@ pub enum LogLevel {
 pub enum MetricKind {
     Counter = 0,
     Gauge = 1,
+    Histogram = 2,
 }
 
 impl Failure {
@@ -56,6 +58,7 @@ pub enum HeaderMap {
     Response = 2,
     ResponseTrailers = 3,
     CallResponse = 6,
+    CallResponseTrailers = 7,
 }
 
 /// Returns all headers of a map, serialized; [`pairs`] reads them.
@@ -128,17 +131,10 @@ pub fn http_call(
     })
 }
 
-/// Returns `:status` of the answer to an HTTP call.
-pub fn http_call_status() -> Result<Bytes, Failure> {
-    let name = ":status";
+/// Returns the first so many bytes of the body of the answer to an HTTP call.
+pub fn call_response_body(max_size: usize) -> Result<Bytes, Failure> {
     returned(|data, size| unsafe {
-        proxy_get_header_map_value(
-            HeaderMap::CallResponse as u32,
-            name.as_ptr(),
-            name.len(),
-            data,
-            size,
-        )
+        proxy_get_buffer_bytes(CALL_RESPONSE_BODY, 0, max_size, data, size)
     })
 }
 
@@ -195,6 +191,11 @@ pub fn replace_shared_data(key: &str, value: &[u8], version: u32) -> Result<(), 
 pub fn set_tick_period(period: Duration) {
     let millis = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
     unsafe { proxy_set_tick_period_milliseconds(millis) };
+}
+
+/// Adds a value to a histogram.
+pub fn record_metric(id: MetricId, value: u64) -> Result<(), Failure> {
+    done(unsafe { proxy_record_metric(id.0, value) })
 }
 
 pub fn log(level: LogLevel, message: &str) {
@@ -270,6 +271,7 @@ fn split_text(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
 }
 
 const OK: u32 = 0;
+const CALL_RESPONSE_BODY: u32 = 4;
 const PLUGIN_CONFIGURATION: u32 = 7;
 
 #[link(wasm_import_module = "env")]
@@ -285,13 +287,6 @@ unsafe extern "C" {
         size: *mut usize,
     ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
-    fn proxy_get_header_map_value(
-        map: u32,
-        name: *const u8,
-        name_size: usize,
-        data: *mut *mut u8,
-        size: *mut usize,
-    ) -> u32;
     fn proxy_add_header_map_value(
         map: u32,
         name: *const u8,
@@ -349,6 +344,7 @@ unsafe extern "C" {
     ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
 }
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]

@@ -26,6 +26,7 @@ use crate::context::Context;
 use crate::grpc;
 use crate::head::Head;
 use crate::late::Ending;
+use crate::queue::Batch;
 use crate::request::{self, Known, on_request_headers};
 use crate::resource::resource;
 use crate::response::ResponseHeader;
@@ -66,8 +67,9 @@ impl Root {
         }
         match host::configuration(size) {
             Ok(json) => self.configure(json.as_slice()),
-            Err(failure) => {
-                let message = format!("sidespan: the configuration cannot be read: {failure:?}");
+            Err(host::Failure(status)) => {
+                let message =
+                    format!("sidespan: the configuration cannot be read: status {status}");
                 host::log(LogLevel::Error, &message);
                 false
             }
@@ -82,16 +84,32 @@ impl Root {
             if let Some(exporter) = &mut state.exporter {
                 exporter.tick();
             }
-            self.publish(&state);
+            self.publish(&mut state);
         }
     }
 
-    fn on_http_call_response(&mut self) {
+    /// Envoy gave up this configuration: what it had not exported goes to the first of `heirs` that
+    /// exports, or is booked as dropped. The heir publishes what it got on its next tick.
+    fn delete<'a>(mut self, heirs: impl Iterator<Item = &'a Root>) {
+        let Some(plugin) = self.plugin.take() else {
+            return;
+        };
+        let Ok(mut state) = plugin.state.try_borrow_mut() else {
+            return;
+        };
+        if let Some(exporter) = &mut state.exporter {
+            let batches = heirs.fold(exporter.take_all(), |batches, heir| heir.take_over(batches));
+            exporter.abandon(&batches);
+        }
+        self.publish(&mut state);
+    }
+
+    fn on_http_call_response(&mut self, body_size: usize, trailers: usize) {
         if let Some(plugin) = &self.plugin
             && let Ok(mut state) = plugin.state.try_borrow_mut()
             && let Some(exporter) = &mut state.exporter
         {
-            exporter.answered();
+            exporter.answered(body_size, trailers);
         }
     }
 
@@ -138,25 +156,27 @@ impl Root {
         true
     }
 
-    fn publish(&mut self, state: &State) {
-        let books = state.exporter.as_ref().map(Exporter::books).unwrap_or_default();
-        if let Some(metrics) = &mut self.metrics {
-            metrics.publish(books, &state.tally);
+    /// Takes the batches over, or gives them back where this configuration exports nothing.
+    fn take_over(&self, batches: Vec<Batch>) -> Vec<Batch> {
+        if let Some(plugin) = &self.plugin
+            && let Ok(mut state) = plugin.state.try_borrow_mut()
+            && let Some(exporter) = &mut state.exporter
+        {
+            exporter.take_over(batches);
+            return Vec::new();
         }
+        batches
     }
-}
 
-/// Envoy gave up this configuration: what it had not exported is booked before it is gone.
-impl Drop for Root {
-    fn drop(&mut self) {
-        let Some(plugin) = self.plugin.take() else {
-            return;
+    fn publish(&mut self, state: &mut State) {
+        let State { tally, exporter, .. } = state;
+        let (books, mut none) = Default::default();
+        let (books, exports) = match exporter {
+            Some(exporter) => (exporter.books(), &mut exporter.tally),
+            None => (books, &mut none),
         };
-        if let Ok(mut state) = plugin.state.try_borrow_mut() {
-            if let Some(exporter) = &mut state.exporter {
-                exporter.abandon();
-            }
-            self.publish(&state);
+        if let Some(metrics) = &mut self.metrics {
+            metrics.publish(&books, exports, tally);
         }
     }
 }

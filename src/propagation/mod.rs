@@ -219,7 +219,7 @@ impl Propagation {
 }
 
 impl Form {
-    const ALL: [Self; 8] = [
+    pub const ALL: [Self; 8] = [
         Self::TraceContext,
         Self::B3Single,
         Self::B3Multi,
@@ -229,6 +229,20 @@ impl Form {
         Self::Datadog,
         Self::GrpcTraceBin,
     ];
+
+    /// Returns the name that configuration and metrics use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TraceContext => "tracecontext",
+            Self::B3Single => "b3",
+            Self::B3Multi => "b3multi",
+            Self::Jaeger => "jaeger",
+            Self::XRay => "xray",
+            Self::OtTrace => "ottrace",
+            Self::Datadog => "datadog",
+            Self::GrpcTraceBin => "grpc-trace-bin",
+        }
+    }
 
     fn extract(self, head: &Head<'_>) -> Extracted {
         match self {
@@ -327,13 +341,6 @@ impl<'a> Incoming<'a> {
             }
             Err(_) => self.faults.invalid_trace_state = true,
         }
-    }
-}
-
-impl Faults {
-    /// Returns how many contexts were malformed, in all formats.
-    pub fn invalid_contexts(&self) -> u32 {
-        self.invalid.len() as u32 + u32::from(self.invalid_trace_state)
     }
 }
 

@@ -36,7 +36,7 @@ impl Metrics {
             2 => Kind::Histogram,
             _ => return Err(Status::BadArgument.into()),
         };
-        let index = *self.by_name.entry(name.to_owned()).or_insert(self.defined.len());
+        let index = *self.by_name.entry(series(name)).or_insert(self.defined.len());
         if index == self.defined.len() {
             self.defined.push(Metric { kind, value: 0, recorded: 0 });
         } else if self.defined[index].kind != kind {
@@ -76,7 +76,7 @@ impl Metrics {
         }
     }
 
-    /// Value of a metric by its name: for a histogram, how often it recorded.
+    /// Value of a metric by its name in Prometheus: for a histogram, how often it recorded.
     pub fn value(&self, name: &str) -> Option<i64> {
         let metric = self.by_name.get(name).and_then(|&index| self.defined.get(index))?;
         Some(match metric.kind {
@@ -97,4 +97,44 @@ impl Metrics {
     }
 }
 
+/// Returns how Prometheus names what Envoy calls `name`, once labels that are written as Istio
+/// writes them, `key=.=value;.;`, are extracted.
+fn series(name: &str) -> String {
+    let (mut family, mut labels, mut rest) = (String::new(), Vec::new(), name);
+    while let Some((label, after)) = rest.split_once(";.;") {
+        let Some((before, value)) = label.split_once("=.=") else {
+            break;
+        };
+        let start = before.rfind('.').map_or(0, |dot| dot + 1);
+        family.push_str(&before[..start]);
+        labels.push(format!("{}=\"{value}\"", &before[start..]));
+        rest = after;
+    }
+    family.push_str(rest);
+    let mut series = family.replace(['.', '-'], "_");
+    if !labels.is_empty() {
+        series.push_str(&format!("{{{}}}", labels.join(",")));
+    }
+    series
+}
+
 const KIND_BITS: u32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::series;
+
+    #[track_caller]
+    fn check(name: &str, expected: &str) {
+        assert_eq!(series(name), expected, "{name}");
+    }
+
+    #[test]
+    fn labels_leave_the_name() {
+        check("a", "a");
+        check("a.b-c", "a_b_c");
+        check("a.reason=.=full;.;b_total", r#"a_b_total{reason="full"}"#);
+        check("a.x=.=1.2;.;y=.=-;.;b", r#"a_b{x="1.2",y="-"}"#);
+        check("a;.;b", "a;_;b");
+    }
+}

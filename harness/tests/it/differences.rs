@@ -107,11 +107,11 @@ fn captures_hold_over_headers_and_spans() {
 fn wrong_times_metrics_calls_and_logs_are_shown() {
     check("response: {duration_ms: 12}\n    expect:\n      up", "expect:\n      up", &[]);
     check(
-        "spans_recorded: 1",
-        "spans_recorded: 2",
-        &["-  sidespan.spans_recorded: 2", "+  sidespan.spans_recorded: 1"],
+        "spans_recorded_total: 1",
+        "spans_recorded_total: 2",
+        &["-  sidespan_spans_recorded_total: 2", "+  sidespan_spans_recorded_total: 1"],
     );
-    check("spans_recorded: 1", "spans_wanted: 1", &["+  sidespan.spans_wanted: not defined"]);
+    check("spans_recorded_total: 1", "spans_wanted: 1", &["+  sidespan_spans_wanted: not defined"]);
     check(
         "      metrics",
         "      calls: []\n      metrics",
@@ -216,5 +216,5 @@ cases:
             upstream_time_to_first_byte_ms: 12.0
             url.scheme: http
           resource: {service.name: checkout}
-      metrics: {sidespan.spans_recorded: 1, sidespan.spans_exported: 1, sidespan.spans_queued: 0}
+      metrics: {sidespan_spans_recorded_total: 1, sidespan_spans_exported_total: 1, sidespan_spans_queued: 0}
 "#;

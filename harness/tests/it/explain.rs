@@ -75,7 +75,11 @@ fn the_decision_is_the_counter_that_moved() {
     let parent = json!({"headers": [["traceparent", format!("{PARENT}-00")]]});
     check(&parent, "/decision", &json!("parent"));
     let invalid = json!({"headers": {"traceparent": PARENT}});
-    check(&invalid, "/counted", &json!({"sidespan.invalid_contexts": 1}));
+    check(
+        &invalid,
+        "/counted",
+        &json!({"sidespan_invalid_contexts_total{format=\"tracecontext\"}": 1}),
+    );
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn memory_does_not_grow_over_a_million_requests() {
     }
     assert_eq!(vm.memory_size(), warm, "bytes after {REQUESTS} requests, and after {WARM_UP}");
     // The test says something only while the filter does its work.
-    let recorded = vm.metric("sidespan.spans_recorded").unwrap_or_default();
+    let recorded = vm.metric("sidespan_spans_recorded_total").unwrap_or_default();
     assert!(recorded >= REQUESTS as i64 / 4, "{recorded} spans recorded");
     assert!(exported > REQUESTS / 2_000, "{exported} calls to the collector");
 }

@@ -37,7 +37,10 @@ config:
   custom_tags:
     - {tag: pod, environment: {name: POD_NAME}}
     - {tag: raw, request_header: {name: x-raw}}
-  exporter: {otlp: {cluster: otel-collector, timeout_ms: 2000}, batch: {interval_ms: 500}}
+  exporter:
+    otlp: {cluster: otel-collector, timeout_ms: 2000}
+    batch: {interval_ms: 500}
+    retry: {max_elapsed_time_ms: 1000}
 clusters: [otel-collector]
 environment: {POD_NAME: checkout-1}
 node: {id: "sidecar~a", cluster: checkout, metadata: {NAMESPACE: shop}}
@@ -101,7 +104,7 @@ fn a_span_that_was_left_in_the_queue_comes_out_later() {
           attributes: {FAILED_CALL}
           events: [{{name: reset}}]
           resource: {{service.name: checkout, k8s.namespace.name: shop}}
-      metrics: {{sidespan.spans_recorded: 1, sidespan.spans_exported: 1}}
+      metrics: {{sidespan_spans_recorded_total: 1, sidespan_spans_exported_total: 1}}
 "#
     ));
 }
@@ -121,7 +124,7 @@ fn a_collector_may_be_late() {
     request: {path: /pay}
     expect:
       upstream: {traceparent: "00-${t}-${s}-01"}
-      metrics: {sidespan.spans_dropped: 1, sidespan.spans_exported: 0}
+      metrics: {'sidespan_spans_dropped_total{reason="retries_exhausted"}': 1, sidespan_spans_exported_total: 0}
       calls:
         - cluster: otel-collector
           timeout_ms: 2000
@@ -143,7 +146,7 @@ fn a_repeated_case_is_compared_the_last_time() {
     repeat: 1000
     request: {headers: {traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00}}
     expect:
-      metrics: {sidespan.decisions_parent: 1000, sidespan.spans_recorded: 0}
+      metrics: {'sidespan_decisions_total{decision="parent"}': 1000, sidespan_spans_recorded_total: 0}
 "#,
     );
 }

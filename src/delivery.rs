@@ -1,0 +1,557 @@
+//! What a collector's answer means for a batch, and when one that was not taken is sent again.
+//!
+//! OTLP: <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response> and
+//! <https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>. A receiver of Zipkin's is treated
+//! as one of OTLP over HTTP, but for the body of its answers.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use crate::protobuf::{Fields, Value};
+use crate::{base64, grpc, percent};
+
+/// The answer to an export, as far as it came. What is missing is empty.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Answer<'a> {
+    /// `:status`; missing where there is no answer: Envoy could not make the call, or lost it.
+    pub status: &'a [u8],
+    /// `retry-after`.
+    pub retry_after: &'a [u8],
+    /// `grpc-status`, from trailers or headers, and so the next two.
+    pub grpc_status: &'a [u8],
+    /// `grpc-message`.
+    pub grpc_message: &'a [u8],
+    /// `grpc-status-details-bin`.
+    pub grpc_details: &'a [u8],
+    pub body: &'a [u8],
+}
+
+/// What becomes of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was taken, but for so many of its spans.
+    Accepted { rejected: u64 },
+    /// It is to be sent again, after this time at least.
+    Retry { after: Option<Duration> },
+    /// It may be taken in parts.
+    TooLarge,
+    /// It must not be sent again.
+    Refused,
+}
+
+/// What an answer means, and in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    pub verdict: Verdict,
+    /// What the collector said, for the log; empty where it just took the batch.
+    pub said: String,
+}
+
+impl Judgement {
+    /// Judges what an OTLP receiver answers over HTTP. `now_unix_seconds` is for dates in
+    /// `retry-after`.
+    pub fn of_otlp_http(answer: &Answer<'_>, now_unix_seconds: u64) -> Self {
+        match answer.status {
+            [b'2', _, _] => partial_success(answer.body),
+            _ => Self::of_http(answer, now_unix_seconds),
+        }
+    }
+
+    /// Judges what a Zipkin server answers, and the status of any answer over HTTP.
+    pub fn of_http(answer: &Answer<'_>, now_unix_seconds: u64) -> Self {
+        let verdict = match answer.status {
+            [b'2', _, _] => return accepted(0, ""),
+            b"429" | b"502" | b"503" | b"504" | b"" => {
+                Verdict::Retry { after: retry_after(answer.retry_after, now_unix_seconds) }
+            }
+            b"413" => Verdict::TooLarge,
+            // The Collector answers so what is above its `max_request_body_size`.
+            b"400" if contains(answer.body, b"too large") => Verdict::TooLarge,
+            _ => Verdict::Refused,
+        };
+        let said = match answer.status {
+            b"" => "no answer".to_owned(),
+            status => format!("answered {}", printable(status)),
+        };
+        Self { verdict, said }
+    }
+
+    /// Judges what an OTLP receiver answers over gRPC. A status of HTTP alone is mapped as
+    /// <https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md> has it.
+    pub fn of_otlp_grpc(answer: &Answer<'_>, now_unix_seconds: u64) -> Self {
+        if answer.grpc_status.is_empty() {
+            return match answer.status {
+                b"200" => {
+                    let said = "answered without grpc-status".to_owned();
+                    Self { verdict: Verdict::Refused, said }
+                }
+                _ => Self::of_http(answer, now_unix_seconds),
+            };
+        }
+        let code = grpc::status(answer.grpc_status);
+        let details = base64::decoded(answer.grpc_details).unwrap_or_default();
+        let verdict = match code {
+            grpc::OK => return partial_success(grpc::message(answer.body).unwrap_or_default()),
+            grpc::RESOURCE_EXHAUSTED => match retry_info(&details) {
+                Some(delay) => Verdict::Retry { after: Some(delay) },
+                None if too_large(answer.grpc_message) => Verdict::TooLarge,
+                None => Verdict::Refused,
+            },
+            grpc::CANCELLED
+            | grpc::DEADLINE_EXCEEDED
+            | grpc::ABORTED
+            | grpc::OUT_OF_RANGE
+            | grpc::UNAVAILABLE
+            | grpc::DATA_LOSS => Verdict::Retry { after: retry_info(&details) },
+            _ => Verdict::Refused,
+        };
+        let mut said = "answered the gRPC status ".to_owned();
+        match grpc::status_name(code) {
+            Some(name) => said.push_str(name),
+            None => said.push_str(&printable(answer.grpc_status)),
+        }
+        if !answer.grpc_message.is_empty() {
+            said.push_str(": ");
+            said.push_str(&printable(&percent::decoded(answer.grpc_message)));
+        }
+        Self { verdict, said }
+    }
+}
+
+/// How long to wait for a collector, and how often to ask: the Collector's `retry_on_failure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Before the first retry; half as much again before each next.
+    pub initial_interval: Duration,
+    pub max_interval: Duration,
+    /// Since the first try; the next failure after it is the last. Zero never gives up.
+    pub max_elapsed_time: Duration,
+}
+
+/// A pause between two tries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backoff {
+    /// Without jitter, and without what the collector asked for.
+    interval: Duration,
+    since_unix_nanos: u64,
+    delay_nanos: u64,
+}
+
+impl RetryPolicy {
+    pub fn gives_up_after(&self, elapsed_nanos: u64) -> bool {
+        !self.max_elapsed_time.is_zero()
+            && Duration::from_nanos(elapsed_nanos) >= self.max_elapsed_time
+    }
+
+    /// Returns the pause after a failure: between half and one and a half of the interval, and not
+    /// less than the collector asked for, as far as that is an hour at most.
+    pub fn next(
+        &self,
+        former: Option<Backoff>,
+        after: Option<Duration>,
+        now_unix_nanos: u64,
+        random: u32,
+    ) -> Backoff {
+        let interval = match former {
+            Some(former) => (former.interval * 3 / 2).min(self.max_interval),
+            None => self.initial_interval.min(self.max_interval),
+        };
+        let half = saturating_nanos(interval / 2);
+        let jitter = ((u128::from(half) * 2 * u128::from(random)) >> 32) as u64;
+        let asked = saturating_nanos(after.unwrap_or_default().min(MAX_RETRY_AFTER));
+        let delay_nanos = (half + jitter).max(asked);
+        Backoff { interval, since_unix_nanos: now_unix_nanos, delay_nanos }
+    }
+}
+
+impl Backoff {
+    pub fn is_over(&self, now_unix_nanos: u64) -> bool {
+        self.rest_nanos(now_unix_nanos) == 0
+    }
+
+    /// Returns what is left of the pause. A clock that was set back ends it.
+    pub fn rest_nanos(&self, now_unix_nanos: u64) -> u64 {
+        match now_unix_nanos.checked_sub(self.since_unix_nanos) {
+            Some(elapsed) => self.delay_nanos.saturating_sub(elapsed),
+            None => 0,
+        }
+    }
+}
+
+/// Reads `Retry-After`: seconds, or an HTTP date, of which one that is past is now.
+///
+/// <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>
+fn retry_after(value: &[u8], now_unix_seconds: u64) -> Option<Duration> {
+    let value = value.trim_ascii();
+    let seconds = match number(value) {
+        Some(seconds) => seconds,
+        None => unix_seconds_of(value)?.saturating_sub(now_unix_seconds),
+    };
+    Some(Duration::from_secs(seconds))
+}
+
+/// Reads the one form of a date that is sent today:
+///
+/// ```text
+/// IMF-fixdate = day-name "," SP 2DIGIT SP month SP 4DIGIT SP 2DIGIT ":" 2DIGIT ":" 2DIGIT SP "GMT"
+/// ```
+fn unix_seconds_of(date: &[u8]) -> Option<u64> {
+    let (_, date) = date.split_first_chunk::<5>()?;
+    let [d, d2, b' ', m, m2, m3, b' ', y, y2, y3, y4, b' ', time @ ..] = date else {
+        return None;
+    };
+    let [h, h2, b':', min, min2, b':', s, s2, b' ', b'G', b'M', b'T'] = time else {
+        return None;
+    };
+    let (day, year) = (number(&[*d, *d2])?, number(&[*y, *y2, *y3, *y4])?);
+    let month = MONTHS.iter().position(|name| **name == [*m, *m2, *m3])? as u64;
+    let (hour, minute, second) =
+        (number(&[*h, *h2])?, number(&[*min, *min2])?, number(&[*s, *s2])?);
+    if !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 || year < 1970 {
+        return None;
+    }
+    // Years begin in March here, so that the leap day is the last.
+    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    Some((days - DAYS_TO_1970) * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
+/// Reads digits, and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(digits).ok()?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+/// Reads the delay of a `google.rpc.RetryInfo` among the details of a `google.rpc.Status`.
+///
+/// <https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto>
+fn retry_info(status: &[u8]) -> Option<Duration> {
+    let mut details = bytes_of(status, 3);
+    let value = details.find_map(|any| {
+        let is_retry_info = bytes_of(any, 1).any(|url| url.ends_with(b"/google.rpc.RetryInfo"));
+        is_retry_info.then(|| bytes_of(any, 2).next().unwrap_or_default())
+    })?;
+    let (mut seconds, mut nanos) = (0, 0);
+    for field in Fields(bytes_of(value, 1).next().unwrap_or_default()) {
+        match field {
+            // A negative delay is no delay.
+            (1, Value::Varint(value)) => seconds = i64::try_from(value).unwrap_or(0),
+            (2, Value::Varint(value)) => nanos = u32::try_from(value).unwrap_or(0),
+            _ => {}
+        }
+    }
+    Some(Duration::from_secs(seconds.unsigned_abs()) + Duration::from_nanos(nanos.into()))
+}
+
+/// Reads an `ExportTraceServiceResponse`. What is none says nothing: the status says success.
+fn partial_success(response: &[u8]) -> Judgement {
+    let (mut rejected, mut message) = (0, &b""[..]);
+    for field in bytes_of(response, 1).flat_map(Fields) {
+        match field {
+            (1, Value::Varint(spans)) => {
+                rejected = i64::try_from(spans).unwrap_or(0).unsigned_abs()
+            }
+            (2, Value::Bytes(text)) => message = text,
+            _ => {}
+        }
+    }
+    match (rejected, message) {
+        (0, b"") => accepted(0, ""),
+        (0, warning) => accepted(0, &format!("warned: {}", printable(warning))),
+        (_, reason) => {
+            accepted(rejected, &format!("rejected {rejected} spans: {}", printable(reason)))
+        }
+    }
+}
+
+fn accepted(rejected: u64, said: &str) -> Judgement {
+    Judgement { verdict: Verdict::Accepted { rejected }, said: said.to_owned() }
+}
+
+fn bytes_of(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
+    Fields(message).filter_map(move |field| match field {
+        (found, Value::Bytes(bytes)) if found == number => Some(bytes),
+        _ => None,
+    })
+}
+
+/// Tells whether a message is that of a gRPC server whose limit on messages was exceeded: gRPC has
+/// no status for it. These are the words of grpc-go and grpc-core, and of grpc-java.
+fn too_large(grpc_message: &[u8]) -> bool {
+    let message = percent::decoded(grpc_message);
+    contains(&message, b"larger than max") || contains(&message, b"exceeds maximum size")
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+/// Returns a receiver's text as a log may have it: on one line, and not too long.
+fn printable(text: &[u8]) -> Cow<'_, str> {
+    let text = text.get(..MAX_SAID_BYTES).unwrap_or(text);
+    let text = String::from_utf8_lossy(text);
+    if text.contains(char::is_control) {
+        return text.replace(char::is_control, " ").into();
+    }
+    text
+}
+
+fn saturating_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
+}
+
+/// Longest pause that a collector may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+/// Most bytes of a receiver's text in the log.
+const MAX_SAID_BYTES: usize = 256;
+/// Days from the first of March of the year 0 to the first of January 1970.
+const DAYS_TO_1970: u64 = 719_468;
+const MONTHS: [&[u8; 3]; 12] = [
+    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
+];
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceResponse,
+    };
+    use proptest::prelude::*;
+    use prost::Message;
+
+    use super::*;
+
+    /// Thu, 01 Jan 2026 00:00:00 GMT.
+    const NOW: u64 = 1_767_225_600;
+    const RETRY: Verdict = Verdict::Retry { after: None };
+    const ACCEPTED: Verdict = Verdict::Accepted { rejected: 0 };
+
+    fn retry(seconds: u64) -> Verdict {
+        Verdict::Retry { after: Some(Duration::from_secs(seconds)) }
+    }
+
+    fn response(rejected: i64, message: &str) -> Vec<u8> {
+        let error_message = message.to_owned();
+        let partial = ExportTracePartialSuccess { rejected_spans: rejected, error_message };
+        ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec()
+    }
+
+    #[track_caller]
+    fn check(found: Judgement, verdict: Verdict, said: &str) {
+        assert_eq!(found, Judgement { verdict, said: said.to_owned() });
+    }
+
+    #[track_caller]
+    fn check_http(status: &str, verdict: Verdict) {
+        let answer = Answer { status: status.as_bytes(), ..Answer::default() };
+        let said = match status {
+            "" => "no answer".to_owned(),
+            status if status.starts_with('2') => String::new(),
+            status => format!("answered {status}"),
+        };
+        check(Judgement::of_otlp_http(&answer, NOW), verdict, &said);
+        check(Judgement::of_http(&answer, NOW), verdict, &said);
+    }
+
+    #[test]
+    fn only_what_the_specification_names_is_sent_again() {
+        for status in ["200", "202", "204"] {
+            check_http(status, ACCEPTED);
+        }
+        for status in ["429", "502", "503", "504", ""] {
+            check_http(status, RETRY);
+        }
+        for status in ["301", "400", "401", "403", "404", "405", "408", "415", "500", "501", "505"]
+        {
+            check_http(status, Verdict::Refused);
+        }
+        for status in ["2", "20", "2000", "abc", "\u{1}"] {
+            let answer = Answer { status: status.as_bytes(), ..Answer::default() };
+            assert_eq!(Judgement::of_otlp_http(&answer, NOW).verdict, Verdict::Refused);
+        }
+        check_http("413", Verdict::TooLarge);
+        let body = b"\x08\x03\x12\x1chttp: request body too large";
+        let answer = Answer { status: b"400", body, ..Answer::default() };
+        check(Judgement::of_otlp_http(&answer, NOW), Verdict::TooLarge, "answered 400");
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        for (value, expected) in [
+            ("7", retry(7)),
+            (" 7 ", retry(7)),
+            ("0", retry(0)),
+            ("Thu, 01 Jan 2026 00:01:30 GMT", retry(90)),
+            ("Sun, 01 Mar 2026 00:00:00 GMT", retry(59 * 86_400)),
+            ("Tue, 29 Feb 2028 00:00:00 GMT", retry(789 * 86_400)),
+            ("Wed, 31 Dec 2025 23:59:59 GMT", retry(0)),
+            ("Thu, 01 Jan 1970 00:00:00 GMT", retry(0)),
+            ("", RETRY),
+            ("-1", RETRY),
+            ("+1", RETRY),
+            ("1.5", RETRY),
+            ("99999999999999999999", RETRY),
+            ("soon", RETRY),
+            ("Thu, 01 Jan 2026", RETRY),
+            ("Thu, 01 Foo 2026 00:00:00 GMT", RETRY),
+            ("Thu, 32 Jan 2026 00:00:00 GMT", RETRY),
+            ("Thu, 00 Jan 2026 00:00:00 GMT", RETRY),
+            ("Thu, 01 Jan 2026 24:00:00 GMT", RETRY),
+            ("Thu, 01 Jan 1969 00:00:00 GMT", RETRY),
+            ("Thu, 01 Jan 2026 00:00:00 CET", RETRY),
+            ("Thu, +1 Jan 2026 00:00:00 GMT", RETRY),
+        ] {
+            let retry_after = value.as_bytes();
+            let answer = Answer { status: b"503", retry_after, ..Answer::default() };
+            let found = Judgement::of_otlp_http(&answer, NOW).verdict;
+            assert_eq!(found, expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn partial_success_says_how_many_are_lost() {
+        for (body, rejected, said) in [
+            (response(0, ""), 0, ""),
+            (response(0, "deprecated"), 0, "warned: deprecated"),
+            (response(3, "no\nname"), 3, "rejected 3 spans: no name"),
+            (response(-3, ""), 0, ""),
+            (b"<html>".to_vec(), 0, ""),
+        ] {
+            let mut framed = vec![0, 0, 0, 0, body.len() as u8];
+            framed.extend_from_slice(&body);
+            let http = Answer { status: b"200", body: &body, ..Answer::default() };
+            let verdict = Verdict::Accepted { rejected };
+            check(Judgement::of_otlp_http(&http, NOW), verdict, said);
+            let grpc = Answer { grpc_status: b"0", body: &framed, ..http };
+            check(Judgement::of_otlp_grpc(&grpc, NOW), verdict, said);
+            check(Judgement::of_http(&http, NOW), ACCEPTED, "");
+        }
+    }
+
+    /// The details of a `google.rpc.Status`, in base64: a RetryInfo of one and a half seconds.
+    fn details(type_url: &str) -> Vec<u8> {
+        let field = |tag: u8, value: &[u8]| [&[tag, value.len() as u8], value].concat();
+        let delay = field(0x0a, b"\x08\x01\x10\x80\xca\xb5\xee\x01");
+        let any = [field(0x0a, type_url.as_bytes()), field(0x12, &delay)].concat();
+        base64::encoded(&[b"\x08\x0e".to_vec(), field(0x1a, &any)].concat())
+    }
+
+    #[track_caller]
+    fn check_grpc(grpc_status: &str, message: &str, details: &[u8], verdict: Verdict, said: &str) {
+        let answer = Answer {
+            status: b"200",
+            grpc_status: grpc_status.as_bytes(),
+            grpc_message: message.as_bytes(),
+            grpc_details: details,
+            ..Answer::default()
+        };
+        check(Judgement::of_otlp_grpc(&answer, NOW), verdict, said);
+    }
+
+    #[test]
+    fn grpc_statuses_are_sent_again_as_the_specification_has_it() {
+        for code in [1, 4, 10, 11, 14, 15] {
+            let said = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
+            check_grpc(&code.to_string(), "", b"", RETRY, &said);
+        }
+        for code in [2, 3, 5, 6, 7, 8, 9, 12, 13, 16] {
+            let said = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
+            check_grpc(&code.to_string(), "", b"", Verdict::Refused, &said);
+        }
+        check_grpc("17", "", b"", Verdict::Refused, "answered the gRPC status 17");
+        check_grpc("x", "", b"", Verdict::Refused, "answered the gRPC status UNKNOWN");
+        let after = Some(Duration::from_millis(1_500));
+        let info = details("type.googleapis.com/google.rpc.RetryInfo");
+        let exhausted = "answered the gRPC status RESOURCE_EXHAUSTED";
+        check_grpc("8", "", &info, Verdict::Retry { after }, exhausted);
+        let unavailable = "answered the gRPC status UNAVAILABLE: full up";
+        check_grpc("14", "full%20up", &info, Verdict::Retry { after }, unavailable);
+        let other = details("type.googleapis.com/google.rpc.QuotaFailure");
+        check_grpc("8", "", &other, Verdict::Refused, exhausted);
+        let message = "grpc: received message larger than max (5 vs. 4)";
+        check_grpc("8", message, b"", Verdict::TooLarge, &format!("{exhausted}: {message}"));
+    }
+
+    #[test]
+    fn an_answer_without_grpc_status_is_judged_by_http() {
+        for (status, verdict, said) in [
+            ("200", Verdict::Refused, "answered without grpc-status"),
+            ("503", RETRY, "answered 503"),
+            ("", RETRY, "no answer"),
+            ("404", Verdict::Refused, "answered 404"),
+        ] {
+            let answer = Answer { status: status.as_bytes(), ..Answer::default() };
+            check(Judgement::of_otlp_grpc(&answer, NOW), verdict, said);
+        }
+    }
+
+    #[test]
+    fn pauses_grow_to_the_longest_and_are_spread() {
+        let seconds = Duration::from_secs;
+        let policy = RetryPolicy {
+            initial_interval: seconds(4),
+            max_interval: seconds(8),
+            max_elapsed_time: seconds(60),
+        };
+        let rest = |backoff: &Backoff| Duration::from_nanos(backoff.rest_nanos(100));
+        let least = policy.next(None, None, 100, 0);
+        let most = policy.next(None, None, 100, u32::MAX);
+        assert_eq!(rest(&least), seconds(2));
+        assert!(rest(&most) > Duration::from_millis(5_999) && rest(&most) < seconds(6));
+        let second = policy.next(Some(least), None, 100, 0);
+        assert_eq!(rest(&second), seconds(3));
+        let third = policy.next(Some(second), None, 100, 0);
+        assert_eq!(rest(&third), seconds(4));
+        assert_eq!(rest(&policy.next(Some(third), Some(seconds(9)), 100, 0)), seconds(9));
+        assert_eq!(rest(&policy.next(None, Some(Duration::MAX), 100, 0)), MAX_RETRY_AFTER);
+        assert!(!most.is_over(100) && most.is_over(100 + 6_000_000_000));
+        assert!(most.is_over(99), "the clock was set back");
+        assert!(!policy.gives_up_after(59_999_999_999) && policy.gives_up_after(60_000_000_000));
+        let for_ever = RetryPolicy { max_elapsed_time: Duration::ZERO, ..policy };
+        assert!(!for_ever.gives_up_after(u64::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_judged(
+            status: Vec<u8>, retry_after: Vec<u8>, grpc_status: Vec<u8>, message: Vec<u8>,
+            grpc_details: Vec<u8>, body: Vec<u8>,
+        ) {
+            let answer = Answer {
+                status: &status,
+                retry_after: &retry_after,
+                grpc_status: &grpc_status,
+                grpc_message: &message,
+                grpc_details: &grpc_details,
+                body: &body,
+            };
+            for judge in [Judgement::of_otlp_http, Judgement::of_http, Judgement::of_otlp_grpc] {
+                let said = judge(&answer, NOW).said;
+                prop_assert!(!said.contains(char::is_control), "{said:?}");
+            }
+        }
+
+        #[test]
+        fn dates_are_those_of_the_calendar(seconds in 0u64..253_402_300_799) {
+            let (mut day, of_day) = (seconds / 86_400, seconds % 86_400);
+            let is_leap = |year| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let (mut year, mut month) = (1970, 0);
+            loop {
+                let in_month = match month {
+                    1 if is_leap(year) => 29,
+                    1 => 28,
+                    3 | 5 | 8 | 10 => 30,
+                    _ => 31,
+                };
+                if day < in_month {
+                    break;
+                }
+                day -= in_month;
+                (year, month) = if month == 11 { (year + 1, 0) } else { (year, month + 1) };
+            }
+            let name = std::str::from_utf8(MONTHS[month]).unwrap();
+            let time = format!("{:02}:{:02}:{:02}", of_day / 3_600, of_day / 60 % 60, of_day % 60);
+            let date = format!("Xxx, {:02} {name} {year:04} {time} GMT", day + 1);
+            prop_assert_eq!(unix_seconds_of(date.as_bytes()), Some(seconds), "{}", date);
+        }
+    }
+}
