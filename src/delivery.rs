@@ -4,7 +4,6 @@
 //! <https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>. A receiver of Zipkin's is treated
 //! as one of OTLP over HTTP, but for the body of its answers.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::protobuf::{Fields, Value};
@@ -226,13 +225,17 @@ fn number(digits: &[u8]) -> Option<u64> {
 ///
 /// <https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto>
 fn retry_info(status: &[u8]) -> Option<Duration> {
-    let mut details = bytes_of(status, 3);
-    let value = details.find_map(|any| {
-        let is_retry_info = bytes_of(any, 1).any(|url| url.ends_with(b"/google.rpc.RetryInfo"));
-        is_retry_info.then(|| bytes_of(any, 2).next().unwrap_or_default())
-    })?;
+    let mut details = Fields(status);
+    let delay = loop {
+        let any = details.next_bytes(3)?;
+        let type_url = Fields(any).next_bytes(1).unwrap_or_default();
+        if type_url.ends_with(b"/google.rpc.RetryInfo") {
+            let info = Fields(any).next_bytes(2).unwrap_or_default();
+            break Fields(info).next_bytes(1).unwrap_or_default();
+        }
+    };
     let (mut seconds, mut nanos) = (0, 0);
-    for field in Fields(bytes_of(value, 1).next().unwrap_or_default()) {
+    for field in Fields(delay) {
         match field {
             // A negative delay is no delay.
             (1, Value::Varint(value)) => seconds = i64::try_from(value).unwrap_or(0),
@@ -246,7 +249,7 @@ fn retry_info(status: &[u8]) -> Option<Duration> {
 /// Reads an `ExportTraceServiceResponse`. What is none says nothing: the status says success.
 fn partial_success(response: &[u8]) -> Judgement {
     let (mut rejected, mut message) = (0, &b""[..]);
-    for field in bytes_of(response, 1).flat_map(Fields) {
+    for field in Fields(Fields(response).next_bytes(1).unwrap_or_default()) {
         match field {
             (1, Value::Varint(spans)) => {
                 rejected = i64::try_from(spans).unwrap_or(0).unsigned_abs()
@@ -268,13 +271,6 @@ fn accepted(rejected: u64, said: &str) -> Judgement {
     Judgement { verdict: Verdict::Accepted { rejected }, said: said.to_owned() }
 }
 
-fn bytes_of(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
-    Fields(message).filter_map(move |field| match field {
-        (found, Value::Bytes(bytes)) if found == number => Some(bytes),
-        _ => None,
-    })
-}
-
 /// Tells whether a message is that of a gRPC server whose limit on messages was exceeded: gRPC has
 /// no status for it. These are the words of grpc-go and grpc-core, and of grpc-java.
 fn too_large(grpc_message: &[u8]) -> bool {
@@ -287,13 +283,14 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 /// Returns a receiver's text as a log may have it: on one line, and not too long.
-fn printable(text: &[u8]) -> Cow<'_, str> {
-    let text = text.get(..MAX_SAID_BYTES).unwrap_or(text);
-    let text = String::from_utf8_lossy(text);
-    if text.contains(char::is_control) {
-        return text.replace(char::is_control, " ").into();
+fn printable(text: &[u8]) -> String {
+    let mut text = text.get(..MAX_SAID_BYTES).unwrap_or(text).to_vec();
+    for byte in &mut text {
+        if byte.is_ascii_control() {
+            *byte = b' ';
+        }
     }
-    text
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn saturating_nanos(duration: Duration) -> u64 {
@@ -526,7 +523,7 @@ mod tests {
             };
             for judge in [Judgement::of_otlp_http, Judgement::of_http, Judgement::of_otlp_grpc] {
                 let said = judge(&answer, NOW).said;
-                prop_assert!(!said.contains(char::is_control), "{said:?}");
+                prop_assert!(!said.contains(|char: char| char.is_ascii_control()), "{said:?}");
             }
         }
 

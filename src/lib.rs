@@ -35,3 +35,4 @@ pub mod tags;
 pub mod token;
 pub mod trust;
 pub mod url;
+pub mod zipkin;

@@ -416,26 +416,26 @@ const WIRE_FIXED32: u8 = 5;
 /// `SpanFlags`: whether the parent was remote is known, and it was.
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
-const STATUS_CODE_ERROR: u8 = 2;
+pub const STATUS_CODE_ERROR: u8 = 2;
 
 const EXPORT_RESOURCE_SPANS: u8 = 1;
-const RESOURCE_ATTRIBUTES: u8 = 1;
+pub const RESOURCE_ATTRIBUTES: u8 = 1;
 const SCOPE_NAME: u8 = 1;
 const SCOPE_VERSION: u8 = 2;
 
-mod resource_spans {
+pub mod resource_spans {
     pub const RESOURCE: u8 = 1;
     pub const SCOPE_SPANS: u8 = 2;
     pub const SCHEMA_URL: u8 = 3;
 }
 
-mod scope_spans {
+pub mod scope_spans {
     pub const SCOPE: u8 = 1;
     pub const SPANS: u8 = 2;
     pub const SCHEMA_URL: u8 = 3;
 }
 
-mod span {
+pub mod span {
     pub const TRACE_ID: u8 = 1;
     pub const SPAN_ID: u8 = 2;
     pub const TRACE_STATE: u8 = 3;
@@ -455,24 +455,24 @@ mod span {
     pub const STATUS_CODE: u8 = 3;
 }
 
-mod event {
+pub mod event {
     pub const TIME_UNIX_NANO: u8 = 1;
     pub const NAME: u8 = 2;
 }
 
-mod link {
+pub mod link {
     pub const TRACE_ID: u8 = 1;
     pub const SPAN_ID: u8 = 2;
     pub const TRACE_STATE: u8 = 3;
     pub const FLAGS: u8 = 6;
 }
 
-mod key_value {
+pub mod key_value {
     pub const KEY: u8 = 1;
     pub const VALUE: u8 = 2;
 }
 
-mod any_value {
+pub mod any_value {
     pub const STRING: u8 = 1;
     pub const BOOL: u8 = 2;
     pub const INT: u8 = 3;

@@ -17,12 +17,12 @@ pub enum Value<'a> {
 }
 
 /// What is left of a message. Iterates over numbers and values of its fields, in their order, and
-/// ends at the first that breaks the grammar.
+/// ends at the first that breaks the grammar. A number above 255, which nothing here has, is 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Iterator for Fields<'a> {
-    type Item = (u64, Value<'a>);
+    type Item = (u8, Value<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let field = self.read();
@@ -34,7 +34,7 @@ impl<'a> Iterator for Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn read(&mut self) -> Option<(u64, Value<'a>)> {
+    fn read(&mut self) -> Option<(u8, Value<'a>)> {
         let tag = self.varint()?;
         let value = match tag & 7 {
             0 => Value::Varint(self.varint()?),
@@ -48,7 +48,16 @@ impl<'a> Fields<'a> {
             5 => Value::Fixed32(u32::from_le_bytes(self.array()?)),
             _ => return None,
         };
-        Some((tag >> 3, value))
+        Some((u8::try_from(tag >> 3).unwrap_or_default(), value))
+    }
+
+    /// Returns the value of the next field that has this number and is bytes.
+    #[inline(never)]
+    pub fn next_bytes(&mut self, number: u8) -> Option<&'a [u8]> {
+        self.find_map(|field| match field {
+            (found, Value::Bytes(bytes)) if found == number => Some(bytes),
+            _ => None,
+        })
     }
 
     fn varint(&mut self) -> Option<u64> {
@@ -78,7 +87,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(message: &[u8], expected: &[(u64, Value<'_>)]) {
+    fn check(message: &[u8], expected: &[(u8, Value<'_>)]) {
         assert_eq!(Fields(message).collect::<Vec<_>>(), expected, "{message:x?}");
     }
 
@@ -89,6 +98,7 @@ mod tests {
         check(b"\x0d\x01\0\0\0", &[(1, Value::Fixed32(1))]);
         check(b"\x09\x01\0\0\0\0\0\0\0", &[(1, Value::Fixed64(1))]);
         check(b"\x82\x01\0", &[(16, Value::Bytes(b""))]);
+        check(b"\x88\x10\0", &[(0, Value::Varint(0))]);
         let most = b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
         check(most, &[(1, Value::Varint(u64::MAX))]);
     }

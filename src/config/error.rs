@@ -62,10 +62,22 @@ pub fn quoted(found: &str) -> String {
     let mut quoted = String::from("\"");
     for char in found.chars().take(SHOWN_CHARS) {
         match char {
-            '"' | '\\' => quoted.extend(['\\', char]),
             '\n' => quoted.push_str("\\n"),
-            char if char.is_control() => quoted.push(char::REPLACEMENT_CHARACTER),
-            char => quoted.push(char),
+            // A byte order mark is not seen either.
+            '\0'..' ' | '\x7f'..'\u{a0}' | '\u{feff}' => {
+                quoted.push_str("\\u{");
+                let digits = (0..4).rev().map(|place| (char as u32 >> (4 * place)) & 15);
+                for digit in digits.skip_while(|digit| *digit == 0) {
+                    quoted.extend(char::from_digit(digit, 16));
+                }
+                quoted.push('}');
+            }
+            char => {
+                if matches!(char, '"' | '\\') {
+                    quoted.push('\\');
+                }
+                quoted.push(char);
+            }
         }
     }
     let is_cut = found.chars().nth(SHOWN_CHARS).is_some();

@@ -757,7 +757,7 @@ mod tests {
             ),
             (
                 exporter(r#""protocol": "http/json""#),
-                "exporter.otlp.protocol: expected `http/protobuf` or `grpc`, but found \
+                "exporter.otlp.protocol: expected one of `http/protobuf`, `grpc`, but found \
                  \"http/json\"",
             ),
             (

@@ -16,6 +16,7 @@ use crate::delivery::{Answer, Judgement, Verdict};
 use crate::grpc;
 use crate::otlp;
 use crate::queue::{Batch, Books, DropReason, Queue};
+use crate::zipkin;
 
 /// The exporter of one worker.
 pub struct Exporter {
@@ -283,7 +284,7 @@ fn body(protocol: Protocol, batch: &Batch) -> Vec<u8> {
             otlp::put_export_request(&mut body, &batch.resource, &batch.run);
             grpc::put_message_head(&mut body);
         }
-        Protocol::Zipkin => return Vec::new(),
+        Protocol::Zipkin => return zipkin::spans(&batch.resource, &batch.run),
     }
     body
 }
