@@ -3,9 +3,12 @@
 https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
 
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,12 +68,15 @@ class Span:
 class Receiver:
     """A running receiver; a context manager that stops it. Port 0 takes a free one.
 
-    `status` is what it answers from now on; only what it accepted counts among `spans`. While
-    `answers` is cleared it takes requests and answers none.
+    `status` is what it answers from now on, with `retry_after` where that is set, and 413 to what has
+    more than `most_bytes`; only what it accepted counts among `spans`. While `answers` is cleared it
+    takes requests and answers none.
     """
 
     def __init__(self, port: int = 0):
         self.status = 200
+        self.retry_after: str | None = None
+        self.most_bytes: int | None = None
         self.answers = threading.Event()
         self.answers.set()
         self._exports: list[Export] = []
@@ -87,6 +93,7 @@ class Receiver:
         self.answers.set()
         self._server.shutdown()
         self._server.server_close()
+        self._server.hang_up()
 
     def exports(self) -> list[Export]:
         with self._changed:
@@ -119,11 +126,24 @@ class Receiver:
 
         return sorted(self.wait_for(found, timeout), key=lambda span: span.start_ns)
 
+    def answer(self, handler: BaseHTTPRequestHandler, status: int) -> None:
+        """Answers one export."""
+        body = ExportTraceServiceResponse().SerializeToString()
+        handler.send_response(status)
+        handler.send_header("Content-Type", "application/x-protobuf")
+        handler.send_header("Content-Length", str(len(body)))
+        if self.retry_after is not None:
+            handler.send_header("Retry-After", self.retry_after)
+        handler.end_headers()
+        handler.wfile.write(body)
+
     def keep(self, path: str, headers: dict[str, str], body: bytes) -> int:
         with self._changed:
-            self._exports.append(Export(time.time(), path, headers, body, self.status))
+            is_too_large = self.most_bytes is not None and len(body) > self.most_bytes
+            status = 413 if is_too_large else self.status
+            self._exports.append(Export(time.time(), path, headers, body, status))
             self._changed.notify_all()
-            return self.status
+            return status
 
 
 def decode(request: ExportTraceServiceRequest) -> list[Span]:
@@ -165,6 +185,30 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False  # Envoy keeps its connection open
     receiver: Receiver
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._connections: set[socket.socket] = set()
+
+    def get_request(self):
+        connection, address = super().get_request()
+        self._connections.add(connection)
+        return connection, address
+
+    def shutdown_request(self, request):
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self) -> None:
+        """Closes all connections, as the end of a process would."""
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request, client_address):
+        """Says nothing of a connection that was closed under an answer."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -177,12 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         status = self.server.receiver.keep(self.path, headers, body)
         self.server.receiver.answers.wait()
-        answer = ExportTraceServiceResponse().SerializeToString()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+        self.server.receiver.answer(self, status)
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +112,10 @@ class Program:
                 )
             time.sleep(_POLL_SECONDS)
 
+    def wait_for_end(self) -> None:
+        """Returns when the program ended by itself."""
+        self._process.wait(_START_SECONDS)
+
     def _log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
 
@@ -126,11 +130,17 @@ class Topology:
         envoy: Path,
         node: dict | None = None,
         concurrency: int = 1,
+        change: Callable[[dict], None] = lambda bootstrap: None,
+        arguments: Iterable[str] = ("--disable-hot-restart",),
     ):
+        """`change` edits the whole bootstrap in the end; `arguments` are more of Envoy's."""
         self._lanes = lanes or {"": Lane()}
         self._envoy = envoy
         self._node = node
         self._concurrency = concurrency
+        self._change = change
+        # Without hot restart there is no shared memory, and any number of Envoys run side by side.
+        self._arguments = arguments
         self._running: dict[str, RunningLane] = {}
         self._resources = ExitStack()
 
@@ -139,6 +149,7 @@ class Topology:
             folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix="sidespan-")))
             self.receiver = starting.enter_context(Receiver())
             bootstrap = self._lay_out(starting)
+            self._change(bootstrap)
             file = folder / "envoy.json"
             file.write_text(json.dumps(bootstrap, indent=1))
             self.admin_port = bootstrap["admin"]["address"]["socket_address"]["port_value"]
@@ -152,8 +163,7 @@ class Topology:
                         str(self._concurrency),
                         "--log-level",
                         "warning",
-                        # No shared memory, so that any number of Envoys run beside each other.
-                        "--disable-hot-restart",
+                        *self._arguments,
                     ],
                     folder / "envoy.log",
                 )

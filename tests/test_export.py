@@ -4,20 +4,20 @@ import pytest
 
 from conftest import lane
 from receiver import Receiver
-from topology import Lane, Topology
+from topology import Lane, Topology, books
 from traffic import Client, new_context
 
 LONGEST_ATTRIBUTE = 1024
 
 
 def books_once_settled(topology: Topology, recorded: int) -> dict[str, int]:
-    """Returns the four figures of the books as soon as all recorded spans have left the queues."""
+    """Returns the books, but for what is 0, as soon as all recorded spans have left the queues."""
 
     def is_settled(stats: dict[str, int]) -> bool:
         return stats.get("sidespan_spans_recorded_total") == recorded and stats["sidespan_spans_queued"] == 0
 
-    stats = topology.wait_for_stats(is_settled)
-    return {name: stats[f"sidespan.spans_{name}"] for name in ("recorded", "exported", "dropped", "queued")}
+    found = books(topology.wait_for_stats(is_settled))
+    return {way: spans for way, spans in found.items() if spans}
 
 
 def send_sampled(client: Client, count: int) -> list[str]:
@@ -33,12 +33,12 @@ def test_spans_leave_in_batches(each_envoy):
     lanes = {"": lane(1, batch={"max_batch_spans": 4, "interval_ms": 500})}
     with Topology(lanes, envoy=each_envoy) as running, Client(running, "1.1") as client:
         traces = send_sampled(client, 12)
-        books = books_once_settled(running, 12)
+        settled = books_once_settled(running, 12)
         bodies = running.receiver.exports()
 
     assert sorted(span.trace_id for body in bodies for span in body.spans) == sorted(traces)
     assert max(len(body.spans) for body in bodies) == 4
-    assert books == {"recorded": 12, "exported": 12, "dropped": 0, "queued": 0}
+    assert settled == {"recorded": 12, "exported": 12}
 
 
 def test_one_body_carries_what_an_interval_brought(each_envoy):
@@ -60,37 +60,87 @@ def test_full_queue_drops_and_counts(each_envoy):
         running.receiver.answers.clear()
         send_sampled(client, 40)
         # One call is under way with a batch, and no other is made; the queue holds what it may.
-        books = {"spans_recorded": 40, "spans_exported": 0, "spans_dropped": 34, "spans_queued": 6}
-        running.wait_for_stats(
-            lambda stats: stats.items() >= {f"sidespan.{k}": v for k, v in books.items()}.items()
-        )
+        full = {"recorded": 40, "exported": 0, "queue_full": 34, "queued": 6}
+        running.wait_for_stats(lambda stats: books(stats) == full)
         assert len(running.receiver.wait_for(Receiver.exports)) == 1
         running.receiver.answers.set()
         settled = books_once_settled(running, 40)
 
-    assert settled == {"recorded": 40, "exported": 6, "dropped": 34, "queued": 0}
+    assert settled == {"recorded": 40, "exported": 6, "queue_full": 34}
 
 
-def test_unreachable_collector_costs_spans_and_no_request(each_envoy):
+def test_collector_that_stays_away_costs_spans_and_no_request(each_envoy):
     # Port 1 is nobody's: it refuses.
-    with (
-        Topology({"": lane(1, collector_port=1)}, envoy=each_envoy) as running,
-        Client(running, "1.1") as client,
-    ):
+    away = lane(1, collector_port=1)
+    away.filter["exporter"]["retry"] = {"initial_interval_ms": 50, "max_elapsed_time_ms": 500}
+    with Topology({"": away}, envoy=each_envoy) as running, Client(running, "1.1") as client:
         send_sampled(client, 20)
-        books = books_once_settled(running, 20)
+        settled = books_once_settled(running, 20)
+        log = running.log()
 
-    assert books == {"recorded": 20, "exported": 0, "dropped": 20, "queued": 0}
+    assert settled == {"recorded": 20, "retries_exhausted": 20}
+    (failing,) = [line for line in log.splitlines() if "takes no spans now" in line]
+    assert 'the collector at cluster "otel-collector" takes no spans now: answered 503; ' in failing
+    (dropped,) = [line for line in log.splitlines() if "were dropped" in line]
+    assert " retries_exhausted; it answered 503" in dropped
 
 
-@pytest.mark.parametrize("status", [400, 429, 503])
-def test_refused_export_is_counted_as_dropped(each_envoy, status):
-    with Topology({"": lane(1)}, envoy=each_envoy) as running, Client(running, "1.1") as client:
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 501])
+def test_what_is_refused_for_good_is_not_sent_again(outermost_envoy, status):
+    with Topology({"": lane(1)}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
         running.receiver.status = status
-        send_sampled(client, 3)
-        books = books_once_settled(running, 3)
+        traces = send_sampled(client, 3)
+        settled = books_once_settled(running, 3)
+        sent = [span.trace_id for export in running.receiver.exports() for span in export.spans]
 
-    assert books == {"recorded": 3, "exported": 0, "dropped": 3, "queued": 0}
+    assert settled == {"recorded": 3, "rejected": 3}
+    assert sorted(sent) == sorted(traces)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_what_is_not_taken_now_is_sent_again(outermost_envoy, status):
+    soon = lane(1)
+    soon.filter["exporter"]["retry"] = {"initial_interval_ms": 50}
+    with Topology({"": soon}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+        running.receiver.status = status
+        traces = send_sampled(client, 3)
+        running.receiver.wait_for(lambda receiver: len(receiver.exports()) >= 3)
+        running.receiver.status = 200
+        settled = books_once_settled(running, 3)
+        exports = running.receiver.exports()
+
+    assert settled == {"recorded": 3, "exported": 3}
+    assert sorted(span.trace_id for span in running.receiver.spans()) == sorted(traces)
+    assert [export.status for export in exports][:3] == [status] * 3
+
+
+def test_retry_after_is_honoured(outermost_envoy):
+    soon = lane(1)
+    soon.filter["exporter"]["retry"] = {"initial_interval_ms": 50}
+    with Topology({"": soon}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+        running.receiver.status, running.receiver.retry_after = 503, "2"
+        send_sampled(client, 1)
+        running.receiver.wait_for(Receiver.exports)
+        running.receiver.status = 200
+        settled = books_once_settled(running, 1)
+        first, second = running.receiver.exports()
+
+    assert settled == {"recorded": 1, "exported": 1}
+    assert second.received_at - first.received_at >= 2
+
+
+def test_a_batch_that_is_too_large_is_sent_in_parts(outermost_envoy):
+    with Topology({"": lane(1, batch={"interval_ms": 1_000})}, envoy=outermost_envoy) as running:
+        running.receiver.most_bytes = 5_000
+        with Client(running, "1.1") as client:
+            traces = send_sampled(client, 40)
+            settled = books_once_settled(running, 40)
+        exports = running.receiver.exports()
+
+    assert settled == {"recorded": 40, "exported": 40}
+    assert sorted(span.trace_id for span in running.receiver.spans()) == sorted(traces)
+    assert {export.status for export in exports} == {200, 413}
+    assert all((len(export.body) > 5_000) == (export.status == 413) for export in exports)
 
 
 def test_export_names_its_sender_by_configured_headers(newest_envoy):
@@ -116,9 +166,9 @@ def test_workers_keep_one_set_of_books(newest_envoy):
             # Each client opens a connection of its own, and the kernel spreads them over the workers.
             with Client(running, "1.1") as client:
                 traces += send_sampled(client, 1)
-        books = books_once_settled(running, 20)
+        settled = books_once_settled(running, 20)
         arrived = [span.trace_id for span in running.receiver.spans()]
-    assert books == {"recorded": 20, "exported": 20, "dropped": 0, "queued": 0}
+    assert settled == {"recorded": 20, "exported": 20}
     assert sorted(arrived) == sorted(traces)
 
 

@@ -55,7 +55,7 @@ impl Contexts {
             return;
         };
         let (_, root) = self.roots.remove(place);
-        root.delete(self.roots.iter().rev().map(|(_, heir)| heir));
+        root.delete(self.roots.iter_mut().rev().map(|(_, heir)| heir));
     }
 }
 

@@ -89,8 +89,8 @@ impl Root {
     }
 
     /// Envoy gave up this configuration: what it had not exported goes to the first of `heirs` that
-    /// exports, or is booked as dropped. The heir publishes what it got on its next tick.
-    fn delete<'a>(mut self, heirs: impl Iterator<Item = &'a Root>) {
+    /// exports, or is booked as dropped.
+    fn delete<'a>(mut self, heirs: impl Iterator<Item = &'a mut Root>) {
         let Some(plugin) = self.plugin.take() else {
             return;
         };
@@ -130,9 +130,10 @@ impl Root {
         let resource = resource(service_name, &config.resource_attributes, &node::node());
         let exporter = config.exporter.clone().map(|settings| Exporter::new(settings, &resource));
         let tally = Tally::new(config.rules.iter().count());
-        let state = State { ids: IdGenerator::seeded(), tally, exporter };
+        let mut state = State { ids: IdGenerator::seeded(), tally, exporter };
         host::set_tick_period(state.exporter.as_ref().map_or(PUBLISH_PERIOD, Exporter::interval));
         self.metrics = Some(Metrics::define(&config.rules));
+        self.publish(&mut state);
         self.plugin = Some(Rc::new(Plugin {
             gateway: node::is_gateway(),
             asks_direction: config.rules.ask_direction() || config.propagation.ask_direction(),
@@ -157,12 +158,15 @@ impl Root {
     }
 
     /// Takes the batches over, or gives them back where this configuration exports nothing.
-    fn take_over(&self, batches: Vec<Batch>) -> Vec<Batch> {
-        if let Some(plugin) = &self.plugin
-            && let Ok(mut state) = plugin.state.try_borrow_mut()
+    fn take_over(&mut self, batches: Vec<Batch>) -> Vec<Batch> {
+        let Some(plugin) = self.plugin.clone() else {
+            return batches;
+        };
+        if let Ok(mut state) = plugin.state.try_borrow_mut()
             && let Some(exporter) = &mut state.exporter
         {
             exporter.take_over(batches);
+            self.publish(&mut state);
             return Vec::new();
         }
         batches

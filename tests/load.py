@@ -1,0 +1,102 @@
+"""Load on a listener, watched: what it answers, how long that takes, and whether the books balance."""
+
+import http.client
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from topology import books
+
+
+class Load:
+    """Requests over several connections until it is stopped; a context manager that stops it."""
+
+    def __init__(self, port: int, connections: int = 3):
+        self.statuses: Counter = Counter()
+        self.longest_seconds = 0.0
+        self._port = port
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._send) for _ in range(connections)]
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self) -> None:
+        """Returns when every request was answered and none is sent any more."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def sent(self) -> int:
+        return self.statuses.total()
+
+    def wait_for(self, more: int, timeout: float = 30) -> None:
+        """Returns when so many more requests were answered."""
+        wanted, deadline = self.sent + more, time.monotonic() + timeout
+        while self.sent < wanted:
+            assert time.monotonic() < deadline, f"{self.sent} of {wanted} requests after {timeout} s"
+            time.sleep(0.01)
+
+    def _send(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                connection.request("GET", "/a")
+                response = connection.getresponse()
+                response.read()
+                status = response.status
+            except (OSError, http.client.HTTPException) as failure:
+                status = repr(failure)
+                connection.close()
+            with self._lock:
+                self.statuses[status] += 1
+                self.longest_seconds = max(self.longest_seconds, time.monotonic() - started)
+        connection.close()
+
+
+class Audit:
+    """Reads the books again and again until it is left; a context manager that fails where they do
+    not balance.
+    """
+
+    def __init__(self, stats: Callable[[], dict[str, int]]):
+        self.reads = 0
+        self._stats = stats
+        self._unbalanced: list[dict] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+        assert self._unbalanced == []
+
+    def _read(self) -> None:
+        while not self._stop.wait(0.02):
+            # Workers publish several counters one after the other, and may be in between: that
+            # takes microseconds, so that a second look finds them balanced.
+            for _ in range(2):
+                found = self._stats()
+                if not found or is_balanced(found):
+                    break
+            else:
+                self._unbalanced.append(books(found))
+            self.reads += 1
+
+
+def is_balanced(stats: dict[str, int]) -> bool:
+    found = books(stats)
+    return found.pop("recorded") == sum(found.values())
