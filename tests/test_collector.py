@@ -20,6 +20,8 @@ CONFIGURATION = BOOTSTRAP.with_name("collector.yaml")
 PRESET = BOOTSTRAP.parents[1] / "examples" / "production-tail-sampling"
 BUILDER_CONFIGURATION = Path(__file__).with_name("collector-builder.yaml")
 
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
 # As OTLP numbers them.
 SERVER, CLIENT = 2, 3
 ERROR = 2
@@ -67,22 +69,39 @@ def test_shipped_configuration_is_valid(collector, file):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
+def speaks_http2(resources: dict) -> None:
+    """Lets the Collector's cluster speak HTTP/2, as gRPC needs it."""
+    (cluster,) = [it for it in resources["clusters"] if it["name"] == "otel-collector"]
+    cluster["typed_extension_protocol_options"] = {
+        HTTP_OPTIONS: {
+            "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+
+
 @pytest.mark.parametrize(
-    "cluster",
+    ("cluster", "protocol"),
     [
-        pytest.param(None, id="a cluster with a plain name"),
+        pytest.param(None, "http/protobuf", id="a cluster with a plain name"),
         # A Host header with a `|` in it is refused by the Collector's HTTP server.
-        pytest.param("outbound|4318||otel-collector.shop.svc.cluster.local", id="one of Istio's clusters"),
+        pytest.param(
+            "outbound|4318||otel-collector.shop.svc.cluster.local", "http/protobuf", id="one of Istio's clusters"
+        ),
+        pytest.param(None, "grpc", id="gRPC"),
+        pytest.param(
+            "outbound|4317||otel-collector.shop.svc.cluster.local", "grpc", id="gRPC to one of Istio's clusters"
+        ),
     ],
 )
-def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path, cluster):
+def test_spans_pass_through_the_collector(collector, outermost_envoy, tmp_path, cluster, protocol):
     ports = free_ports()
-    http_port, health_port = next(ports), next(ports)
+    http_port, grpc_port, health_port = next(ports), next(ports), next(ports)
     traces = tmp_path / "traces.json"
     environment = {
         **os.environ,
         "OTLP_HTTP_ENDPOINT": f"127.0.0.1:{http_port}",
-        "OTLP_GRPC_ENDPOINT": f"127.0.0.1:{next(ports)}",
+        "OTLP_GRPC_ENDPOINT": f"127.0.0.1:{grpc_port}",
         "HEALTH_ENDPOINT": f"127.0.0.1:{health_port}",
         # Nobody is there: the traces must be in the file all the same.
         "JAEGER_OTLP_ENDPOINT": f"127.0.0.1:{next(ports)}",
@@ -92,8 +111,10 @@ def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path, clu
     parent, request_id, target = new_context(), str(uuid.uuid4()), "/orders/7?status=503"
     with Program([collector, "--config", CONFIGURATION], tmp_path / "collector.log", environment) as program:
         program.wait_until(lambda: admin_answer(health_port, "/") is not None)
-        lanes = {"": lane(1, collector_port=http_port, collector_cluster=cluster)}
-        with Topology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
+        port, change = (grpc_port, speaks_http2) if protocol == "grpc" else (http_port, lambda _: None)
+        exported = lane(1, collector_port=port, collector_cluster=cluster, change=change)
+        exported.filter["exporter"]["otlp"]["protocol"] = protocol
+        with Topology({"": exported}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
             headers = {"traceparent": parent.traceparent("01"), "x-request-id": request_id}
             client.through("", target, headers)
             program.wait_until(lambda: len(exported_spans(traces, parent.trace_id)) == 3)
@@ -121,6 +142,41 @@ def test_spans_pass_through_the_collector(collector, newest_envoy, tmp_path, clu
         "backend", "1.1", target, request_id, "", **error, **{"user_agent.original": "frontend"}
     )
     assert books(stats) == {"recorded": 3, "exported": 3, "queued": 0}
+
+
+def test_a_collector_that_takes_only_small_messages_gets_them(collector, newest_envoy, tmp_path):
+    """gRPC has no status for a message that is too large; the Collector's words must be understood."""
+    ports = free_ports()
+    port, health_port = next(ports), next(ports)
+    traces, file = tmp_path / "traces.json", tmp_path / "collector.yaml"
+    grpc = {"endpoint": f"127.0.0.1:{port}", "max_recv_msg_size_mib": 1}
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "extensions": {"health_check": {"endpoint": f"127.0.0.1:{health_port}"}},
+                "receivers": {"otlp": {"protocols": {"grpc": grpc}}},
+                "exporters": {"file": {"path": str(traces), "flush_interval": "100ms"}},
+                "service": {
+                    "extensions": ["health_check"],
+                    "pipelines": {"traces": {"receivers": ["otlp"], "exporters": ["file"]}},
+                    "telemetry": {"metrics": {"level": "none"}},
+                },
+            }
+        )
+    )
+    batch = {"interval_ms": 2_000, "max_batch_bytes": 4 << 20}
+    large = lane(1, collector_port=port, change=speaks_http2, batch=batch)
+    large.filter["exporter"]["otlp"]["protocol"] = "grpc"
+    large.filter["attribute_limits"] = {"attribute_value_length_limit": 16_384}
+    with Program([collector, "--config", file], tmp_path / "collector.log") as program:
+        program.wait_until(lambda: admin_answer(health_port, "/") is not None)
+        with Topology({"": large}, envoy=newest_envoy) as running, Client(running, "1.1") as client:
+            for _ in range(150):
+                client.send(client.lane("").backend_inbound, "/a", [("user-agent", "u" * 15_000)])
+            stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] == 150)
+            program.wait_until(lambda: len(all_exported_spans(traces)) == 150)
+    assert books(stats) == {"recorded": 150, "exported": 150, "queued": 0}
+    assert stats['sidespan_exports_total{result="failure"}'] > 0
 
 
 def test_collector_keeps_errors_slow_traces_and_a_share_of_the_rest(collector, newest_envoy, tmp_path):
