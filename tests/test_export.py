@@ -1,10 +1,12 @@
 """How spans leave: in batches, bounded, counted, and never at the cost of a request."""
 
+import re
+
 import pytest
 
 from conftest import lane
 from receiver import Receiver
-from topology import Lane, Topology, books
+from topology import Lane, Topology, admin_answer, books
 from traffic import Client, new_context
 
 LONGEST_ATTRIBUTE = 1024
@@ -170,6 +172,34 @@ def test_workers_keep_one_set_of_books(newest_envoy):
         arrived = [span.trace_id for span in running.receiver.spans()]
     assert settled == {"recorded": 20, "exported": 20}
     assert sorted(arrived) == sorted(traces)
+
+
+def test_prometheus_sees_names_and_labels(outermost_envoy):
+    with Topology({"": lane(1)}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+        send_sampled(client, 3)
+        stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] == 3)
+        shown = admin_answer(running.admin_port, "/stats/prometheus")
+        # Envoy adds up its histograms every few seconds.
+        exports = stats['sidespan_exports_total{result="success"}']
+        running.program.wait_until(lambda: histogram_counts(running) == [exports, exports])
+
+    lines = [line for line in shown.splitlines() if line.startswith("sidespan_")]
+    counted = {frozenset(parts(series)): float(value) for series, value in map(str.split, lines)}
+    for series, value in stats.items():
+        assert counted[frozenset(parts(series))] == value
+    # Envoy's own labels are still there.
+    assert 'envoy_cluster_name="otel-collector"' in shown
+
+
+def histogram_counts(running: Topology) -> list[int]:
+    shown = admin_answer(running.admin_port, "/stats/prometheus")
+    counts = dict(re.findall(r"^(sidespan_\w+)_count{} (\d+)$", shown, re.MULTILINE))
+    return [int(counts[name]) for name in ("sidespan_export_duration_milliseconds", "sidespan_export_batch_spans")]
+
+
+def parts(series: str) -> list[str]:
+    """Returns the name of a series and its labels, whose order means nothing."""
+    return re.findall(r'\w+(?:="[^"]*")?', series)
 
 
 HOSTILE = {
