@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test wasm replay bench fuzz deny lint toolchain
+.PHONY: help demo test wasm replay bench soak fuzz deny lint toolchain
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -49,6 +49,9 @@ replay: wasm ## replay SCENARIOS (default: all) against the module
 
 bench: wasm ## count the WebAssembly instructions of a request
 	cargo run -q -p sidespan-harness --locked -- replay --fuel $(wildcard tests/scenarios/cost*.yaml)
+
+soak: wasm ## send SOAK_REQUESTS (default: 10000000) through the module while everything around it fails
+	cargo run -q -p sidespan-harness --locked --example soak
 
 fuzz: ## fuzz every parser for FUZZ_SECONDS (default: 60) each; gets a nightly toolchain and cargo-fuzz
 	@rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal

@@ -65,6 +65,7 @@ impl Loaded {
             without_cel: !scenario.cel,
             seed: scenario.seed,
             now_ns: scenario.time.0,
+            ..Settings::default()
         };
         Ok(Self { scenario, settings })
     }

@@ -19,6 +19,9 @@ macro_rules! hostcalls {
     ($linker:ident, $($name:ident |$guest:ident $(, $argument:ident: $type:ty)*| $body:expr;)*) => {$(
         $linker.func_wrap("env", stringify!($name), |caller: Caller<'_, State> $(, $argument: $type)*| {
             let $guest = &mut Guest::new(caller);
+            if let Some(status) = $guest.state().faults.next(stringify!($name)) {
+                return Ok(status);
+            }
             status(|| -> Answer { $body })
         })?;
     )*};

@@ -65,6 +65,11 @@ impl Calls {
         Self { clusters: clusters.map(|names| names.iter().cloned().collect()), ..Self::default() }
     }
 
+    /// Says which clusters exist from now on; `None`: all.
+    pub fn set_clusters(&mut self, clusters: Option<&[String]>) {
+        self.clusters = clusters.map(|names| names.iter().cloned().collect());
+    }
+
     /// Sends an HTTP call. Envoy refuses an unknown cluster and a request without its pseudo
     /// headers.
     pub fn http(

@@ -7,6 +7,7 @@ mod abi;
 mod calls;
 mod cel;
 mod exports;
+mod faults;
 mod guest;
 mod headers;
 mod metrics;
@@ -23,6 +24,7 @@ use anyhow::{Context as _, ensure};
 use wasmtime::{Config, Engine, InstancePre, Linker, Store};
 
 pub use calls::{Call, CallAnswer, GrpcStream, Request};
+pub use faults::Faults;
 pub use headers::Headers;
 pub use state::{LogLevel, LogLine, Node, Settings};
 pub use stream::{Direction, Intervention, Message, Phase, Stream, StreamInfo};
@@ -73,6 +75,11 @@ impl Module {
         store.data_mut().memory = instance.get_memory(&mut store, "memory");
         store.data_mut().allocate = exports.allocate.clone();
         Ok(Vm::start(store, exports, self.metered, settings))
+    }
+
+    /// Names of the functions that the module imports.
+    pub fn imports(&self) -> Vec<String> {
+        self.linked.module().imports().map(|import| import.name().to_owned()).collect()
     }
 }
 

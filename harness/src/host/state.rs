@@ -6,6 +6,7 @@ use wasmtime::{Memory, TypedFunc};
 
 use super::calls::{CallAnswer, Calls};
 use super::cel::Expression;
+use super::faults::Faults;
 use super::metrics::Metrics;
 use super::shared::{SharedData, SharedQueues};
 use super::stream::Stream;
@@ -26,6 +27,8 @@ pub struct Settings {
     pub seed: u64,
     /// Where the clock starts, in nanoseconds since 1970.
     pub now_ns: u64,
+    /// Hostcalls that fail from the start.
+    pub faults: Faults,
 }
 
 /// The node of Envoy's bootstrap.
@@ -71,6 +74,7 @@ pub struct State {
     pub node: Node,
     pub now_ns: u64,
     pub random: Random,
+    pub faults: Faults,
     pub log: Vec<LogLine>,
     pub metrics: Metrics,
     pub data: SharedData,
@@ -100,7 +104,8 @@ impl State {
             environment: settings.environment.clone(),
             node: settings.node.clone(),
             now_ns: settings.now_ns,
-            random: Random(settings.seed),
+            random: Random::new(settings.seed),
+            faults: settings.faults.clone(),
             log: Vec::new(),
             metrics: Metrics::default(),
             data: SharedData::default(),
@@ -133,10 +138,14 @@ impl State {
 }
 
 /// Bytes that only look random: SplitMix64, the same for the same seed.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Random(u64);
 
 impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

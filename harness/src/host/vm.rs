@@ -4,6 +4,7 @@ use wasmtime::Store;
 
 use super::calls::{Call, CallAnswer, GrpcStream, Request};
 use super::exports::Exports;
+use super::faults::Faults;
 use super::state::{LogLine, Settings, State};
 use super::stream::{Intervention, Message, Phase, Stream, StreamInfo};
 
@@ -80,6 +81,16 @@ impl Vm {
     pub fn advance(&mut self, by_ns: u64) {
         let state = self.store.data_mut();
         state.now_ns = state.now_ns.saturating_add(by_ns);
+    }
+
+    /// Lets hostcalls fail from now on; none without faults.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.store.data_mut().faults = faults;
+    }
+
+    /// Says which clusters calls may go to from now on; `None`: any.
+    pub fn set_clusters(&mut self, clusters: Option<&[String]>) {
+        self.store.data_mut().calls.set_clusters(clusters);
     }
 
     pub fn now_ns(&self) -> u64 {
@@ -285,6 +296,8 @@ impl std::fmt::Display for Fault {
         write!(f, "{} trapped: {}", self.callback, self.message)
     }
 }
+
+impl std::error::Error for Fault {}
 
 /// The reason of a trap, without the frames of a module that has no names.
 fn root_cause(error: &wasmtime::Error) -> String {

@@ -3,6 +3,7 @@
 mod abi;
 mod differences;
 mod explain;
+mod faults;
 mod hostcalls;
 mod memory;
 mod module;
@@ -10,3 +11,4 @@ mod passing;
 mod refusals;
 mod scenarios;
 mod token;
+mod traffic;

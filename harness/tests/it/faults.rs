@@ -1,0 +1,87 @@
+//! Hostcalls that fail: the filter lives, and no request is harmed.
+
+use sidespan_harness::host::{CallAnswer, Faults, Headers, Settings, Stream, Vm};
+
+use crate::module;
+use crate::traffic::{Books, CONFIGURATION, Traffic};
+
+fn settings(faults: Faults) -> Settings {
+    Settings { configuration: CONFIGURATION.into(), faults, ..Settings::default() }
+}
+
+/// Sends requests, with a tick now and then whose calls are answered.
+#[track_caller]
+fn drive(vm: &mut Vm, traffic: &mut Traffic, requests: usize, what: &str) {
+    for number in 0..requests {
+        let stream = traffic.send(vm).unwrap_or_else(|fault| panic!("{what}: {fault}"));
+        check(&stream, what);
+        if number % 20 == 19 {
+            vm.advance(1_000_000_000);
+            vm.tick().unwrap_or_else(|fault| panic!("{what}: {fault}"));
+            for call in vm.take_calls() {
+                let headers = Headers::from_iter([(":status", "200")]);
+                let answer =
+                    CallAnswer { headers, body: b"\x0a\0".to_vec(), ..CallAnswer::default() };
+                vm.answer(&call, answer).unwrap_or_else(|fault| panic!("{what}: {fault}"));
+            }
+        }
+    }
+}
+
+/// A request that was forwarded has all that makes it one, and was not held up.
+#[track_caller]
+fn check(stream: &Stream, what: &str) {
+    assert_eq!(stream.interventions, [], "{what}");
+    for name in [":authority", ":path", ":method", ":scheme", "user-agent", "accept"] {
+        assert!(stream.request.headers.first(name).is_some(), "{what}: {name} is gone");
+    }
+}
+
+#[test]
+fn any_hostcall_may_fail_with_any_status() {
+    let module = module::load();
+    for hostcall in module.imports() {
+        for status in Faults::STATUSES {
+            let what = format!("{hostcall} answers {status}");
+            let faults = Faults::always(&hostcall, status);
+            let from_the_start = match hostcall.as_str() {
+                // Hash maps of the standard library's, which regex-lite has, trap without
+                // randomness: the configuration is then refused, before there is traffic.
+                "random_get" => Faults::default(),
+                _ => faults.clone(),
+            };
+            match module.start(&settings(from_the_start)).expect("the module is instantiated") {
+                Ok(mut vm) => {
+                    vm.set_faults(faults);
+                    drive(&mut vm, &mut Traffic::new(), 60, &what);
+                }
+                // A configuration that cannot be read is refused; nothing else is.
+                Err(failure) => {
+                    assert!(failure.fault.is_none(), "{what}: {:?}", failure.fault);
+                    assert_eq!(hostcall, "proxy_get_buffer_bytes", "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn hostcalls_that_fail_by_chance_leave_the_filter_as_it_was() {
+    let module = module::load();
+    for (per_mille, seed) in [(10, 1), (100, 2), (500, 3), (1_000, 4)] {
+        let mut vm = module
+            .start(&settings(Faults::default()))
+            .expect("the module is instantiated")
+            .expect("the configuration is taken");
+        let what = format!("{per_mille} of a thousand fail");
+        let mut traffic = Traffic::new();
+        vm.set_faults(Faults::random(per_mille, seed));
+        drive(&mut vm, &mut traffic, 5_000, &what);
+        vm.set_faults(Faults::default());
+        let before = Books::of(&vm);
+        drive(&mut vm, &mut traffic, 2_000, &what);
+        let after = Books::of(&vm);
+        assert!(after.balance(), "{what}: {after:?}");
+        assert!(after.exported >= before.exported + 500, "{what}: {before:?}, then {after:?}");
+    }
+}
