@@ -17,6 +17,8 @@ pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 pub const NETWORK_PEER_PORT: &str = "network.peer.port";
 pub const NETWORK_PROTOCOL_NAME: &str = "network.protocol.name";
 pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+/// Gone from the conventions; custom tags may have it, and Zipkin names a span's callee by it.
+pub const PEER_SERVICE: &str = "peer.service";
 pub const RPC_METHOD: &str = "rpc.method";
 pub const RPC_METHOD_ORIGINAL: &str = "rpc.method_original";
 pub const RPC_RESPONSE_STATUS_CODE: &str = "rpc.response.status_code";

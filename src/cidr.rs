@@ -40,6 +40,12 @@ impl Cidr {
     }
 }
 
+/// Returns how many bits an address has, 32 or 128; none for what is no address.
+pub fn width(address: &[u8]) -> Option<u32> {
+    let (_, width) = bits(std::str::from_utf8(address).ok()?)?;
+    Some(width)
+}
+
 /// Returns a peer without its port, and without the brackets of IPv6.
 fn host(peer: &str) -> Option<&str> {
     let (host, port) = if let Some(bracketed) = peer.strip_prefix('[') {

@@ -164,8 +164,8 @@ pub fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
 pub fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
     let (pairs, _) = hex.as_chunks_mut::<2>();
     for ([high, low], byte) in pairs.iter_mut().zip(bytes) {
-        *high = digit(byte >> 4);
-        *low = digit(byte & 15);
+        *high = hex_digit(byte >> 4);
+        *low = hex_digit(byte & 15);
     }
 }
 
@@ -177,7 +177,8 @@ fn nibble(digit: u8) -> u8 {
     }
 }
 
-fn digit(nibble: u8) -> u8 {
+/// Returns the digit of lower-case hex for four bits.
+pub fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 

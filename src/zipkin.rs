@@ -8,6 +8,8 @@
 //! in tags of their own, the resource among the tags of each span.
 
 use crate::attributes as key;
+use crate::cidr;
+use crate::context::hex_digit;
 use crate::otlp::{self, any_value, event, key_value, link, resource_spans, scope_spans, span};
 use crate::protobuf::{Fields, Value};
 
@@ -25,8 +27,8 @@ pub fn spans(resource: &[u8], run: &[u8]) -> Vec<u8> {
             value => shared.tag(name, value),
         }
     }
-    shared.text_tag(SCOPE_NAME, env!("CARGO_PKG_NAME").as_bytes());
-    shared.text_tag(SCOPE_VERSION, env!("CARGO_PKG_VERSION").as_bytes());
+    shared.text_member(SCOPE_NAME, env!("CARGO_PKG_NAME").as_bytes());
+    shared.text_member(SCOPE_VERSION, env!("CARGO_PKG_VERSION").as_bytes());
     let mut json = Json(Vec::with_capacity(run.len() * 2));
     json.raw(b"[");
     let mut run = Fields(run);
@@ -79,16 +81,13 @@ impl<'a> Span<'a> {
 
     /// Writes the span. `shared` are tags of all spans.
     fn write(&self, json: &mut Json, service_name: &[u8], shared: &Json) {
-        json.raw(b"{\"traceId\":\"");
-        json.hex(self.trace_id);
-        json.raw(b"\",\"id\":\"");
-        json.hex(self.span_id);
+        json.raw(b"{");
+        json.id_member(b"traceId", self.trace_id);
+        json.id_member(b"id", self.span_id);
         if !self.parent_span_id.is_empty() {
-            json.raw(b"\",\"parentId\":\"");
-            json.hex(self.parent_span_id);
+            json.id_member(b"parentId", self.parent_span_id);
         }
-        json.raw(b"\",\"name\":");
-        json.string(self.name);
+        json.text_member(b"name", self.name);
         let kind = match self.kind {
             2 => "SERVER",
             3 => "CLIENT",
@@ -97,24 +96,21 @@ impl<'a> Span<'a> {
             _ => "",
         };
         if !kind.is_empty() {
-            json.member("kind");
-            json.string(kind.as_bytes());
+            json.text_member(b"kind", kind.as_bytes());
         }
-        json.member("timestamp");
-        json.integer(self.start_unix_nanos / NANOS_PER_MICRO);
-        json.member("duration");
+        json.time_member(b"timestamp", self.start_unix_nanos);
         let nanos = self.end_unix_nanos.saturating_sub(self.start_unix_nanos);
         // Zipkin takes 0 for none.
-        json.integer((nanos / NANOS_PER_MICRO).max(1));
-        json.raw(b",\"localEndpoint\":{\"serviceName\":");
-        json.string(service_name);
-        json.raw(b"}");
+        json.time_member(b"duration", nanos.max(NANOS_PER_MICRO));
+        let start = json.open(b"localEndpoint", b'{');
+        json.text_member(b"serviceName", service_name);
+        json.close(start, b'}');
         // Only what is called makes a dependency.
         if matches!(self.kind, 3 | 4) {
             self.write_remote_endpoint(json);
         }
         self.write_annotations(json);
-        json.raw(b",\"tags\":{");
+        json.open(b"tags", b'{');
         json.raw(&shared.0);
         self.write_tags(json);
         json.raw(b"}}");
@@ -124,39 +120,38 @@ impl<'a> Span<'a> {
         Attributes { message: Fields(self.fields), number: span::ATTRIBUTES }
     }
 
-    fn write_remote_endpoint(&self, json: &mut Json) {
-        let mut endpoint = Json::new();
+    #[inline(never)]
+    fn attribute(&self, key: &str) -> Option<Value<'a>> {
         let mut attributes = self.attributes();
         while let Some((name, value)) = attributes.next() {
-            let (member, is_text) = match value {
-                Value::Bytes(_) if name == key::SERVER_ADDRESS.as_bytes() => ("serviceName", true),
-                Value::Bytes(address) if name == key::NETWORK_PEER_ADDRESS.as_bytes() => {
-                    match ip_member(address) {
-                        Some(member) => (member, true),
-                        None => continue,
-                    }
-                }
-                Value::Varint(_) if name == key::NETWORK_PEER_PORT.as_bytes() => ("port", false),
-                _ => continue,
-            };
-            endpoint.separate();
-            endpoint.string(member.as_bytes());
-            endpoint.raw(b":");
-            match value {
-                Value::Bytes(text) if is_text => endpoint.string(text),
-                Value::Varint(port) => endpoint.integer(port),
-                _ => {}
+            if name == key.as_bytes() {
+                return Some(value);
             }
         }
-        if !endpoint.0.is_empty() {
-            json.raw(b",\"remoteEndpoint\":{");
-            json.raw(&endpoint.0);
-            json.raw(b"}");
+        None
+    }
+
+    /// Writes the endpoint, which is named by the first that there is of the attributes that the
+    /// specification ranks and a span can have.
+    fn write_remote_endpoint(&self, json: &mut Json) {
+        let start = json.open(b"remoteEndpoint", b'{');
+        let named = [key::PEER_SERVICE, key::SERVER_ADDRESS];
+        if let Some(Value::Bytes(name)) = named.into_iter().find_map(|key| self.attribute(key)) {
+            json.text_member(b"serviceName", name);
         }
+        if let Some(Value::Bytes(address)) = self.attribute(key::NETWORK_PEER_ADDRESS)
+            && let Some(width) = cidr::width(address)
+        {
+            json.text_member(if width == 32 { b"ipv4" } else { b"ipv6" }, address);
+        }
+        if let Some(Value::Varint(port)) = self.attribute(key::NETWORK_PEER_PORT) {
+            json.integer_member(b"port", port);
+        }
+        json.close(start, b'}');
     }
 
     fn write_annotations(&self, json: &mut Json) {
-        json.raw(b",\"annotations\":[");
+        let start = json.open(b"annotations", b'[');
         let mut events = Fields(self.fields);
         while let Some(event) = events.next_bytes(span::EVENTS) {
             let (mut unix_nanos, mut name) = (0, &b""[..]);
@@ -168,30 +163,34 @@ impl<'a> Span<'a> {
                 }
             }
             json.separate();
-            json.raw(b"{\"timestamp\":");
-            json.integer(unix_nanos / NANOS_PER_MICRO);
-            json.member("value");
-            json.string(name);
+            json.raw(b"{");
+            json.time_member(b"timestamp", unix_nanos);
+            json.text_member(b"value", name);
             json.raw(b"}");
         }
-        json.raw(b"]");
+        json.close(start, b']');
     }
 
     fn write_tags(&self, json: &mut Json) {
         let mut attributes = self.attributes();
         while let Some((name, value)) = attributes.next() {
-            json.tag(name, value);
+            // Whatever its value, Zipkin takes a span that has it for failed.
+            if name != ERROR {
+                json.tag(name, value);
+            }
         }
-        let (mut links, mut place) = (Fields(self.fields), 0u32);
+        let (mut links, mut place) = (Fields(self.fields), 0);
         while let Some(link) = links.next_bytes(span::LINKS) {
-            json.text_tag(&[LINK_PREFIX, &place.to_string()].concat(), &link_text(link));
+            let mut name = Json(LINK_PREFIX.to_vec());
+            name.integer(place, 1);
+            json.text_member(&name.0, &link_text(link));
             place += 1;
         }
         if !self.trace_state.is_empty() {
-            json.text_tag(TRACE_STATE, self.trace_state);
+            json.text_member(TRACE_STATE, self.trace_state);
         }
         if self.dropped_attributes > 0 {
-            json.tag(DROPPED_ATTRIBUTES_COUNT.as_bytes(), Value::Varint(self.dropped_attributes));
+            json.tag(DROPPED_ATTRIBUTES_COUNT, Value::Varint(self.dropped_attributes));
         }
         let (mut is_error, mut message) = (false, &b""[..]);
         for field in Fields(self.status) {
@@ -204,13 +203,14 @@ impl<'a> Span<'a> {
             }
         }
         if is_error {
-            json.text_tag(STATUS_CODE, b"ERROR");
-            json.text_tag(ERROR, message);
+            json.text_member(STATUS_CODE, b"ERROR");
+            json.text_member(ERROR, message);
         }
     }
 }
 
-/// Writes a link as the Collector does: ids, `tracestate`, attributes, how many were dropped.
+/// Writes a link as the Collector does: ids, `tracestate`, attributes, how many were dropped. It
+/// refuses all spans where it finds one part more, so a `tracestate` that would make one is left out.
 fn link_text(fields: &[u8]) -> Vec<u8> {
     let first = |number| Fields(fields).next_bytes(number).unwrap_or_default();
     let mut text = Json::new();
@@ -218,16 +218,12 @@ fn link_text(fields: &[u8]) -> Vec<u8> {
     text.raw(b"|");
     text.hex(first(link::SPAN_ID));
     text.raw(b"|");
-    text.raw(first(link::TRACE_STATE));
+    let state = first(link::TRACE_STATE);
+    if !state.contains(&b'|') {
+        text.raw(state);
+    }
     text.raw(b"|{}|0");
     text.0
-}
-
-/// Returns the endpoint's member that an address belongs in; none for what is no IP address.
-fn ip_member(address: &[u8]) -> Option<&'static str> {
-    let is_ip = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b'.' | b':');
-    let is_v6 = address.contains(&b':');
-    address.iter().all(is_ip).then_some(if is_v6 { "ipv6" } else { "ipv4" })
 }
 
 /// Attributes of a message, in its field of this number.
@@ -274,24 +270,59 @@ impl Json {
         }
     }
 
-    /// Begins a further member of an object.
+    /// Begins a member of an object.
     #[inline(never)]
-    fn member(&mut self, name: &str) {
-        self.raw(b",\"");
-        self.raw(name.as_bytes());
-        self.raw(b"\":");
+    fn member(&mut self, name: &[u8]) {
+        self.separate();
+        self.string(name);
+        self.0.push(b':');
+    }
+
+    /// Begins a member that is a list or an object, and returns where.
+    #[inline(never)]
+    fn open(&mut self, name: &[u8], bracket: u8) -> usize {
+        let start = self.0.len();
+        self.member(name);
+        self.0.push(bracket);
+        start
+    }
+
+    /// Ends what was opened there, or takes it back where it holds nothing.
+    #[inline(never)]
+    fn close(&mut self, start: usize, bracket: u8) {
+        if matches!(self.0.last(), Some(b'[' | b'{')) {
+            self.0.truncate(start);
+        } else {
+            self.0.push(bracket);
+        }
     }
 
     #[inline(never)]
-    fn integer(&mut self, value: u64) {
-        self.raw(value.to_string().as_bytes());
+    fn text_member(&mut self, name: &[u8], text: &[u8]) {
+        self.member(name);
+        self.string(text);
+    }
+
+    fn id_member(&mut self, name: &[u8], id: &[u8]) {
+        let mut hex = Self::new();
+        hex.hex(id);
+        self.text_member(name, &hex.0);
+    }
+
+    #[inline(never)]
+    fn integer_member(&mut self, name: &[u8], value: u64) {
+        self.member(name);
+        self.integer(value, 1);
+    }
+
+    fn time_member(&mut self, name: &[u8], nanos: u64) {
+        self.integer_member(name, nanos / NANOS_PER_MICRO);
     }
 
     #[inline(never)]
     fn hex(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.0.push(hex_digit(byte >> 4));
-            self.0.push(hex_digit(byte & 15));
+            self.0.extend_from_slice(&[hex_digit(byte >> 4), hex_digit(byte & 15)]);
         }
     }
 
@@ -314,65 +345,79 @@ impl Json {
         self.0.push(b'"');
     }
 
-    #[inline(never)]
-    fn text_tag(&mut self, name: &str, value: &[u8]) {
-        self.tag(name.as_bytes(), Value::Bytes(value));
-    }
-
     /// Writes a tag, whose value is a string whatever it is.
     fn tag(&mut self, name: &[u8], value: Value<'_>) {
-        self.separate();
-        self.string(name);
-        self.0.push(b':');
+        if let Value::Bytes(text) = value {
+            return self.text_member(name, text);
+        }
+        self.member(name);
+        self.0.push(b'"');
         match value {
-            Value::Bytes(text) => self.string(text),
-            Value::Varint(value) => self.string(value.cast_signed().to_string().as_bytes()),
-            Value::Fixed64(bits) => self.string(decimal(f64::from_bits(bits)).as_bytes()),
-            Value::Fixed32(_) => self.string(b""),
+            Value::Varint(value) => {
+                let value = value.cast_signed();
+                if value < 0 {
+                    self.0.push(b'-');
+                }
+                self.integer(value.unsigned_abs(), 1);
+            }
+            Value::Fixed64(bits) => self.decimal(f64::from_bits(bits)),
+            _ => {}
+        }
+        self.0.push(b'"');
+    }
+
+    /// Writes a number with so many digits at least.
+    #[inline(never)]
+    fn integer(&mut self, mut value: u64, width: usize) {
+        let mut digits = [b'0'; MAX_DIGITS];
+        for digit in digits.iter_mut().rev() {
+            *digit += (value % 10) as u8;
+            value /= 10;
+        }
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+        self.raw(digits.get(zeros.min(MAX_DIGITS - width)..).unwrap_or_default());
+    }
+
+    /// Writes a number with six places behind the point at most, and a power of ten where it is too
+    /// large for that. The standard library's way takes 9 KB of the module.
+    fn decimal(&mut self, number: f64) {
+        if number < 0.0 {
+            self.0.push(b'-');
+        }
+        if !number.is_finite() {
+            return self.raw(if number.is_nan() { b"NaN" } else { b"Infinity" });
+        }
+        let (mut size, mut exponent) = (number.abs(), 0);
+        while size >= 1e12 {
+            (size, exponent) = (size / 10.0, exponent + 1);
+        }
+        // To the nearest.
+        let millionths = (size * 1e6 + 0.5) as u64;
+        self.integer(millionths / 1_000_000, 1);
+        let places = millionths % 1_000_000;
+        if places > 0 {
+            self.0.push(b'.');
+            self.integer(places, 6);
+            while self.0.pop_if(|digit| *digit == b'0').is_some() {}
+        }
+        if exponent > 0 {
+            self.0.push(b'e');
+            self.integer(exponent, 1);
         }
     }
 }
 
-fn hex_digit(value: u8) -> u8 {
-    value + if value < 10 { b'0' } else { b'a' - 10 }
-}
-
-/// Writes a number with six places behind the point at most, and a power of ten where it is too
-/// large for that. The standard library's way takes 9 KB of the module.
-fn decimal(number: f64) -> String {
-    let mut text = if number < 0.0 { "-".to_owned() } else { String::new() };
-    if !number.is_finite() {
-        text.push_str(if number.is_nan() { "NaN" } else { "Infinity" });
-        return text;
-    }
-    let (mut size, mut exponent) = (number.abs(), 0);
-    while size >= 1e12 {
-        (size, exponent) = (size / 10.0, exponent + 1);
-    }
-    // To the nearest.
-    let millionths = (size * 1e6 + 0.5) as u64;
-    text.push_str(&(millionths / 1_000_000).to_string());
-    if !millionths.is_multiple_of(1_000_000) {
-        let places = (millionths % 1_000_000 + 1_000_000).to_string();
-        text.push('.');
-        text.push_str(places.get(1..).unwrap_or_default().trim_end_matches('0'));
-    }
-    if exponent != 0 {
-        text.push('e');
-        text.push_str(&exponent.to_string());
-    }
-    text
-}
-
 const NANOS_PER_MICRO: u64 = 1_000;
+/// Of the largest integer.
+const MAX_DIGITS: usize = 20;
 
-const SCOPE_NAME: &str = "otel.scope.name";
-const SCOPE_VERSION: &str = "otel.scope.version";
-const STATUS_CODE: &str = "otel.status_code";
-const DROPPED_ATTRIBUTES_COUNT: &str = "otel.dropped_attributes_count";
-const ERROR: &str = "error";
-const TRACE_STATE: &str = "w3c.tracestate";
-const LINK_PREFIX: &str = "otlp.link.";
+const SCOPE_NAME: &[u8] = b"otel.scope.name";
+const SCOPE_VERSION: &[u8] = b"otel.scope.version";
+const STATUS_CODE: &[u8] = b"otel.status_code";
+const DROPPED_ATTRIBUTES_COUNT: &[u8] = b"otel.dropped_attributes_count";
+const ERROR: &[u8] = b"error";
+const TRACE_STATE: &[u8] = b"w3c.tracestate";
+const LINK_PREFIX: &[u8] = b"otlp.link.";
 
 #[cfg(test)]
 mod tests {
@@ -406,6 +451,12 @@ mod tests {
         serde_json::from_slice(&json).unwrap_or_else(|error| {
             panic!("{error}: {}", String::from_utf8_lossy(&json));
         })
+    }
+
+    fn decimal(number: f64) -> String {
+        let mut json = Json::new();
+        json.decimal(number);
+        String::from_utf8(json.0).unwrap()
     }
 
     #[test]
@@ -478,7 +529,6 @@ mod tests {
                 "timestamp": 1_000_000_001u64,
                 "duration": 1,
                 "localEndpoint": {"serviceName": "cart"},
-                "annotations": [],
                 "tags": shared,
             },
         ]);
@@ -486,18 +536,78 @@ mod tests {
         assert_eq!(parsed(&[], &[]), json!([]));
     }
 
-    #[test]
-    fn only_addresses_are_addresses() {
-        for (address, expected) in [
-            ("10.0.0.7", json!({"ipv4": "10.0.0.7"})),
-            ("fd00::7", json!({"ipv6": "fd00::7"})),
-            ("/run/shop.sock", Parsed::Null),
-        ] {
-            let mut span = fields(None, b"");
-            span.text(key::NETWORK_PEER_ADDRESS, address.as_bytes());
-            let span = span.end(b"", &SpanKind::Client, 1, &Status::Unset).bytes;
-            assert_eq!(parsed(&[], &[span])[0]["remoteEndpoint"], expected, "{address}");
+    /// One span with these attributes, parsed.
+    #[track_caller]
+    fn of_kind(kind: &SpanKind, attributes: &[(&str, &[u8])], status: &Status) -> Parsed {
+        let mut span = fields(None, b"");
+        for (key, value) in attributes {
+            span.text(key, value);
         }
+        parsed(&[], &[span.end(b"", kind, 1, status).bytes])[0].take()
+    }
+
+    #[test]
+    fn a_callee_is_named_by_what_ranks_first_and_placed_by_addresses_alone() {
+        let (address, server) = (key::NETWORK_PEER_ADDRESS, key::SERVER_ADDRESS);
+        for (attributes, expected) in [
+            (&[(address, &b"10.0.0.7"[..])][..], json!({"ipv4": "10.0.0.7"})),
+            (&[(address, b"fd00::7")], json!({"ipv6": "fd00::7"})),
+            (&[(address, b"::ffff:10.0.0.7")], json!({"ipv6": "::ffff:10.0.0.7"})),
+            (&[(server, b"shop"), (address, b"bad:cafe")], json!({"serviceName": "shop"})),
+            (&[(server, b"shop"), (key::PEER_SERVICE, b"cart")], json!({"serviceName": "cart"})),
+            (&[(address, b"/run/shop.sock")], Parsed::Null),
+            (&[(address, b"10.0.0.7:80")], Parsed::Null),
+            (&[(address, b"beef")], Parsed::Null),
+            (&[(address, b"1.2.3")], Parsed::Null),
+            (&[(address, b"")], Parsed::Null),
+            (&[], Parsed::Null),
+        ] {
+            for (kind, expected) in [
+                (SpanKind::Client, &expected),
+                (SpanKind::Producer, &expected),
+                (SpanKind::Server, &Parsed::Null),
+                (SpanKind::Consumer, &Parsed::Null),
+                (SpanKind::Internal, &Parsed::Null),
+            ] {
+                let found = &of_kind(&kind, attributes, &Status::Unset)["remoteEndpoint"];
+                assert_eq!(found, expected, "{kind:?} {attributes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_span_failed_by_its_status_alone() {
+        for (status, expected) in [
+            (Status::Unset, Parsed::Null),
+            (Status::error(""), json!("")),
+            (Status::error("gone"), json!("gone")),
+        ] {
+            let span = of_kind(&SpanKind::Server, &[("error", b"false")], &status);
+            assert_eq!(span["tags"]["error"], expected);
+        }
+    }
+
+    #[test]
+    fn a_link_has_as_many_parts_as_the_collector_reads() {
+        let context = Context {
+            trace_id: TraceId::from(3),
+            span_id: SpanId::from(4),
+            sampling: Sampling::Sampled,
+            random: false,
+            short_trace_id: false,
+        };
+        let states = [("", ""), ("a=1,b=2", "a=1,b=2"), ("a=1|2", ""), ("a=1|{}|9|", "")];
+        let mut span = fields(None, b"a=1|2");
+        for (state, _) in states {
+            span.link(&propagation::Link { context, trace_state: state.into() });
+        }
+        let span = span.end(b"", &SpanKind::Server, 1, &Status::Unset).bytes;
+        let tags = &parsed(&[], &[span])[0]["tags"];
+        for (place, (state, expected)) in states.into_iter().enumerate() {
+            let link = format!("{:032x}|{:016x}|{expected}|{{}}|0", 3, 4);
+            assert_eq!(tags[format!("otlp.link.{place}")], link, "{state}");
+        }
+        assert_eq!(tags["w3c.tracestate"], "a=1|2");
     }
 
     #[test]
@@ -528,7 +638,7 @@ mod tests {
         fn any_text_comes_back(name: String, value: String) {
             let mut json = Json::new();
             json.raw(b"{");
-            json.text_tag(&name, value.as_bytes());
+            json.text_member(name.as_bytes(), value.as_bytes());
             json.raw(b"}");
             prop_assert_eq!(serde_json::from_slice::<Parsed>(&json.0).unwrap(), json!({name: value}));
         }
