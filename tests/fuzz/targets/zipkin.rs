@@ -1,0 +1,22 @@
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+use sidespan::otlp::append_span;
+use sidespan::zipkin::spans;
+
+fuzz_target!(|input: &[u8]| {
+    let (resource, run) = input.split_at(input.len() / 2);
+    check(&spans(resource, run));
+    let mut one = Vec::new();
+    append_span(&mut one, input);
+    assert_eq!(check(&spans(input, &one)).unwrap_or(1), 1);
+});
+
+/// Returns how many spans a list has; none where there is text that is not UTF-8, in and so out.
+fn check(json: &[u8]) -> Option<usize> {
+    let text = std::str::from_utf8(json).ok()?;
+    let spans: Vec<Value> = serde_json::from_str(text).unwrap();
+    assert!(spans.iter().all(|span| span["duration"].as_u64() > Some(0)));
+    Some(spans.len())
+}
