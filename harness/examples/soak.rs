@@ -157,6 +157,8 @@ impl Collector {
         let spans = otlp::decode(body).map_err(anyhow::Error::msg)?;
         let answer = match phase {
             Phase::Status(status) => return Ok(answer(status, &[], Vec::new())),
+            // Were it taken, the filter might not get to read that, and be refused the next time.
+            Phase::Hostcalls => return Ok(answer("503", &[], Vec::new())),
             Phase::RetryAfter => return Ok(answer("429", &[("retry-after", "3")], Vec::new())),
             Phase::TooLarge if spans.len() > 100 => return Ok(answer("413", &[], Vec::new())),
             Phase::PartialSuccess => {
