@@ -177,6 +177,24 @@ def go_program(source: Path) -> Path:
     return _cached(f"go-program-{_digest(*(file.read_text() for file in files))}", build) / "program"
 
 
+def prometheus() -> tuple[Path, Path]:
+    """Returns Prometheus and promtool: this machine's, or those of Debian's package, unpacked."""
+    found = [shutil.which(name) for name in ("prometheus", "promtool")]
+    if all(found):
+        return Path(found[0]), Path(found[1])
+
+    def build(folder: Path) -> None:
+        if not Path("/var/cache/apt/pkgcache.bin").exists():
+            _run("fetches the lists of Debian's packages", ["apt-get", "update"], cwd=folder)
+        _run("fetches Prometheus (once, 20 MB)", ["apt-get", "download", "prometheus"], cwd=folder)
+        (package,) = folder.glob("prometheus_*.deb")
+        _run("unpacks Prometheus", ["dpkg-deb", "--extract", package, folder], cwd=folder)
+        package.unlink()
+
+    binaries = _cached("prometheus-debian", build) / "usr" / "bin"
+    return binaries / "prometheus", binaries / "promtool"
+
+
 def go_module(module: str) -> Path:
     """Returns the folder of `module` (`path@version`) in Go's own module cache."""
     answer = _run(

@@ -1,0 +1,156 @@
+"""The dashboard and the alerts, on a real Prometheus that scrapes a real Envoy."""
+
+import copy
+import json
+import re
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Iterator
+from itertools import combinations
+
+import pytest
+import yaml
+
+import tools
+import topology
+from conftest import lane
+from topology import BOOTSTRAP, Program, Topology, admin_answer
+from traffic import Client, new_context
+
+MONITORING = BOOTSTRAP.parent / "monitoring"
+DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
+# What Grafana would put in, and windows that a test can fill.
+VARIABLES = {"$__rate_interval": "20s", "$job": "envoy", "$instance": ".*"}
+EXPORTER = {
+    "otlp": {"cluster": "otel-collector"},
+    "batch": {"interval_ms": 100, "max_queue_spans": 20},
+    "retry": {"initial_interval_ms": 50, "max_interval_ms": 100},
+}
+LIMITED = {"name": "debug", "match": {"headers": [{"name": "x-debug-trace", "exact": "true"}]}, "decision": "force"}
+
+
+@pytest.fixture(scope="module", params=["1.36.4", "1.40.0"])
+def prometheus(request, tmp_path_factory) -> Iterator[int]:
+    """The port of a Prometheus that has seen a filter in all its moods."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    filter = lane(1).filter | {
+        "exporter": EXPORTER,
+        "propagation": {"trust_rules": [{"match": {"headers": [{"name": "x-outside", "present": True}]}, "trust": "restart"}]},
+        "sampling": {
+            "ratio": 1,
+            "rules": [LIMITED | {"limit": {"per_second": 0.5, "burst": 1}}],
+            "export_on": {"status": ["5xx"]},
+        },
+    }
+    often = {"stats_flush_interval": "0.5s"}
+    envoy = tools.envoy(request.param)
+    with Topology({"": topology.Lane(filter=filter)}, envoy=envoy, change=lambda it: it.update(often)) as running:
+        configuration = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
+        configuration["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
+        (scraped,) = configuration["scrape_configs"]
+        scraped["static_configs"] = [{"targets": [f"127.0.0.1:{running.admin_port}"]}]
+        (folder / "prometheus.yaml").write_text(yaml.safe_dump(configuration))
+        (folder / "alerts.yaml").write_text(yaml.safe_dump({"groups": [{"name": "soon", "rules": soon(RULES)}]}))
+        port = next(topology.free_ports())
+        server, _ = tools.prometheus()
+        command = [
+            *[server, f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'data'}"],
+            f"--web.listen-address=127.0.0.1:{port}",
+        ]
+        with Program(command, folder / "prometheus.log") as program, Client(running, "1.1") as client:
+            program.wait_until(lambda: query(port, 'up{job="envoy"} == 1') != [])
+            deadline = time.monotonic() + 12
+            statuses = [503, 400, 200]
+            while time.monotonic() < deadline:
+                # A collector that is away, one that refuses, and one that is well, for a second each.
+                running.receiver.status = statuses[int(time.monotonic()) % len(statuses)]
+                send_all_kinds(client)
+            yield port
+
+
+def send_all_kinds(client: Client) -> None:
+    unsampled = {"traceparent": new_context().traceparent("00")}
+    for headers in [
+        {},
+        unsampled,
+        unsampled | {"x-debug-trace": "true"},
+        {"traceparent": "00-malformed"},
+        {"x-outside": "1", "traceparent": new_context().traceparent("01")},
+    ]:
+        client.through("", "/a", headers)
+    client.through("", "/a?status=503", unsampled)
+
+
+def soon(rules: list[dict]) -> list[dict]:
+    """Returns the alerts with windows of seconds."""
+    rules = copy.deepcopy(rules)
+    for rule in rules:
+        rule["expr"] = re.sub(r"\b5m\b", "4s", rule["expr"])
+        rule.pop("for", None)
+    return rules
+
+
+def query(port: int, expression: str) -> list[dict]:
+    answer = admin_answer(port, "/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
+    return json.loads(answer)["data"]["result"] if answer else []
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_every_query_of_the_dashboard_has_data(prometheus, panel):
+    for target in panel["targets"]:
+        expression = target["expr"]
+        for variable, value in VARIABLES.items():
+            expression = expression.replace(variable, value)
+        assert "$" not in expression
+        found = query(prometheus, expression)
+        values = [float(series["value"][1]) for series in found]
+        assert values and all(value == value for value in values), f"{expression}: {found}"
+        for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
+            assert all(label in series["metric"] for series in found)
+
+
+@pytest.mark.parametrize("variable", DASHBOARD["templating"]["list"][1:], ids=lambda variable: variable["name"])
+def test_every_variable_has_values(prometheus, variable):
+    selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
+    assert all(label in series["metric"] for series in query(prometheus, selector.replace("$job", "envoy")))
+    assert query(prometheus, selector.replace("$job", "envoy")) != []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
+def test_every_alert_fires(prometheus, rule):
+    # They come and go with the collector's moods, so their whole past is asked.
+    past = f'count_over_time(ALERTS{{alertname="{rule["alert"]}", alertstate="firing"}}[1m])'
+    assert query(prometheus, past) != []
+
+
+def test_names_are_as_prometheus_wants_them(prometheus):
+    (instance,) = {series["metric"]["instance"] for series in query(prometheus, "up")}
+    shown = admin_answer(int(instance.rpartition(":")[2]), "/stats/prometheus")
+    ours = [line for line in shown.splitlines(keepends=True) if re.match(r"(# TYPE )?sidespan_", line)]
+    _, promtool = tools.prometheus()
+    checked = subprocess.run([promtool, "check", "metrics"], input="".join(ours), capture_output=True, text=True)
+    # Envoy has no help texts, and its histograms take whole numbers: seconds would say nothing.
+    complaints = [line for line in checked.stderr.splitlines() if not line.endswith("no help text")]
+    unit = 'sidespan_export_duration_milliseconds use base unit "seconds" instead of "milliseconds"'
+    assert complaints == [unit]
+
+
+def test_shipped_files_are_valid():
+    _, promtool = tools.prometheus()
+    for kind, file in [("config", "prometheus.yaml"), ("rules", "alerts.yaml")]:
+        checked = subprocess.run([promtool, "check", kind, MONITORING / file], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+
+
+def test_panels_do_not_overlap_and_explain_themselves():
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    for panel in PANELS:
+        assert panel["description"] and panel["fieldConfig"]["defaults"]["unit"]
+        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
+    for one, other in combinations([panel["gridPos"] for panel in DASHBOARD["panels"]], 2):
+        apart_x = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        apart_y = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+        assert apart_x or apart_y, (one, other)
