@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test wasm replay bench soak fuzz deny lint toolchain
+.PHONY: help demo test wasm replay bench bench-export soak fuzz deny lint toolchain
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -21,7 +21,7 @@ FUZZ_SECONDS ?= 60
 SCENARIOS ?= $(wildcard examples/*/*scenario.yaml tests/scenarios/*.yaml)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: wasm ## run the filter in a real Envoy and print the traces it makes; KEEP=1 leaves it running
 	python3 envoy/demo.py $(if $(KEEP),--keep)
@@ -49,6 +49,9 @@ replay: wasm ## replay SCENARIOS (default: all) against the module
 
 bench: wasm ## count the WebAssembly instructions of a request
 	cargo run -q -p sidespan-harness --locked -- replay --fuel $(wildcard tests/scenarios/cost*.yaml)
+
+bench-export: wasm ## measure what export costs requests, and what they cost it; needs h2load
+	python3 tests/bench_export.py
 
 soak: wasm ## send SOAK_REQUESTS (default: 10000000) through the module while everything around it fails
 	cargo run -q -p sidespan-harness --locked --example soak

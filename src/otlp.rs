@@ -267,7 +267,10 @@ pub fn split_run(run: &mut Vec<u8>, spans: u32) -> Vec<u8> {
         fields.next();
     }
     let rest = fields.0.len();
-    run.split_off(run.len() - rest)
+    let second = run.split_off(run.len() - rest);
+    // What is queued is counted by its length: the room of both is not to be kept.
+    run.shrink_to_fit();
+    second
 }
 
 /// Appends an `ExportTraceServiceRequest` with this resource and this run of spans. Spans and

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import topology
 from topology import books
 
 
@@ -95,6 +96,13 @@ class Audit:
             else:
                 self._unbalanced.append(books(found))
             self.reads += 1
+
+
+def answered_here(resources: dict) -> None:
+    """Lets Envoy answer all requests itself, as fast as it can."""
+    for listener in resources["listeners"]:
+        routes = topology.connection_manager(listener)["route_config"]["virtual_hosts"][0]
+        routes["routes"] = [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]
 
 
 def is_balanced(stats: dict[str, int]) -> bool:
