@@ -107,8 +107,6 @@ pub struct Queue {
     waiting: VecDeque<Batch>,
     head: Option<Head>,
     books: Books,
-    /// The buffer of a batch that is gone, kept for the next.
-    spare: Vec<u8>,
 }
 
 /// The batch that is next or under way.
@@ -131,8 +129,8 @@ impl Head {
 impl Queue {
     /// `resource` is the encoded resource of all spans.
     pub fn new(limits: Limits, retry: RetryPolicy, resource: Vec<u8>) -> Self {
-        let (waiting, books, spare) = (VecDeque::new(), Books::default(), Vec::new());
-        Self { limits, retry, resource: resource.into(), waiting, head: None, books, spare }
+        let (waiting, books) = (VecDeque::new(), Books::default());
+        Self { limits, retry, resource: resource.into(), waiting, head: None, books }
     }
 
     /// Takes a finished span, or drops it where the queue is full.
@@ -150,8 +148,8 @@ impl Queue {
                 && Rc::ptr_eq(&batch.resource, &self.resource)
         });
         if !takes_it {
-            let run = std::mem::take(&mut self.spare);
-            self.waiting.push_back(Batch { resource: self.resource.clone(), run, spans: 0 });
+            let resource = self.resource.clone();
+            self.waiting.push_back(Batch { resource, run: Vec::new(), spans: 0 });
         }
         if let Some(batch) = self.waiting.back_mut() {
             otlp::append_span(&mut batch.run, span);
@@ -196,11 +194,11 @@ impl Queue {
                 let rejected = rejected.min(spans);
                 self.books.exported += spans - rejected;
                 self.books.drop(rejected, DropReason::PartialSuccess);
-                self.forget(head.batch);
+                self.books.leave(&head.batch);
             }
-            Verdict::Refused => self.give_up(head.batch, DropReason::Rejected),
+            Verdict::Refused => self.give_up(&head.batch, DropReason::Rejected),
             Verdict::TooLarge if head.batch.spans < 2 => {
-                self.give_up(head.batch, DropReason::TooLarge);
+                self.give_up(&head.batch, DropReason::TooLarge);
             }
             Verdict::TooLarge => {
                 let second = otlp::split_run(&mut head.batch.run, head.batch.spans / 2);
@@ -213,7 +211,7 @@ impl Queue {
             Verdict::Retry { after } => {
                 let elapsed = now_unix_nanos.saturating_sub(head.first_sent_unix_nanos);
                 if self.retry.gives_up_after(elapsed) {
-                    self.give_up(head.batch, DropReason::RetriesExhausted);
+                    self.give_up(&head.batch, DropReason::RetriesExhausted);
                     return;
                 }
                 let backoff = self.retry.next(head.backoff, after, now_unix_nanos, random);
@@ -264,15 +262,9 @@ impl Queue {
             && self.books.queued_bytes + bytes as u64 <= self.limits.max_queue_bytes.into()
     }
 
-    fn give_up(&mut self, batch: Batch, reason: DropReason) {
+    fn give_up(&mut self, batch: &Batch, reason: DropReason) {
         self.books.drop(batch.spans.into(), reason);
-        self.forget(batch);
-    }
-
-    fn forget(&mut self, batch: Batch) {
-        self.books.leave(&batch);
-        self.spare = batch.run;
-        self.spare.clear();
+        self.books.leave(batch);
     }
 }
 

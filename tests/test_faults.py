@@ -158,8 +158,8 @@ def test_collector_that_is_unavailable_for_ten_seconds(newest_envoy):
     assert found.pop("exported") == len(spans) == spans.total()
     assert found.keys() == {"queue_full"}, "ten seconds of load are more than a queue holds"
     refused = [export for export in exports if export.status == 503]
-    # Two workers, each with pauses that grow to 0.4 s, give or take half.
-    assert 2 * 10 / 0.6 < len(refused) < 2 * (5 + 10 / 0.2)
+    # One worker or two had requests, each with pauses that grow to 0.4 s, give or take half.
+    assert 10 / 0.7 < len(refused) < 2 * (5 + 10 / 0.2)
     # What waited came out: it was not thrown away for what was newer.
     assert {span.span_id for span in refused[-1].spans} <= spans.keys()
 
