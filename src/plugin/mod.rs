@@ -5,6 +5,7 @@
 
 mod abi;
 mod allocator;
+mod copies;
 mod exporter;
 mod host;
 mod ids;

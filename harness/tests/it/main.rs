@@ -1,6 +1,7 @@
 //! The harness as its users see it: one binary, since each would link wasmtime again.
 
 mod abi;
+mod copies;
 mod differences;
 mod explain;
 mod faults;
