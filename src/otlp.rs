@@ -322,26 +322,24 @@ pub fn first_chars(text: &str, max_chars: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// What [`put_text_attribute`] does, where every length takes one byte: nearly always.
+/// What [`put_text_attribute`] does, where every length takes one byte: nearly always, and for all
+/// attributes of a span, so that room is asked for once for each.
 fn put_short_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) {
     let (key_len, value_len) = (key.len() as u8, value.len() as u8);
-    bytes.reserve(key.len() + value.len() + 8);
     let pair_len = key_len + value_len + 6;
-    bytes.extend_from_slice(&[
-        len_tag(span::ATTRIBUTES),
-        pair_len,
-        len_tag(key_value::KEY),
-        key_len,
-    ]);
-    bytes.extend_from_slice(key.as_bytes());
-    let any_len = value_len + 2;
-    bytes.extend_from_slice(&[
-        len_tag(key_value::VALUE),
-        any_len,
-        len_tag(any_value::STRING),
-        value_len,
-    ]);
-    bytes.extend_from_slice(value);
+    let head = [len_tag(span::ATTRIBUTES), pair_len, len_tag(key_value::KEY), key_len];
+    let any = [len_tag(key_value::VALUE), value_len + 2, len_tag(any_value::STRING), value_len];
+    let (start, len) = (bytes.len(), key.len() + value.len() + 8);
+    bytes.reserve(len);
+    // There is room for so many bytes behind the last, and all of them are written.
+    unsafe {
+        let place = bytes.as_mut_ptr().add(start);
+        place.cast::<[u8; 4]>().write(head);
+        place.add(4).copy_from_nonoverlapping(key.as_ptr(), key.len());
+        place.add(4 + key.len()).cast::<[u8; 4]>().write(any);
+        place.add(8 + key.len()).copy_from_nonoverlapping(value.as_ptr(), value.len());
+        bytes.set_len(start + len);
+    }
 }
 
 /// Writes a `KeyValue` up to its value, whose `AnyValue` takes `any_len` bytes.
