@@ -1,31 +1,49 @@
 //! A request's header section: pseudo headers and headers, as bytes, in the order of arrival.
 
 /// Header lines by name. Names are lower-case, as Envoy hands them over; values are any bytes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Head<'a> {
     lines: Vec<(&'a [u8], &'a [u8])>,
-    /// The marks of all names. Most look-ups are for headers that are absent, and a missing mark
-    /// says so at once.
-    marks: u64,
+    /// For each mark, a place before which no line has a name of that mark, or [`NOWHERE`]. Most
+    /// look-ups are for headers that are absent, and this says so at once.
+    starts: [u8; MARKS],
 }
 
 impl<'a> Head<'a> {
     pub fn new(lines: Vec<(&'a [u8], &'a [u8])>) -> Self {
-        let marks = lines.iter().fold(0, |marks, (name, _)| marks | mark(name));
-        Self { lines, marks }
+        let mut starts = [NOWHERE; MARKS];
+        for (place, (name, _)) in lines.iter().enumerate().rev() {
+            if let Some(start) = starts.get_mut(mark(name)) {
+                *start = u8::try_from(place).unwrap_or(NOWHERE).min(NOWHERE - 1);
+            }
+        }
+        Self { lines, starts }
     }
 
     /// Returns the value of the first line of that name.
     #[inline(never)]
     pub fn first(&self, name: &str) -> Option<&'a [u8]> {
-        self.all(name).next()
+        for (key, value) in self.candidates(name) {
+            if are_equal(key, name.as_bytes()) {
+                return Some(value);
+            }
+        }
+        None
     }
 
     /// Returns the values of all lines of that name.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let name = name.as_bytes();
-        let lines = if self.marks & mark(name) == 0 { &[] } else { self.lines.as_slice() };
-        lines.iter().filter(move |(key, _)| *key == name).map(|(_, value)| *value)
+        let lines = self.candidates(name).iter();
+        lines.filter(move |(key, _)| *key == name.as_bytes()).map(|(_, value)| *value)
+    }
+
+    /// The lines that may have that name.
+    #[inline(always)]
+    fn candidates(&self, name: &str) -> &[(&'a [u8], &'a [u8])] {
+        match self.starts.get(mark(name.as_bytes())) {
+            Some(&start) if start != NOWHERE => self.lines.get(start.into()..).unwrap_or_default(),
+            _ => &[],
+        }
     }
 
     /// Returns `:path` as it was sent, with its query.
@@ -51,16 +69,34 @@ impl<'a> Head<'a> {
     }
 }
 
+/// A head without a line.
+pub static EMPTY: Head<'static> = Head { lines: Vec::new(), starts: [NOWHERE; MARKS] };
+
 /// Returns whether a byte may stand in a token (RFC 9110, section 5.6.2).
 pub fn is_tchar(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
-/// One of 64 bits, by the length and the ends of a name.
-fn mark(name: &[u8]) -> u64 {
-    let end = |byte: Option<&u8>| u64::from(byte.copied().unwrap_or_default());
-    let spread = (name.len() as u64) * 11 + end(name.first()) * 3 + end(name.last()) * 5;
-    1 << (spread % 64)
+/// A number below [`MARKS`], by the length and the ends of a name.
+#[inline(always)]
+fn mark(name: &[u8]) -> usize {
+    let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
+    (name.len() * 11 + end(name.first()) * 3 + end(name.last()) * 5) % MARKS
+}
+
+/// Compares words where there are any: byte by byte it takes several times as long.
+#[inline(always)]
+fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    match (one.last_chunk::<8>(), other.last_chunk::<8>()) {
+        (Some(one_end), Some(other_end)) => {
+            let (one, other) = (one.as_chunks::<8>().0, other.as_chunks::<8>().0);
+            one_end == other_end && one.iter().zip(other).all(|(one, other)| one == other)
+        }
+        _ => one == other,
+    }
 }
 
 /// Splits a request target at its first `?`: path, and query where there is one.
@@ -68,6 +104,10 @@ pub fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut parts = target.splitn(2, |byte| *byte == b'?');
     (parts.next().unwrap_or_default(), parts.next())
 }
+
+/// A power of two.
+const MARKS: usize = 64;
+const NOWHERE: u8 = u8::MAX;
 
 pub const PATH: &str = ":path";
 pub const METHOD: &str = ":method";
@@ -78,3 +118,28 @@ pub const CONTENT_LENGTH: &str = "content-length";
 pub const CONTENT_TYPE: &str = "content-type";
 pub const UPGRADE: &str = "upgrade";
 pub const REQUEST_ID: &str = "x-request-id";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn lines_are_found_as_by_looking_at_each(
+            names in prop::collection::vec("[a-c]{0,3}|[a-b]{8,12}|[ax]-[a-z-]{6}-[ax]", 0..400),
+            wanted in "[a-c]{0,3}|[a-b]{8,12}",
+        ) {
+            let values: Vec<_> = (0..names.len()).map(|place| place.to_string()).collect();
+            let lines = names.iter().zip(&values).map(|(a, b)| (a.as_bytes(), b.as_bytes()));
+            let head = Head::new(lines.clone().collect());
+            for name in names.iter().take(9).chain([&wanted]) {
+                let of_name = lines.clone().filter(|(key, _)| *key == name.as_bytes());
+                let expected: Vec<_> = of_name.map(|(_, value)| value).collect();
+                prop_assert_eq!(head.first(name), expected.first().copied());
+                prop_assert_eq!(head.all(name).collect::<Vec<_>>(), expected);
+            }
+        }
+    }
+}

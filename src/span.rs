@@ -407,6 +407,7 @@ mod tests {
 
     use super::*;
     use crate::context::Sampling;
+    use crate::head::EMPTY;
 
     const FACTS: StreamFacts<'_> = StreamFacts {
         direction: Direction::Inbound,
@@ -772,8 +773,7 @@ mod tests {
     fn the_first_byte_counts_once_and_only_from_an_upstream() {
         let started = |facts| {
             let recording = recording();
-            let mut active =
-                ActiveSpan::start(&config(), &Head::default(), false, &recording, 1_000_000);
+            let mut active = ActiveSpan::start(&config(), &EMPTY, false, &recording, 1_000_000);
             active.response_started(3_500_000);
             active.response_started(9_000_000);
             let span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();

@@ -363,6 +363,20 @@ impl Plugin {
             grpc_status,
             end_unix_nanos,
         };
+        if self.config.tags.ask_at_end() {
+            self.add_tags_at_end(&mut span, direction);
+        }
+        let finished = span.finish(stream_facts);
+        state.tally.attributes_dropped += u64::from(finished.dropped);
+        state.tally.attributes_truncated += u64::from(finished.truncated);
+        if let Some(exporter) = &mut state.exporter {
+            exporter.push(&finished.bytes);
+        }
+    }
+
+    /// Adds the tags that say how the request ended, or what became of its headers.
+    #[inline(never)]
+    fn add_tags_at_end(&self, span: &mut ActiveSpan, direction: Direction) {
         let tags = &self.config.tags;
         let read = |phase, map| {
             tags.asks(phase).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
@@ -385,12 +399,6 @@ impl Plugin {
             properties: &properties,
         };
         span.add_tags(tags, &tag_facts);
-        let finished = span.finish(stream_facts);
-        state.tally.attributes_dropped += u64::from(finished.dropped);
-        state.tally.attributes_truncated += u64::from(finished.truncated);
-        if let Some(exporter) = &mut state.exporter {
-            exporter.push(&finished.bytes);
-        }
     }
 
     /// The listener's direction. It is read from the request, not from the root context, which

@@ -13,7 +13,7 @@ pub mod source;
 
 use std::borrow::Cow;
 
-use crate::head::Head;
+use crate::head::{self, Head};
 use crate::otlp::Attributes;
 
 use self::format::Part;
@@ -91,16 +91,21 @@ impl Tags {
     }
 
     /// Adds the tags that the request's headers say.
-    pub fn at_request(&self, attributes: &mut Attributes, head: &Head<'_>) {
+    pub fn at_request(&self, attributes: &mut Attributes, request: &Head<'_>) {
         attributes.append(&self.constant);
-        let none = Head::default();
-        let facts = Facts { request: head, response: &none, trailers: &none, properties: &[] };
+        let none = &head::EMPTY;
+        let facts = Facts { request, response: none, trailers: none, properties: &[] };
         add_all(&self.request, attributes, &facts);
     }
 
     /// Adds the tags whose values are known at the request's end.
     pub fn at_end(&self, attributes: &mut Attributes, facts: &Facts<'_, '_>) {
         add_all(&self.end, attributes, facts);
+    }
+
+    /// Whether a tag needs anything at the request's end.
+    pub fn ask_at_end(&self) -> bool {
+        self.asks != 0
     }
 
     /// Whether a tag needs headers of this phase at the request's end.

@@ -131,12 +131,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::head::EMPTY;
     use crate::propagation::testing::head;
 
     #[track_caller]
     fn check(source: Source, lines: &[(&str, &str)], expected: Option<&str>) {
-        let (request, none) = (head(lines), Head::default());
-        let facts = Facts { request: &request, response: &none, trailers: &none, properties: &[] };
+        let (request, none) = (head(lines), &EMPTY);
+        let facts = Facts { request: &request, response: none, trailers: none, properties: &[] };
         let expected = expected.map(|text| Found::Text(text.as_bytes().into()));
         assert_eq!(source.find(&facts), expected, "{lines:?}");
     }
