@@ -152,7 +152,7 @@ const CONFIGURATIONS: [&str; 5] = [
                         {"tag": "cookie", "cookie": {"name": "a"}}, {"tag": "account", "baggage": {"name": "a"}, "redact": "hash"}],
         "response": {"trace_id_header": "x-trace-id"}}"#,
     r#"{"exporter": {"zipkin": {"cluster": "c"}}, "sampling": {"ratio": 0.5, "limit": {"per_second": 5}}}"#,
-    r#"{"exporter": {"otlp": {"cluster": "c"}}, "attribute_limits": {"attribute_count_limit": 20, "attribute_value_length_limit": 8},
+    r#"{"exporter": {"otlp": {"cluster": "c"}}, "attribute_limits": {"attribute_count_limit": 20, "attribute_value_length_limit": 32},
         "sampling": {"ratio": 0, "export_on": {"status": ["5xx"], "grpc_status": [2, 14], "min_duration_ms": 1000, "limit": {"per_second": 3}},
                      "rules": [{"name": "debug", "decision": "force", "limit": {"per_second": 2},
                                 "match": {"headers": [{"name": "x-debug-token", "strip": true,
