@@ -91,6 +91,11 @@ def settled(running: Topology, load: Load) -> dict[str, int]:
     return found
 
 
+def logged_once(log: str, text: str) -> bool:
+    """Tells whether the filter said this once: both workers meet every fault, again and again."""
+    return len([line for line in log.splitlines() if text in line]) == 1
+
+
 def test_collector_that_is_absent_at_start(outermost_envoy):
     port = next(topology.free_ports())
     with loaded(outermost_envoy, faulty(port)) as (running, load):
@@ -153,6 +158,7 @@ def test_collector_that_is_unavailable_for_ten_seconds(newest_envoy):
             receiver.wait_for(lambda receiver: receiver.exports()[-1].status == 200)
             load.stop()
             found = settled(running, load)
+            log = running.log()
         exports = receiver.exports()
     spans = accepted(exports)
     assert found.pop("exported") == len(spans) == spans.total()
@@ -162,6 +168,8 @@ def test_collector_that_is_unavailable_for_ten_seconds(newest_envoy):
     assert 10 / 0.7 < len(refused) < 2 * (5 + 10 / 0.2)
     # What waited came out: it was not thrown away for what was newer.
     assert {span.span_id for span in refused[-1].spans} <= spans.keys()
+    assert logged_once(log, 'the collector at cluster "otel-collector" takes no spans now: answered 503; ')
+    assert logged_once(log, 'spans for the collector at cluster "otel-collector" were dropped')
 
 
 def test_collector_that_refuses_for_ever(outermost_envoy):
@@ -171,10 +179,12 @@ def test_collector_that_refuses_for_ever(outermost_envoy):
             load.wait_for(1_000)
             load.stop()
             found = settled(running, load)
+            log = running.log()
         sent = Counter(span.span_id for export in receiver.exports() for span in export.spans)
     assert found.pop("exported") == 0
     assert set(sent.values()) == {1}, "what is refused is not sent again"
     assert found.pop("rejected") == len(sent)
+    assert logged_once(log, " rejected; it answered 400")
     assert found.keys() <= {"queue_full"}
 
 
@@ -190,7 +200,7 @@ def test_collector_that_takes_a_part(outermost_envoy):
     assert found.pop("partial_success") == len(exports)
     assert found.pop("exported") == len(spans) - len(exports) == spans.total() - len(exports)
     assert found.keys() <= {"queue_full"}
-    assert 'the collector at cluster "otel-collector" rejected 1 spans: too old' in log
+    assert logged_once(log, 'the collector at cluster "otel-collector" rejected 1 spans: too old')
 
 
 def test_cluster_that_is_added_later(outermost_envoy, tmp_path):

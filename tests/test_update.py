@@ -36,4 +36,6 @@ def test_spans_that_a_removed_configuration_leaves_are_counted_as_dropped(outerm
                 client.send(client.lane("").backend_inbound, "/a")
         update.rename(discovery)
         stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_recorded_total"] == 3)
+        log = running.log()
     assert books(stats) == {"recorded": 3, "exported": 0, "queued": 0, "configuration_removed": 3}
+    assert 'were dropped in this worker: 3 configuration_removed' in log

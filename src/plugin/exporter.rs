@@ -10,10 +10,12 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 
 use super::host::{self, HeaderMap, LogLevel};
+use super::limits;
 use super::metrics::ExportTally;
 use crate::config::{self, Protocol};
 use crate::delivery::{Answer, Judgement, Verdict};
 use crate::grpc;
+use crate::limit::Limit;
 use crate::otlp;
 use crate::queue::{Batch, Books, DropReason, Queue};
 use crate::zipkin;
@@ -29,16 +31,13 @@ pub struct Exporter {
     log: Log,
 }
 
-/// What was logged when, of each kind.
+/// What was logged, and what is to be.
 #[derive(Default)]
 struct Log {
     /// Spans that were dropped when that was last logged.
     dropped: [u64; DropReason::ALL.len()],
     /// What the collector said last that is no success, until it is logged.
     said: String,
-    dropped_at: Option<u64>,
-    failing_at: Option<u64>,
-    warned_at: Option<u64>,
     /// It was logged that exports fail, and not yet that they work again.
     failing: bool,
 }
@@ -74,7 +73,7 @@ impl Exporter {
         let now = host::now();
         self.send(now);
         self.wake_in_time(now);
-        self.log_drops(now);
+        self.log_drops();
     }
 
     /// Books the answer to the call under way, and sends the next batch where a full one waits.
@@ -103,6 +102,7 @@ impl Exporter {
     /// Drops batches that nobody takes over.
     pub fn abandon(&mut self, batches: &[Batch]) {
         self.queue.abandon(batches);
+        self.log_drops();
     }
 
     fn send(&mut self, now: u64) {
@@ -179,8 +179,7 @@ impl Exporter {
         match verdict {
             Verdict::Accepted { .. } => {
                 self.tally.succeeded += 1;
-                if !said.is_empty() && self.log.warned_at.is_none_or(is_long_ago(now)) {
-                    self.log.warned_at = Some(now);
+                if !said.is_empty() && self.may_log("said") {
                     self.warn(&["the collector at cluster \"", self.cluster(), "\" ", &said]);
                 }
                 if std::mem::take(&mut self.log.failing) {
@@ -195,8 +194,7 @@ impl Exporter {
             }
             Verdict::Retry { .. } => {
                 self.tally.retried += 1;
-                if self.log.failing_at.is_none_or(is_long_ago(now)) {
-                    self.log.failing_at = Some(now);
+                if self.may_log("failing") {
                     self.log.failing = true;
                     let queued = self.queue.books().queued.to_string();
                     self.warn(&[
@@ -206,7 +204,7 @@ impl Exporter {
                         &said,
                         "; ",
                         &queued,
-                        " are queued, and are sent again",
+                        " are queued in this worker, and are sent again",
                     ]);
                 }
                 self.log.said = said;
@@ -218,10 +216,10 @@ impl Exporter {
         }
     }
 
-    /// Logs how many spans were dropped since the last time, at most once a minute.
-    fn log_drops(&mut self, now: u64) {
+    /// Logs how many spans were dropped since the last time.
+    fn log_drops(&mut self) {
         let dropped = self.queue.books().dropped;
-        if dropped == self.log.dropped || !self.log.dropped_at.is_none_or(is_long_ago(now)) {
+        if dropped == self.log.dropped || !self.may_log("dropped") {
             return;
         }
         let mut text = String::new();
@@ -233,17 +231,23 @@ impl Exporter {
                 text.push_str(&parts);
             }
         }
-        (self.log.dropped_at, self.log.dropped) = (Some(now), dropped);
+        self.log.dropped = dropped;
         let said = std::mem::take(&mut self.log.said);
         let colon = if said.is_empty() { "" } else { "; it " };
         self.warn(&[
             "spans for the collector at cluster \"",
             self.cluster(),
-            "\" were dropped: ",
+            "\" were dropped in this worker: ",
             &text,
             colon,
             &said,
         ]);
+    }
+
+    /// Tells whether a message of this kind may be logged: once a minute, by all workers together.
+    fn may_log(&self, kind: &str) -> bool {
+        let name = ["log/", kind, "/", self.cluster()].concat();
+        Limit::new(&name, LOGGED_PER_SECOND, 1).as_ref().is_some_and(limits::take)
     }
 
     fn warn(&self, message: &[&str]) {
@@ -306,15 +310,10 @@ fn random() -> u32 {
     }
 }
 
-/// Tells whether a kind of message may be logged again. A clock that was set back says yes.
-fn is_long_ago(now: u64) -> impl FnOnce(u64) -> bool {
-    move |last| now.checked_sub(last).is_none_or(|elapsed| elapsed >= LOG_PERIOD_NANOS)
-}
-
 /// Shortest period that Envoy's timer takes.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// Messages of one kind are at least this far apart.
-const LOG_PERIOD_NANOS: u64 = 60 * NANOS_PER_SECOND;
+/// Messages of one kind.
+const LOGGED_PER_SECOND: f64 = 1.0 / 60.0;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 /// How much of an answer is read: a partial success with its message is far shorter.
