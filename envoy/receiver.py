@@ -3,6 +3,7 @@
 https://opentelemetry.io/docs/specs/otlp/#otlphttp
 """
 
+import gzip
 import socket
 import sys
 import threading
@@ -36,7 +37,9 @@ class Export:
     @cached_property
     def spans(self) -> list["Span"]:
         """The decoded spans; a body that is no OTLP request raises."""
-        return decode(ExportTraceServiceRequest.FromString(self.body))
+        compressed = self.headers.get("content-encoding") == "gzip"
+        body = gzip.decompress(self.body) if compressed else self.body
+        return decode(ExportTraceServiceRequest.FromString(body))
 
 
 @dataclass(frozen=True)

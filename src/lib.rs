@@ -12,6 +12,7 @@ pub mod decision;
 pub mod delivery;
 pub mod edits;
 pub mod grpc;
+pub mod gzip;
 pub mod head;
 pub mod late;
 pub mod limit;

@@ -81,20 +81,23 @@ def speaks_http2(resources: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cluster", "protocol"),
+    ("cluster", "otlp"),
     [
-        pytest.param(None, "http/protobuf", id="a cluster with a plain name"),
+        pytest.param(None, {}, id="a cluster with a plain name"),
+        pytest.param(None, {"compression": "gzip"}, id="gzip"),
         # A Host header with a `|` in it is refused by the Collector's HTTP server.
         pytest.param(
-            "outbound|4318||otel-collector.shop.svc.cluster.local", "http/protobuf", id="one of Istio's clusters"
+            "outbound|4318||otel-collector.shop.svc.cluster.local", {}, id="one of Istio's clusters"
         ),
-        pytest.param(None, "grpc", id="gRPC"),
+        pytest.param(None, {"protocol": "grpc"}, id="gRPC"),
         pytest.param(
-            "outbound|4317||otel-collector.shop.svc.cluster.local", "grpc", id="gRPC to one of Istio's clusters"
+            "outbound|4317||otel-collector.shop.svc.cluster.local",
+            {"protocol": "grpc"},
+            id="gRPC to one of Istio's clusters",
         ),
     ],
 )
-def test_spans_pass_through_the_collector(collector, outermost_envoy, tmp_path, cluster, protocol):
+def test_spans_pass_through_the_collector(collector, outermost_envoy, tmp_path, cluster, otlp):
     ports = free_ports()
     http_port, grpc_port, health_port = next(ports), next(ports), next(ports)
     traces = tmp_path / "traces.json"
@@ -111,9 +114,9 @@ def test_spans_pass_through_the_collector(collector, outermost_envoy, tmp_path, 
     parent, request_id, target = new_context(), str(uuid.uuid4()), "/orders/7?status=503"
     with Program([collector, "--config", CONFIGURATION], tmp_path / "collector.log", environment) as program:
         program.wait_until(lambda: admin_answer(health_port, "/") is not None)
-        port, change = (grpc_port, speaks_http2) if protocol == "grpc" else (http_port, lambda _: None)
+        port, change = (grpc_port, speaks_http2) if "protocol" in otlp else (http_port, lambda _: None)
         exported = lane(1, collector_port=port, collector_cluster=cluster, change=change)
-        exported.filter["exporter"]["otlp"]["protocol"] = protocol
+        exported.filter["exporter"]["otlp"] |= otlp
         with Topology({"": exported}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
             headers = {"traceparent": parent.traceparent("01"), "x-request-id": request_id}
             client.through("", target, headers)

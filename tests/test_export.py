@@ -145,6 +145,26 @@ def test_a_batch_that_is_too_large_is_sent_in_parts(outermost_envoy):
     assert all((len(export.body) > 5_000) == (export.status == 413) for export in exports)
 
 
+def test_a_compressed_body_is_a_fraction_of_the_plain_one(each_envoy):
+    sizes = {}
+    for compression in ("none", "gzip"):
+        compressed = lane(1, batch={"interval_ms": 1_000})
+        compressed.filter["exporter"]["otlp"]["compression"] = compression
+        with Topology({"": compressed}, envoy=each_envoy) as running, Client(running, "1.1") as client:
+            traces = send_sampled(client, 40)
+            settled = books_once_settled(running, 40)
+            exports = running.receiver.exports()
+            stats = running.stats()
+        assert settled == {"recorded": 40, "exported": 40}
+        assert sorted(span.trace_id for export in exports for span in export.spans) == sorted(traces)
+        encodings = {export.headers.get("content-encoding", "none") for export in exports}
+        assert encodings == {compression}
+        sizes[compression] = sum(len(export.body) for export in exports)
+        assert stats["sidespan_export_bytes_total"] == sizes[compression]
+    # Ids are random, and all else is the same in each span.
+    assert 40 * 24 < sizes["gzip"] < sizes["none"] / 5
+
+
 def test_export_names_its_sender_by_configured_headers(newest_envoy):
     headers = [
         {"name": "x-token", "literal": {"value": "secret"}},

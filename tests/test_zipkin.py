@@ -84,9 +84,10 @@ def collector(tmp_path_factory):
         yield program, port, traces
 
 
-def zipkin_lane(port: int, **options) -> Lane:
+def zipkin_lane(port: int, compression: str = "none", **options) -> Lane:
     given = lane(1, collector_port=port, **options)
-    given.filter["exporter"] = {"zipkin": {"cluster": "otel-collector"}, "batch": {"interval_ms": 100}}
+    zipkin = {"cluster": "otel-collector", "compression": compression}
+    given.filter["exporter"] = {"zipkin": zipkin, "batch": {"interval_ms": 100}}
     given.filter["resource_attributes"] = POD
     return given
 
@@ -115,7 +116,8 @@ def stored_trace(zipkin: int, trace_id: str) -> list[dict]:
     return sorted(spans, key=lambda span: span["timestamp"])
 
 
-def test_zipkin_stores_a_trace_whole(zipkin, newest_envoy):
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_zipkin_stores_a_trace_whole(zipkin, newest_envoy, compression):
     parent, request_id = new_context(), str(uuid.uuid4())
     headers = {
         "traceparent": parent.traceparent("01"),
@@ -123,7 +125,7 @@ def test_zipkin_stores_a_trace_whole(zipkin, newest_envoy):
         "x-request-id": request_id,
     }
     started = time.time_ns() // 1000
-    with Topology({"": zipkin_lane(zipkin)}, envoy=newest_envoy) as running:
+    with Topology({"": zipkin_lane(zipkin, compression)}, envoy=newest_envoy) as running:
         with Client(running, "1.1") as client:
             client.through("", FAILING, headers)
             peer_port = client.lane("").backend_inbound

@@ -2,6 +2,9 @@
 //! sent.
 
 use std::collections::VecDeque;
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
 
 use crate::host::{Call, CallAnswer, Fault, Headers, Request, Vm};
 use crate::otlp::{self, ExportedSpan};
@@ -99,7 +102,14 @@ fn decode(call: &Call) -> Result<Vec<ExportedSpan>, String> {
         Request::Http { headers, body, .. }
             if headers.first("content-type") == Some(b"application/x-protobuf") =>
         {
-            otlp::decode(body)
+            match headers.first("content-encoding") {
+                None => otlp::decode(body),
+                Some(b"gzip") => otlp::decode(&unzipped(body)?),
+                Some(other) => {
+                    let found = String::from_utf8_lossy(other);
+                    Err(format!("expected the content encoding gzip, but found {found:?}"))
+                }
+            }
         }
         Request::Http { headers, .. } => {
             let found = headers.first("content-type").map(String::from_utf8_lossy);
@@ -108,4 +118,11 @@ fn decode(call: &Call) -> Result<Vec<ExportedSpan>, String> {
         Request::Grpc { message, .. } => otlp::decode(message),
     };
     spans.map_err(|problem| format!("call to the cluster `{}`: {problem}", call.cluster))
+}
+
+fn unzipped(body: &[u8]) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read = GzDecoder::new(body).read_to_end(&mut bytes);
+    read.map_err(|error| format!("expected gzip, but found {error}"))?;
+    Ok(bytes)
 }

@@ -59,6 +59,8 @@ pub struct Exporter {
     pub timeout: Duration,
     /// Name and value of each header besides those that the protocol asks for.
     pub headers: Vec<(String, String)>,
+    /// Whether bodies are compressed, where the host can.
+    pub gzip: bool,
     pub limits: Limits,
     pub retry: RetryPolicy,
     /// How often a batch that is not full is sent.
@@ -181,6 +183,7 @@ mod tests {
             path: "/v1/traces".to_owned(),
             timeout: Duration::from_secs(10),
             headers: vec![],
+            gzip: false,
             limits: Limits {
                 max_queue_spans: 2048,
                 max_queue_bytes: 8 << 20,
@@ -201,8 +204,12 @@ mod tests {
         assert_eq!(config.exporter, Some(grpc));
         let config = parse(r#"{"exporter": {"zipkin": {"cluster": "c"}}}"#).unwrap();
         let path = "/api/v2/spans".to_owned();
-        let zipkin = Exporter { protocol: Protocol::Zipkin, path, ..expected };
+        let zipkin = Exporter { protocol: Protocol::Zipkin, path, ..expected.clone() };
         assert_eq!(config.exporter, Some(zipkin));
+        for (compression, gzip) in [("gzip", true), ("none", false)] {
+            let config = parse(&exporter(&format!(r#""compression": "{compression}""#))).unwrap();
+            assert_eq!(config.exporter, Some(Exporter { gzip, ..expected.clone() }));
+        }
     }
 
     #[test]
@@ -738,8 +745,8 @@ mod tests {
             ),
             (
                 r#"{"exporter": {"zipkin": {"cluster": "c", "protocol": "grpc"}}}"#.to_owned(),
-                "exporter.zipkin.protocol: expected a known key, one of `cluster`, `path`, `timeout_ms`, `headers`, but \
-                 found \"protocol\"",
+                "exporter.zipkin.protocol: expected a known key, one of `cluster`, `path`, `timeout_ms`, `compression`, \
+                 `headers`, but found \"protocol\"",
             ),
             (
                 r#"{"exporter": {"zipkin": {"cluster": "c", "path": "v2"}}}"#.to_owned(),
@@ -754,6 +761,15 @@ mod tests {
             (
                 r#"{"exporter": {"otlp": {"cluster": ""}}}"#.to_owned(),
                 "exporter.otlp.cluster: expected a non-empty string, but found \"\"",
+            ),
+            (
+                exporter(r#""protocol": "grpc", "compression": "gzip""#),
+                "exporter.otlp.compression: expected `none`, since the protocol is `grpc`, but \
+                 found \"gzip\"",
+            ),
+            (
+                exporter(r#""compression": "zstd""#),
+                "exporter.otlp.compression: expected one of `none`, `gzip`, but found \"zstd\"",
             ),
             (
                 exporter(r#""protocol": "http/json""#),

@@ -297,6 +297,8 @@ objects! {
         pub path: Option<String>,
         /// Time the receiver has to answer, in milliseconds. Default: `10000`.
         pub timeout_ms: Option<u32>,
+        /// `gzip` or `none`, as in `OTEL_EXPORTER_OTLP_COMPRESSION`; `grpc` has none. Default: `none`.
+        pub compression: Option<RawCompression>,
         /// More headers of the export request, from `literal` or `environment`. Default: none.
         pub headers: Vec<RawExportHeader>,
     }
@@ -309,6 +311,8 @@ objects! {
         pub path: Option<String>,
         /// Time the receiver has to answer, in milliseconds. Default: `10000`.
         pub timeout_ms: Option<u32>,
+        /// `gzip` or `none`. Default: `none`.
+        pub compression: Option<RawCompression>,
         /// More headers of the export request, from `literal` or `environment`. Default: none.
         pub headers: Vec<RawExportHeader>,
     }
@@ -467,6 +471,14 @@ names! {
         #[default]
         HttpProtobuf = "http/protobuf",
         Grpc = "grpc",
+    }
+
+    /// How the body of an export request is compressed.
+    #[derive(Default)]
+    pub enum RawCompression {
+        #[default]
+        None = "none",
+        Gzip = "gzip",
     }
 }
 

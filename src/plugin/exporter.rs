@@ -15,6 +15,7 @@ use super::metrics::ExportTally;
 use crate::config::{self, Protocol};
 use crate::delivery::{Answer, Judgement, Verdict};
 use crate::grpc;
+use crate::gzip::Gzip;
 use crate::limit::Limit;
 use crate::otlp;
 use crate::queue::{Batch, Books, DropReason, Queue};
@@ -23,6 +24,8 @@ use crate::zipkin;
 /// The exporter of one worker.
 pub struct Exporter {
     settings: config::Exporter,
+    /// Where bodies are compressed.
+    gzip: Option<Gzip>,
     queue: Queue,
     /// What Envoy's timer is set to.
     tick_period: Duration,
@@ -47,8 +50,9 @@ impl Exporter {
         let resource = otlp::encode_resource(resource);
         let queue = Queue::new(settings.limits, settings.retry, resource);
         let tick_period = settings.interval;
+        let gzip = settings.gzip.then(Gzip::new);
         let (tally, log) = Default::default();
-        Self { settings, queue, tick_period, sent_unix_nanos: 0, tally, log }
+        Self { settings, gzip, queue, tick_period, sent_unix_nanos: 0, tally, log }
     }
 
     pub fn interval(&self) -> Duration {
@@ -106,11 +110,12 @@ impl Exporter {
     }
 
     fn send(&mut self, now: u64) {
-        let Self { settings, queue, .. } = self;
+        let Self { settings, gzip, queue, .. } = self;
         let Some(batch) = queue.next_to_send(now) else {
             return;
         };
         let body = body(settings.protocol, batch);
+        let compressed = gzip.as_ref().and_then(|gzip| compressed(gzip, &body));
         let spans = batch.spans;
         let mut headers = vec![
             (":method", "POST"),
@@ -122,6 +127,10 @@ impl Exporter {
         if settings.protocol == Protocol::OtlpGrpc {
             headers.push(("te", "trailers"));
         }
+        if compressed.is_some() {
+            headers.push(("content-encoding", "gzip"));
+        }
+        let body = compressed.unwrap_or(body);
         let own = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         headers.extend(own);
         let called = host::http_call(&settings.cluster, &headers, &body, settings.timeout);
@@ -291,6 +300,13 @@ fn body(protocol: Protocol, batch: &Batch) -> Vec<u8> {
         Protocol::Zipkin => return zipkin::spans(&batch.resource, &batch.run),
     }
     body
+}
+
+/// Has the host compress a body. An Envoy that is built without its function for it sends it as it is.
+fn compressed(gzip: &Gzip, body: &[u8]) -> Option<Vec<u8>> {
+    let zlib = host::call_foreign("compress", body).ok()?;
+    let mut compressed = Vec::new();
+    gzip.put(&mut compressed, zlib.as_slice(), body).then_some(compressed)
 }
 
 fn content_type(protocol: Protocol) -> &'static str {

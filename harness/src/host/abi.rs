@@ -4,6 +4,10 @@
 //! <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1> lists it; it answers what
 //! Envoy answers.
 
+use std::io::Read as _;
+
+use flate2::Compression;
+use flate2::read::ZlibEncoder;
 use wasmtime::{Caller, Linker};
 
 use super::calls::{GrpcStream, Request};
@@ -286,10 +290,13 @@ fn log(guest: &mut Guest, level: u32, at: u32, size: u32) -> Answer {
     Ok(())
 }
 
-/// Those of Envoy's foreign functions that a filter which writes headers and reads attributes needs.
+/// Those of Envoy's foreign functions that a filter needs which writes headers, reads attributes and
+/// exports.
 fn foreign(state: &mut State, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, Status> {
-    if name == b"clear_route_cache" {
-        return Ok(Vec::new());
+    match name {
+        b"clear_route_cache" => return Ok(Vec::new()),
+        b"compress" => return Ok(zlib(argument)),
+        _ => {}
     }
     let expressions = state.expressions.as_mut().ok_or(Status::NotFound)?;
     match name {
@@ -309,6 +316,14 @@ fn foreign(state: &mut State, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, S
         }
         _ => Err(Status::NotFound),
     }
+}
+
+/// Returns bytes in zlib's format, as Envoy's own zlib would by default.
+fn zlib(bytes: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::new();
+    let read = ZlibEncoder::new(bytes, Compression::default()).read_to_end(&mut compressed);
+    read.expect("bytes are read from memory");
+    compressed
 }
 
 /// Map that can be read now: of the stream, or of the answer to a call.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::error::{ConfigError, quoted};
 use super::super::raw::{
-    RawBatch, RawExportHeader, RawExporter, RawOtlp, RawProtocol, RawRetry, RawZipkin,
+    RawBatch, RawCompression, RawExportHeader, RawExporter, RawOtlp, RawProtocol, RawRetry,
+    RawZipkin,
 };
 use super::super::{Exporter, Protocol};
 use super::{Environment, Result, at_least, header_name, non_empty};
@@ -22,6 +23,12 @@ pub fn exporter(raw: RawExporter, environment: Environment<'_>) -> Result<Export
     };
     let under = |error: ConfigError, member: &str| error.under(member).under(key);
     let receiver = receiver.map_err(|error| under(error, "path"))?;
+    if receiver.protocol == Protocol::OtlpGrpc && receiver.compression == Some(RawCompression::Gzip)
+    {
+        // A gRPC server answers in the same compression, and then what it says of rejected spans is lost.
+        let error = ConfigError::new("`none`, since the protocol is `grpc`", quoted("gzip"));
+        return Err(under(error, "compression"));
+    }
     let path = receiver.path;
     if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         let error = ConfigError::new("a path that begins with /, without spaces", quoted(&path));
@@ -42,6 +49,7 @@ pub fn exporter(raw: RawExporter, environment: Environment<'_>) -> Result<Export
         path,
         timeout: Duration::from_millis(timeout_ms.into()),
         headers,
+        gzip: receiver.compression == Some(RawCompression::Gzip),
         limits,
         retry,
         interval,
@@ -54,6 +62,7 @@ struct Receiver {
     cluster: String,
     path: String,
     timeout_ms: Option<u32>,
+    compression: Option<RawCompression>,
     headers: Vec<RawExportHeader>,
 }
 
@@ -67,14 +76,14 @@ fn otlp_receiver(raw: RawOtlp) -> Result<Receiver> {
             return Err(ConfigError::new(expected, quoted(&path)));
         }
     };
-    let RawOtlp { cluster, timeout_ms, headers, .. } = raw;
-    Ok(Receiver { protocol, cluster, path, timeout_ms, headers })
+    let RawOtlp { cluster, timeout_ms, compression, headers, .. } = raw;
+    Ok(Receiver { protocol, cluster, path, timeout_ms, compression, headers })
 }
 
 fn zipkin_receiver(raw: RawZipkin) -> Receiver {
     let path = raw.path.unwrap_or_else(|| DEFAULT_ZIPKIN_PATH.to_owned());
-    let RawZipkin { cluster, timeout_ms, headers, .. } = raw;
-    Receiver { protocol: Protocol::Zipkin, cluster, path, timeout_ms, headers }
+    let RawZipkin { cluster, timeout_ms, compression, headers, .. } = raw;
+    Receiver { protocol: Protocol::Zipkin, cluster, path, timeout_ms, compression, headers }
 }
 
 fn batch(raw: &RawBatch) -> Result<(Limits, Duration)> {
@@ -187,6 +196,7 @@ const DEFAULT_MAX_ELAPSED_TIME_MS: u32 = 300_000;
 /// The tick that sends batches also publishes the metrics; faster ones would cost for nothing.
 const MIN_INTERVAL_MS: u32 = 10;
 /// What the exporter sets itself.
-const EXPORT_HEADERS: [&str; 5] = ["host", "content-type", "content-length", "user-agent", "te"];
+const EXPORT_HEADERS: [&str; 6] =
+    ["host", "content-type", "content-length", "content-encoding", "user-agent", "te"];
 /// The authority where a cluster's name cannot be one.
 const ANY_AUTHORITY: &str = "otlp";

@@ -143,7 +143,7 @@ const NAMES: [&str; 32] = [
 ];
 
 const CONFIGURATIONS: [&str; 5] = [
-    r#"{"exporter": {"otlp": {"cluster": "c"}}}"#,
+    r#"{"exporter": {"otlp": {"cluster": "c", "compression": "gzip"}}}"#,
     r#"{"exporter": {"otlp": {"cluster": "c", "protocol": "grpc"}, "batch": {"max_queue_spans": 3, "max_batch_spans": 2}},
         "propagation": {"extract": ["tracecontext", "b3", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "baggage"],
                         "inject": ["tracecontext", "b3multi", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "baggage"],

@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::head::Head;
+use sidespan::head::{EMPTY, Head};
 use sidespan::tags::property::{Encoding, Property};
 use sidespan::tags::redact::{Redaction, Transformation};
 use sidespan::tags::source::Source;
@@ -11,8 +11,8 @@ use sidespan_fuzz::lines;
 const HEADERS: &[&str] = &[":path", "cookie", "baggage"];
 
 fuzz_target!(|input: &[u8]| {
-    let (request, none) = (Head::new(lines(HEADERS, input)), Head::default());
-    let facts = Facts { request: &request, response: &none, trailers: &none, properties: &[input] };
+    let (request, none) = (Head::new(lines(HEADERS, input)), &EMPTY);
+    let facts = Facts { request: &request, response: none, trailers: none, properties: &[input] };
     for kind in [Source::QueryParameter, Source::Cookie, Source::Baggage] {
         if let Some(found) = kind("a".to_owned()).find(&facts) {
             let masked = Transformation { redact: Some(Redaction::Mask), max_length: Some(9) };
