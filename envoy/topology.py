@@ -100,6 +100,11 @@ class Program:
             self._process.kill()
             self._process.wait()
 
+    def cpu_seconds(self) -> float:
+        """Returns the time on a CPU that all its threads had until now (Linux)."""
+        tasks = Path(f"/proc/{self._process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
     def wait_until(self, ready: Callable[[], bool]) -> None:
         """Returns when the program is ready; raises with the end of its log when it will not be."""
         deadline = time.monotonic() + _START_SECONDS

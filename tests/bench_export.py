@@ -1,8 +1,9 @@
 """What export costs requests, in one run: `python3 tests/bench_export.py` (needs h2load).
 
-Twenty thousand sampled requests, as fast as one worker takes them, to a real Collector at the default
-limits; then the latency of requests whose collector is well beside that of requests whose collector is
-down, by turns.
+All in one Envoy with one worker, at the default limits, to one real Collector: twenty thousand sampled
+requests, as fast as the worker takes them; what a span has of bytes; the latency of requests whose
+collector is well beside that of requests whose collector is down; and the CPU of a span beside that of
+Envoy's own tracer, which has the same tags. What is compared is run by turns, and medians are given.
 """
 
 import shutil
@@ -10,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -23,54 +25,162 @@ import yaml  # noqa: E402
 
 import topology  # noqa: E402
 from load import answered_here  # noqa: E402
-from topology import Lane, Program, Topology, admin_answer, books  # noqa: E402
+from test_collector import speaks_http2  # noqa: E402
+from topology import Lane, Program, Topology, admin_answer, books, connection_manager  # noqa: E402
 
 REQUESTS = 20_000
 ROUNDS = 9
+REQUESTS_A_ROUND = 4_000
+TAGS = [
+    {"tag": "user.id", "request_header": {"name": "x-user-id"}},
+    {"tag": "tenant.id", "request_header": {"name": "x-tenant-id"}},
+    {"tag": "request.id", "request_header": {"name": "x-request-id"}},
+    {"tag": "environment", "literal": {"value": "production"}},
+]
+HEADERS = {"x-user-id": "u-123", "x-tenant-id": "acme", "accept": "*/*", "cookie": "a=b; c=d"}
+NO_FILTER = "no filter"
+# Each with the tracer's share of sampled requests, and how it exports.
+TRACERS = {"tracer 0 %": (0, "http"), "tracer http": (100, "http"), "tracer gRPC": (100, "grpc")}
+# A tracer sends what it has when it has five spans or this is over; the filter, after a second.
+SETTLE_SECONDS = 1.2
+TYPES = "type.googleapis.com/envoy"
 
 
 def main() -> None:
     if not (h2load := shutil.which("h2load")):
         sys.exit("expected h2load on PATH (Debian's nghttp2-client), but found none")
     ports = topology.free_ports()
-    collector_port, health_port = next(ports), next(ports)
-    exporter = {"otlp": {"cluster": "otel-collector"}}
-    filter = {"sampling": {"ratio": 1}, "custom_tags": None, "exporter": exporter}
+    http_port, grpc_port, health_port = next(ports), next(ports), next(ports)
     lanes = {
-        "well": Lane(filter=filter, collector_port=collector_port, change=answered_here),
+        NO_FILTER: lane(http_port),
+        "unsampled": lane(http_port, ratio=0),
+        "sampled http": lane(http_port),
+        "sampled gRPC": lane(grpc_port, protocol="grpc"),
+        "sampled gzip": lane(http_port, compression="gzip"),
         # Port 1 is nobody's: it refuses.
-        "down": Lane(filter=filter, collector_port=1, change=answered_here),
-    }
+        "down": lane(1),
+    } | {name: lane(grpc_port if kind == "grpc" else http_port, protocol=kind) for name, (_, kind) in TRACERS.items()}
     with tempfile.TemporaryDirectory(prefix="sidespan-") as name:
         folder = Path(name)
-        command = [tools.collector(HERE / "collector-builder.yaml"), "--config", configuration(folder, collector_port, health_port)]
-        with Program(command, folder / "collector.log") as collector:
+        file = configuration(folder, http_port, grpc_port, health_port)
+        with Program([tools.collector(HERE / "collector-builder.yaml"), "--config", file], folder / "log") as collector:
             collector.wait_until(lambda: admin_answer(health_port, "/") is not None)
-            with Topology(lanes, envoy=tools.envoy(tools.ENVOY_VERSION)) as running:
+            with Topology(lanes, envoy=tools.envoy(tools.ENVOY_VERSION), change=take_filters_away) as running:
                 port = {lane: running.lane(lane).backend_inbound for lane in lanes}
-                load(h2load, folder, port["well"], REQUESTS)
-                warm = running.wait_for_stats(lambda stats: stats["sidespan_spans_queued"] == 0)
-                seconds, _ = load(h2load, folder, port["well"], REQUESTS)
-                stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_queued"] == 0)
-                spans = stats["sidespan_spans_exported_total"] - warm["sidespan_spans_exported_total"]
-                sent = stats["sidespan_export_bytes_total"] - warm["sidespan_export_bytes_total"]
-                print(f"{REQUESTS} sampled requests in {seconds:.2f} s, {REQUESTS / seconds:.0f} a second")
-                print(f"{spans} spans exported, {sent / spans:.0f} bytes each; {books(stats)}")
-                p99s = {lane: [] for lane in lanes}
-                for _ in range(ROUNDS):
-                    for lane in lanes:
-                        p99s[lane].append(load(h2load, folder, port[lane], 4_000)[1])
-                well, down = (statistics.median(p99s[lane]) for lane in ("well", "down"))
-                spread = ", ".join(f"{down / well:.2f}" for well, down in zip(p99s["well"], p99s["down"]))
-                print(f"p99 with the collector down / well: {down / 1e3:.2f} ms / {well / 1e3:.2f} ms = {down / well:.2f} ({spread})")
+                for lane_port in port.values():
+                    load(h2load, folder, lane_port, REQUESTS_A_ROUND)
+                report_throughput(running, lambda count: load(h2load, folder, port["sampled http"], count))
+                report_rounds(running, {name: lambda p=p: load(h2load, folder, p, REQUESTS_A_ROUND) for name, p in port.items()})
+                for kind in ("http", "gzip"):
+                    report_bytes(running, kind, lambda: load(h2load, folder, port[f"sampled {kind}"], REQUESTS_A_ROUND))
+
+
+def report_throughput(running: Topology, send) -> None:
+    before = settled(running)
+    seconds, _ = send(REQUESTS)
+    after = settled(running)
+    delta = {way: spans - before.get(way, 0) for way, spans in after.items()}
+    print(f"{REQUESTS} sampled requests in {seconds:.2f} s, {REQUESTS / seconds:.0f} a second: {delta}")
+
+
+def report_bytes(running: Topology, kind: str, send) -> None:
+    settled(running)
+    before = running.stats()
+    send()
+    settled(running)
+    after = running.stats()
+    spans, sent = (
+        after[name] - before[name] for name in ("sidespan_spans_exported_total", "sidespan_export_bytes_total")
+    )
+    print(f"{kind}: {spans} spans exported, {sent / spans:.0f} bytes each")
+
+
+def report_rounds(running: Topology, send: dict) -> None:
+    """Measures all lanes by turns; what a lane adds is what it takes beyond that without a filter."""
+    cpu, p99 = {name: [] for name in send}, {name: [] for name in send}
+    for _ in range(ROUNDS):
+        for name, load_lane in send.items():
+            before = running.program.cpu_seconds()
+            p99[name].append(load_lane()[1])
+            time.sleep(SETTLE_SECONDS)
+            cpu[name].append((running.program.cpu_seconds() - before) / REQUESTS_A_ROUND * 1e6)
+    added = {name: [with_it - without for with_it, without in zip(cpu[name], cpu[NO_FILTER])] for name in send}
+    print("\nCPU of the Envoy, microseconds a request   added   p99 in ms")
+    for name in send:
+        median = statistics.median
+        print(f"  {name:14s} {median(cpu[name]):25.1f} {median(added[name]):7.1f} {median(p99[name]) / 1e3:11.2f}")
+    print("\nfilter / tracer   all that is added   a span alone")
+    for ours, theirs in [("sampled http", "tracer http"), ("sampled gRPC", "tracer gRPC"), ("sampled http", "tracer gRPC")]:
+        whole = ratio(added[ours], added[theirs])
+        alone = ratio(beyond(added[ours], added["unsampled"]), beyond(added[theirs], added["tracer 0 %"]))
+        print(f"  {ours} / {theirs}: {whole}; {alone}")
+    print(f"p99, collector down / well: {ratio(p99['down'], p99['sampled http'])}")
+
+
+def beyond(values: list[float], base: list[float]) -> list[float]:
+    return [value - under for value, under in zip(values, base)]
+
+
+def ratio(values: list[float], others: list[float]) -> str:
+    """Returns the ratio of medians, and the quartiles of the rounds' own ratios."""
+    rounds = statistics.quantiles([value / other for value, other in zip(values, others)], n=4)
+    return f"{statistics.median(values) / statistics.median(others):.2f} [{rounds[0]:.2f} {rounds[2]:.2f}]"
+
+
+def settled(running: Topology) -> dict[str, int]:
+    """Returns the books once nothing moves any more: what is for the lane that is down stays queued."""
+    before = None
+    while (found := books(running.stats())) != before:
+        before = found
+        time.sleep(SETTLE_SECONDS)
+    return found
+
+
+def lane(port: int, ratio: float = 1, **otlp) -> Lane:
+    otlp = {"cluster": "otel-collector"} | {key: value for key, value in otlp.items() if value != "http"}
+    # A collector that is down is asked again and again for as long as the run takes.
+    exporter = {"otlp": otlp, "retry": {"max_elapsed_time_ms": 0}}
+    filter = {"sampling": {"ratio": ratio}, "custom_tags": TAGS, "exporter": exporter}
+
+    def change(resources: dict) -> None:
+        answered_here(resources)
+        if "protocol" in otlp:
+            speaks_http2(resources)
+
+    return Lane(filter=filter, collector_port=port, change=change)
+
+
+def take_filters_away(bootstrap: dict) -> None:
+    for listener in bootstrap["static_resources"]["listeners"]:
+        _, _, lane = listener["name"].partition(".")
+        manager = connection_manager(listener)
+        if lane == NO_FILTER or lane in TRACERS:
+            manager["http_filters"] = [it for it in manager["http_filters"] if it["name"] != "sidespan"]
+        if lane in TRACERS:
+            manager["tracing"] = tracing(f"otel-collector.{lane}", *TRACERS[lane])
+
+
+def tracing(cluster: str, percent: float, kind: str) -> dict:
+    uri = {"uri": "http://collector/v1/traces", "cluster": cluster, "timeout": "1s"}
+    exports = {
+        "http": {"http_service": {"http_uri": uri}},
+        "grpc": {"grpc_service": {"envoy_grpc": {"cluster_name": cluster}, "timeout": "1s"}},
+    }
+    config = {"@type": f"{TYPES}.config.trace.v3.OpenTelemetryConfig", "service_name": "backend"} | exports[kind]
+    return {
+        "random_sampling": {"value": percent},
+        "custom_tags": TAGS,
+        "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": config},
+    }
 
 
 def load(h2load: str, folder: Path, port: int, requests: int) -> tuple[float, float]:
     """Sends requests over 16 connections; returns how long they took, and their 99th percentile in microseconds."""
     log = folder / "requests.log"
     log.unlink(missing_ok=True)
-    command = [h2load, "--h1", f"--requests={requests}", "--clients=16", f"--log-file={log}", f"http://127.0.0.1:{port}/a"]
-    subprocess.run(command, check=True, capture_output=True)
+    headers = [f"--header={name}: {value}" for name, value in HEADERS.items()]
+    command = [h2load, "--h1", f"--requests={requests}", "--clients=16", f"--log-file={log}", *headers]
+    subprocess.run([*command, f"http://127.0.0.1:{port}/api/v1/items/42?x=1"], check=True, capture_output=True)
     # Start in microseconds, status, duration in microseconds.
     rows = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
     assert {status for _, status, _ in rows} == {200}
@@ -80,13 +190,14 @@ def load(h2load: str, folder: Path, port: int, requests: int) -> tuple[float, fl
     return (end - min(starts)) / 1e6, durations[len(durations) * 99 // 100]
 
 
-def configuration(folder: Path, port: int, health_port: int) -> Path:
+def configuration(folder: Path, http_port: int, grpc_port: int, health_port: int) -> Path:
+    protocols = {"http": {"endpoint": f"127.0.0.1:{http_port}"}, "grpc": {"endpoint": f"127.0.0.1:{grpc_port}"}}
     file = folder / "collector.yaml"
     file.write_text(
         yaml.safe_dump(
             {
                 "extensions": {"health_check": {"endpoint": f"127.0.0.1:{health_port}"}},
-                "receivers": {"otlp": {"protocols": {"http": {"endpoint": f"127.0.0.1:{port}"}}}},
+                "receivers": {"otlp": {"protocols": protocols}},
                 "exporters": {"debug": {}},
                 "service": {
                     "extensions": ["health_check"],
