@@ -55,7 +55,7 @@ replay: wasm ## replay SCENARIOS (default: all) against the module
 bench: wasm ## count the WebAssembly instructions of a request
 	cargo run -q -p sidespan-harness --locked -- replay --fuel $(wildcard tests/scenarios/cost*.yaml)
 
-bench-export: wasm ## measure what export costs requests, and what they cost it; needs h2load
+bench-export: wasm ## measure what export costs requests, and a span beside one of Envoy's tracer; needs h2load
 	python3 tests/bench_export.py
 
 soak: wasm ## send SOAK_REQUESTS (default: 10000000) through the module while everything around it fails

@@ -22,8 +22,9 @@ MONITORING = BOOTSTRAP.parent / "monitoring"
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
+(COLLECTORS,) = [it["query"] for it in DASHBOARD["templating"]["list"] if it["name"] == "collector"]
 # What Grafana would put in, and windows that a test can fill.
-VARIABLES = {"$__rate_interval": "20s", "$job": "envoy", "$instance": ".*"}
+VARIABLES = {"$__rate_interval": "20s", "$job": "envoy", "$instance": ".*", "$collector": COLLECTORS}
 EXPORTER = {
     "otlp": {"cluster": "otel-collector"},
     "batch": {"interval_ms": 100, "max_queue_spans": 20},
@@ -112,7 +113,26 @@ def test_every_query_of_the_dashboard_has_data(prometheus, panel):
             assert all(label in series["metric"] for series in found)
 
 
-@pytest.mark.parametrize("variable", DASHBOARD["templating"]["list"][1:], ids=lambda variable: variable["name"])
+def test_neither_exports_nor_the_admin_are_taken_for_the_application(prometheus):
+    for metric, label, others, selector in [
+        ("envoy_cluster_upstream_rq_xx", "envoy_cluster_name", "otel-collector", f'!~"{COLLECTORS}"'),
+        ("envoy_http_downstream_rq_xx", "envoy_http_conn_manager_prefix", "admin", '!="admin"'),
+    ]:
+        everything, kept = (
+            {series["metric"][label] for series in query(prometheus, f"{metric}{{{matcher}}}")}
+            for matcher in ("", label + selector)
+        )
+        assert others in everything and kept == everything - {others} != set()
+    matchers = {"cluster": 'envoy_cluster_name!~"$collector"', "http": 'envoy_http_conn_manager_prefix!="admin"'}
+    for target in [target for panel in PANELS for target in panel["targets"]]:
+        for family, matcher in matchers.items():
+            assert len(re.findall(rf"\benvoy_{family}_\w+{{", target["expr"])) == target["expr"].count(matcher)
+
+
+QUERIED = [it for it in DASHBOARD["templating"]["list"] if it["type"] == "query"]
+
+
+@pytest.mark.parametrize("variable", QUERIED, ids=lambda variable: variable["name"])
 def test_every_variable_has_values(prometheus, variable):
     selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
     assert all(label in series["metric"] for series in query(prometheus, selector.replace("$job", "envoy")))
