@@ -95,6 +95,16 @@ pub struct Batch {
     pub resource: Rc<[u8]>,
     pub run: Vec<u8>,
     pub spans: u32,
+    /// Since it was sent, and until its fate is known.
+    tries: Option<Tries>,
+}
+
+/// What was tried with a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tries {
+    first_sent_unix_nanos: u64,
+    /// Since it was not taken at first.
+    backoff: Option<Backoff>,
 }
 
 /// A queue of encoded spans for one exporter, with at most one batch under way.
@@ -115,14 +125,15 @@ struct Head {
     batch: Batch,
     /// A call with it was made, and its answer is not here.
     under_way: bool,
-    /// Since it was not taken at first.
-    backoff: Option<Backoff>,
-    first_sent_unix_nanos: u64,
 }
 
-impl Head {
-    fn new(batch: Batch, now_unix_nanos: u64) -> Self {
-        Self { batch, under_way: false, backoff: None, first_sent_unix_nanos: now_unix_nanos }
+impl Batch {
+    fn new(resource: Rc<[u8]>, run: Vec<u8>, spans: u32) -> Self {
+        Self { resource, run, spans, tries: None }
+    }
+
+    fn backoff(&self) -> Option<&Backoff> {
+        self.tries.as_ref()?.backoff.as_ref()
     }
 }
 
@@ -149,7 +160,7 @@ impl Queue {
         });
         if !takes_it {
             let resource = self.resource.clone();
-            self.waiting.push_back(Batch { resource, run: Vec::new(), spans: 0 });
+            self.waiting.push_back(Batch::new(resource, Vec::new(), 0));
         }
         if let Some(batch) = self.waiting.back_mut() {
             otlp::append_span(&mut batch.run, span);
@@ -172,15 +183,16 @@ impl Queue {
     /// There is none while one is under way, or rests before it is tried again.
     pub fn next_to_send(&mut self, now_unix_nanos: u64) -> Option<&Batch> {
         if self.head.is_none() {
-            self.head = Some(Head::new(self.waiting.pop_front()?, now_unix_nanos));
+            self.head = Some(Head { batch: self.waiting.pop_front()?, under_way: false });
         }
-        let head = self.head.as_mut()?;
-        let rests = head.backoff.as_ref().is_some_and(|backoff| !backoff.is_over(now_unix_nanos));
-        if head.under_way || rests {
+        let Head { batch, under_way } = self.head.as_mut()?;
+        if *under_way || batch.backoff().is_some_and(|backoff| !backoff.is_over(now_unix_nanos)) {
             return None;
         }
-        head.under_way = true;
-        Some(&head.batch)
+        *under_way = true;
+        let first = Tries { first_sent_unix_nanos: now_unix_nanos, backoff: None };
+        batch.tries.get_or_insert(first);
+        Some(batch)
     }
 
     /// Books what became of the batch under way, if there is one. `random` spreads the next try.
@@ -205,17 +217,21 @@ impl Queue {
                 let spans = head.batch.spans - head.batch.spans / 2;
                 head.batch.spans /= 2;
                 let resource = head.batch.resource.clone();
-                self.waiting.push_front(Batch { resource, run: second, spans });
-                self.waiting.push_front(head.batch);
+                self.waiting.push_front(Batch::new(resource, second, spans));
+                self.waiting.push_front(Batch { tries: None, ..head.batch });
             }
             Verdict::Retry { after } => {
-                let elapsed = now_unix_nanos.saturating_sub(head.first_sent_unix_nanos);
+                let Some(tries) = &mut head.batch.tries else {
+                    return;
+                };
+                let elapsed = now_unix_nanos.saturating_sub(tries.first_sent_unix_nanos);
                 if self.retry.gives_up_after(elapsed) {
                     self.give_up(&head.batch, DropReason::RetriesExhausted);
                     return;
                 }
-                let backoff = self.retry.next(head.backoff, after, now_unix_nanos, random);
-                self.head = Some(Head { under_way: false, backoff: Some(backoff), ..head });
+                let former = tries.backoff.take();
+                tries.backoff = Some(self.retry.next(former, after, now_unix_nanos, random));
+                self.head = Some(Head { under_way: false, ..head });
             }
         }
     }
@@ -223,7 +239,7 @@ impl Queue {
     /// Returns how long the batch that was not taken still rests, in nanoseconds.
     pub fn rest_nanos(&self, now_unix_nanos: u64) -> Option<u64> {
         let head = self.head.as_ref().filter(|head| !head.under_way)?;
-        Some(head.backoff.as_ref()?.rest_nanos(now_unix_nanos))
+        Some(head.batch.backoff()?.rest_nanos(now_unix_nanos))
     }
 
     /// Gives all batches away that wait or are under way: they are no longer of these books.
@@ -418,6 +434,20 @@ mod tests {
             queue.answered(Verdict::Accepted { rejected }, 0, 0);
             check(&queue, exported, 0, &[(DropReason::PartialSuccess, 2 - exported)]);
         }
+    }
+
+    #[test]
+    fn a_batch_that_is_taken_over_still_rests_and_is_given_up_in_time() {
+        let (mut old, mut new) = (queue(), queue());
+        old.push(b"");
+        assert_eq!(send(&mut old, 0), Some(1));
+        old.answered(Verdict::Retry { after: Some(Duration::from_nanos(50)) }, 0, 0);
+        old.take_all().into_iter().for_each(|batch| new.take_over(batch));
+        assert_eq!(send(&mut new, 49), None);
+        assert_eq!(new.rest_nanos(49), Some(1));
+        assert_eq!(send(&mut new, 60), Some(1));
+        new.answered(UNAVAILABLE, 60, 0);
+        assert_eq!(new.books().dropped.iter().sum::<u64>(), 1);
     }
 
     #[test]
