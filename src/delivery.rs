@@ -65,7 +65,7 @@ impl Judgement {
             }
             b"413" => Verdict::TooLarge,
             // The Collector answers so what is above its `max_request_body_size`.
-            b"400" if contains(answer.body, b"too large") => Verdict::TooLarge,
+            b"400" if contains(answer.body, b"request body too large") => Verdict::TooLarge,
             _ => Verdict::Refused,
         };
         let said = match answer.status {
@@ -96,6 +96,7 @@ impl Judgement {
                 None if too_large(answer.grpc_message) => Verdict::TooLarge,
                 None => Verdict::Refused,
             },
+            grpc::OUT_OF_RANGE if too_large(answer.grpc_message) => Verdict::TooLarge,
             grpc::CANCELLED
             | grpc::DEADLINE_EXCEEDED
             | grpc::ABORTED
@@ -272,10 +273,11 @@ fn accepted(rejected: u64, said: &str) -> Judgement {
 }
 
 /// Tells whether a message is that of a gRPC server whose limit on messages was exceeded: gRPC has
-/// no status for it. These are the words of grpc-go and grpc-core, and of grpc-java.
+/// no status for it. These are the words of grpc-go and grpc-core, of grpc-java, and of tonic.
 fn too_large(grpc_message: &[u8]) -> bool {
     let message = percent::decoded(grpc_message);
-    contains(&message, b"larger than max") || contains(&message, b"exceeds maximum size")
+    let words: [&[u8]; 3] = [b"larger than max", b"exceeds maximum size", b"length too large"];
+    words.iter().any(|words| contains(&message, words))
 }
 
 fn contains(text: &[u8], part: &[u8]) -> bool {
@@ -466,6 +468,10 @@ mod tests {
         check_grpc("8", "", &other, Verdict::Refused, exhausted);
         let message = "grpc: received message larger than max (5 vs. 4)";
         check_grpc("8", message, b"", Verdict::TooLarge, &format!("{exhausted}: {message}"));
+        let message =
+            "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes";
+        let said = format!("answered the gRPC status OUT_OF_RANGE: {message}");
+        check_grpc("11", message, b"", Verdict::TooLarge, &said);
     }
 
     #[test]

@@ -196,7 +196,17 @@ const DEFAULT_MAX_ELAPSED_TIME_MS: u32 = 300_000;
 /// The tick that sends batches also publishes the metrics; faster ones would cost for nothing.
 const MIN_INTERVAL_MS: u32 = 10;
 /// What the exporter sets itself.
-const EXPORT_HEADERS: [&str; 6] =
-    ["host", "content-type", "content-length", "content-encoding", "user-agent", "te"];
+const EXPORT_HEADERS: [&str; 9] = [
+    "host",
+    "content-type",
+    "content-length",
+    "content-encoding",
+    "user-agent",
+    "te",
+    // Compressed answers cannot be read.
+    "accept-encoding",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+];
 /// The authority where a cluster's name cannot be one.
 const ANY_AUTHORITY: &str = "otlp";
