@@ -20,7 +20,7 @@ SHRINK := --low-memory-unused --remove-exports=memcpy --flatten --rereloop --mer
 # 35 KB less than the one that rustup has. Cargo calls that unstable; rust-toolchain.toml pins it.
 OWN_STD := -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size
 # What is small of it runs for every request. Here, since Cargo.toml knows no such packages.
-OWN_STD += $(foreach package,core alloc compiler_builtins,\
+OWN_STD += $(foreach package,core compiler_builtins,\
 	--config profile.wasm.package.$(package).opt-level=3)
 FUZZ_SECONDS ?= 60
 SCENARIOS ?= $(wildcard examples/*/*scenario.yaml tests/scenarios/*.yaml)

@@ -1,9 +1,14 @@
 """What becomes of spans when Envoy loses a configuration while it runs."""
 
 import json
+import re
+
+import time
+
+import pytest
 
 from conftest import lane
-from topology import Topology, books
+from topology import Topology, admin_answer, books
 from traffic import Client
 
 TYPE = "type.googleapis.com/envoy.config.listener.v3.Listener"
@@ -14,21 +19,27 @@ def listener_update(listeners: list[dict], version: str) -> str:
     return json.dumps({"version_info": version, "resources": [{"@type": TYPE, **it} for it in listeners]})
 
 
-def test_spans_that_a_removed_configuration_leaves_are_counted_as_dropped(outermost_envoy, tmp_path):
+HOURLY = {"interval_ms": 3_600_000}
+ANOTHER_TENANT = {
+    "otlp": {"cluster": "otel-collector", "headers": [{"name": "x-tenant", "literal": {"value": "other"}}]},
+    "batch": HOURLY,
+}
+
+
+@pytest.mark.parametrize("left", [None, ANOTHER_TENANT], ids=["nobody exports", "another tenant exports"])
+def test_spans_that_a_removed_configuration_leaves_are_counted_as_dropped(outermost_envoy, tmp_path, left):
     discovery, update = tmp_path / "listeners.json", tmp_path / "update.json"
 
     def discover(bootstrap: dict) -> None:
         listeners = bootstrap["static_resources"].pop("listeners")
         discovery.write_text(listener_update(listeners, "1"))
-        # Envoy forgets the statistics of filters once there is none: one stays, which exports nothing.
+        # Envoy forgets the statistics of filters once there is none: one stays.
         kept = [listener for listener in listeners if listener["name"] == "frontend-inbound"]
         update.write_text(listener_update(kept, "2"))
         bootstrap["dynamic_resources"] = {"lds_config": {"path_config_source": {"path": str(discovery)}}}
 
     # With an hour between ticks, nothing is sent or published before the update.
-    hourly = lane(
-        1, batch={"interval_ms": 3_600_000}, listeners={"frontend-inbound": {"exporter": None}}
-    )
+    hourly = lane(1, batch=HOURLY, listeners={"frontend-inbound": {"exporter": left}})
     arguments = ["--disable-hot-restart", "--drain-time-s", "1"]
     with Topology({"": hourly}, envoy=outermost_envoy, change=discover, arguments=arguments) as running:
         with Client(running, "1.1") as client:
@@ -39,3 +50,35 @@ def test_spans_that_a_removed_configuration_leaves_are_counted_as_dropped(outerm
         log = running.log()
     assert books(stats) == {"recorded": 3, "exported": 0, "queued": 0, "configuration_removed": 3}
     assert 'were dropped in this worker: 3 configuration_removed' in log
+
+
+def test_a_removed_configuration_leaves_no_timer(outermost_envoy, tmp_path):
+    """Envoy keeps the timers of root contexts that are gone."""
+    discovery, update = tmp_path / "listeners.json", tmp_path / "update.json"
+
+    def discover(bootstrap: dict) -> None:
+        listeners = bootstrap["static_resources"].pop("listeners")
+        discovery.write_text(listener_update(listeners, "1"))
+        kept = [listener for listener in listeners if listener["name"] == "frontend-inbound"]
+        update.write_text(listener_update(kept, "2"))
+        bootstrap["dynamic_resources"] = {"lds_config": {"path_config_source": {"path": str(discovery)}}}
+        bootstrap["enable_dispatcher_stats"] = True
+        bootstrap["stats_flush_interval"] = "0.5s"
+
+    def turns_in_two_seconds(running: Topology) -> int:
+        """Returns how often the worker woke up, as far as Envoy has added that up."""
+        counts = []
+        for wait in (2, 0):
+            shown = admin_answer(running.admin_port, "/stats/prometheus?filter=worker_0.dispatcher.loop_duration")
+            counts.append(int(re.search(r"^envoy_\w*loop_duration_us_count{.*} (\d+)$", shown, re.MULTILINE).group(1)))
+            time.sleep(wait)
+        return counts[1] - counts[0]
+
+    hasty = lane(
+        1, batch={"interval_ms": 10}, listeners={"frontend-inbound": {"exporter": ANOTHER_TENANT}}
+    )
+    arguments = ["--disable-hot-restart", "--drain-time-s", "1"]
+    with Topology({"": hasty}, envoy=outermost_envoy, change=discover, arguments=arguments) as running:
+        running.program.wait_until(lambda: turns_in_two_seconds(running) > 100)
+        update.rename(discovery)
+        running.program.wait_until(lambda: turns_in_two_seconds(running) < 50)

@@ -128,12 +128,12 @@ extern "C" fn proxy_on_tick(root_id: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_http_call_response(
     root_id: u32,
-    _token: u32,
+    token: u32,
     _headers: usize,
     body_size: usize,
     trailers: usize,
 ) {
-    with_root(root_id, |root| root.on_http_call_response(body_size, trailers));
+    with_root(root_id, |root| root.on_http_call_response(token, body_size, trailers));
 }
 
 #[unsafe(no_mangle)]

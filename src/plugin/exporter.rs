@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use opentelemetry::KeyValue;
 
-use super::host::{self, HeaderMap, LogLevel};
+use super::host::{self, Failure, HeaderMap, LogLevel};
 use super::limits;
 use super::metrics::ExportTally;
 use crate::config::{self, Protocol};
@@ -29,6 +29,8 @@ pub struct Exporter {
     queue: Queue,
     /// What Envoy's timer is set to.
     tick_period: Duration,
+    /// The token of the call under way.
+    call: Option<u32>,
     sent_unix_nanos: u64,
     pub tally: ExportTally,
     log: Log,
@@ -52,7 +54,7 @@ impl Exporter {
         let tick_period = settings.interval;
         let gzip = settings.gzip.then(Gzip::new);
         let (tally, log) = Default::default();
-        Self { settings, gzip, queue, tick_period, sent_unix_nanos: 0, tally, log }
+        Self { settings, gzip, queue, tick_period, call: None, sent_unix_nanos: 0, tally, log }
     }
 
     pub fn interval(&self) -> Duration {
@@ -75,14 +77,23 @@ impl Exporter {
     /// Sends what is due. Runs in the root context.
     pub fn tick(&mut self) {
         let now = host::now();
+        let waited = Duration::from_nanos(now.saturating_sub(self.sent_unix_nanos));
+        if self.call.is_some() && waited > self.settings.timeout + ANSWER_GRACE {
+            self.call = None;
+            self.book(Judgement::of_http(&Answer::default(), 0), now);
+        }
         self.send(now);
         self.wake_in_time(now);
         self.log_drops();
     }
 
     /// Books the answer to the call under way, and sends the next batch where a full one waits.
-    /// A call that got no answer has no headers.
-    pub fn answered(&mut self, body_size: usize, trailers: usize) {
+    /// A call that got no answer has no headers. An answer to another call is none.
+    pub fn answered(&mut self, token: u32, body_size: usize, trailers: usize) {
+        if self.call != Some(token) {
+            return;
+        }
+        self.call = None;
         let now = host::now();
         let judgement = self.judge(body_size, trailers, now / NANOS_PER_SECOND);
         self.tally.duration_millis.push(now.saturating_sub(self.sent_unix_nanos) / NANOS_PER_MILLI);
@@ -91,6 +102,12 @@ impl Exporter {
             self.send(now);
         }
         self.wake_in_time(now);
+    }
+
+    /// Returns where spans go, and as whose.
+    pub fn destination(&self) -> (Protocol, &str, &str, &[(String, String)]) {
+        let config::Exporter { protocol, cluster, path, headers, .. } = &self.settings;
+        (*protocol, cluster, path, headers)
     }
 
     /// Gives all batches away that wait or are under way.
@@ -136,13 +153,20 @@ impl Exporter {
         let called = host::http_call(&settings.cluster, &headers, &body, settings.timeout);
         self.sent_unix_nanos = now;
         match called {
-            Ok(()) => {
+            Ok(token) => {
+                self.call = Some(token);
                 self.tally.bytes += body.len() as u64;
                 self.tally.batch_spans.push(spans.into());
             }
-            // So Envoy answers where it does not know the cluster, which it may come to know.
-            Err(_) => {
-                let said = "Envoy takes no call to it, as when it knows no such cluster".to_owned();
+            // Envoy may come to know the cluster, or find a host of it that is well.
+            Err(failure) => {
+                let said = match failure {
+                    Failure::BAD_ARGUMENT => "Envoy knows no such cluster",
+                    _ => {
+                        "Envoy makes no call to it: no host is healthy, or too many calls are under way"
+                    }
+                };
+                let said = said.to_owned();
                 self.book(Judgement { verdict: Verdict::Retry { after: None }, said }, now);
             }
         }
@@ -326,6 +350,9 @@ fn random() -> u32 {
     }
 }
 
+/// How long after its time an answer is waited for: Envoy gives one, but a call that is never answered
+/// would hold everything up.
+const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// Shortest period that Envoy's timer takes.
 const AT_ONCE: Duration = Duration::from_millis(1);
 /// Messages of one kind.

@@ -41,6 +41,8 @@ pub enum MetricKind {
 }
 
 impl Failure {
+    /// What was named is not there, such as the cluster of a call.
+    pub const BAD_ARGUMENT: Self = Self(2);
     /// The value is not there.
     pub const NOT_FOUND: Self = Self(1);
     /// The value has another version by now.
@@ -104,13 +106,14 @@ pub fn put_header(map: HeaderMap, name: &str, value: &[u8], replace: bool) -> Re
     done(unsafe { put(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) })
 }
 
-/// Calls a cluster of the host. The answer comes to the root context that calls, or is never given.
+/// Calls a cluster of the host, and returns the token that the answer will have. It comes to the root
+/// context that calls, or is never given.
 pub fn http_call(
     cluster: &str,
     headers: &[(&str, &str)],
     body: &[u8],
     timeout: Duration,
-) -> Result<(), Failure> {
+) -> Result<u32, Failure> {
     let headers = serialized(headers);
     let no_trailers = serialized(&[]);
     let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
@@ -128,7 +131,8 @@ pub fn http_call(
             timeout_ms,
             &mut token,
         )
-    })
+    })?;
+    Ok(token)
 }
 
 /// Returns the first so many bytes of the body of the answer to an HTTP call.

@@ -16,6 +16,7 @@ mod properties;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use self::exporter::Exporter;
 use self::host::{Bytes, HeaderMap, LogLevel};
@@ -90,27 +91,30 @@ impl Root {
     }
 
     /// Envoy gave up this configuration: what it had not exported goes to the first of `heirs` that
-    /// exports, or is booked as dropped.
+    /// exports to the same place, or is booked as dropped.
     fn delete<'a>(mut self, heirs: impl Iterator<Item = &'a mut Root>) {
         let Some(plugin) = self.plugin.take() else {
             return;
         };
+        // Envoy keeps the timer of a root context that is gone.
+        host::set_tick_period(Duration::ZERO);
         let Ok(mut state) = plugin.state.try_borrow_mut() else {
             return;
         };
         if let Some(exporter) = &mut state.exporter {
-            let batches = heirs.fold(exporter.take_all(), |batches, heir| heir.take_over(batches));
-            exporter.abandon(&batches);
+            let all = exporter.take_all();
+            let left = heirs.fold(all, |batches, heir| heir.take_over(exporter, batches));
+            exporter.abandon(&left);
         }
         self.publish(&mut state);
     }
 
-    fn on_http_call_response(&mut self, body_size: usize, trailers: usize) {
+    fn on_http_call_response(&mut self, token: u32, body_size: usize, trailers: usize) {
         if let Some(plugin) = &self.plugin
             && let Ok(mut state) = plugin.state.try_borrow_mut()
             && let Some(exporter) = &mut state.exporter
         {
-            exporter.answered(body_size, trailers);
+            exporter.answered(token, body_size, trailers);
         }
     }
 
@@ -158,13 +162,15 @@ impl Root {
         true
     }
 
-    /// Takes the batches over, or gives them back where this configuration exports nothing.
-    fn take_over(&mut self, batches: Vec<Batch>) -> Vec<Batch> {
+    /// Takes batches of another exporter over, or gives them back where this configuration exports to
+    /// another place, or nothing.
+    fn take_over(&mut self, of: &Exporter, batches: Vec<Batch>) -> Vec<Batch> {
         let Some(plugin) = self.plugin.clone() else {
             return batches;
         };
         if let Ok(mut state) = plugin.state.try_borrow_mut()
             && let Some(exporter) = &mut state.exporter
+            && exporter.destination() == of.destination()
         {
             exporter.take_over(batches);
             self.publish(&mut state);
@@ -437,4 +443,4 @@ const OUTBOUND: u64 = 2;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// How often metrics are published where there is no exporter with an interval of its own.
-const PUBLISH_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+const PUBLISH_PERIOD: Duration = Duration::from_secs(1);

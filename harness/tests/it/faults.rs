@@ -66,6 +66,40 @@ fn any_hostcall_may_fail_with_any_status() {
 }
 
 #[test]
+fn a_call_that_is_never_answered_is_made_again() {
+    let module = module::load();
+    let settings = settings(Faults::default());
+    let mut vm = module.start(&settings).expect("an instance").expect("a configuration");
+    let answer = || CallAnswer {
+        headers: Headers::from_iter([(":status", "200")]),
+        ..CallAnswer::default()
+    };
+    let mut traffic = Traffic::new();
+    while Books::of(&vm).recorded == 0 {
+        traffic.send(&mut vm).expect("no trap");
+        vm.advance(1_000_000_000);
+        vm.tick().expect("no trap");
+    }
+    let lost = vm.take_calls();
+    let queued = Books::of(&vm).queued;
+    // Twice the time that a call has, and the pause before the next.
+    for _ in 0..22 {
+        vm.advance(1_000_000_000);
+        vm.tick().expect("no trap");
+    }
+    let again = vm.take_calls();
+    assert_eq!((lost.len(), again.len()), (1, 1));
+    vm.answer(&lost[0], answer()).expect("no trap");
+    vm.tick().expect("no trap");
+    assert_eq!(Books::of(&vm).exported, 0, "an answer to a call that was given up");
+    vm.answer(&again[0], answer()).expect("no trap");
+    vm.tick().expect("no trap");
+    let books = Books::of(&vm);
+    assert!(books.exported > 0 && books.exported <= queued && books.balance(), "{books:?}");
+    assert_eq!(vm.metric("sidespan_exports_total{result=\"retry\"}"), Some(1));
+}
+
+#[test]
 fn hostcalls_that_fail_by_chance_leave_the_filter_as_it_was() {
     let module = module::load();
     for (per_mille, seed) in [(10, 1), (100, 2), (500, 3), (1_000, 4)] {
