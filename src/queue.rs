@@ -132,6 +132,12 @@ impl Batch {
         Self { resource, run, spans, tries: None }
     }
 
+    /// Returns what was tried with it; its first try is now, if there was none.
+    fn tries(&mut self, now_unix_nanos: u64) -> &mut Tries {
+        let first = Tries { first_sent_unix_nanos: now_unix_nanos, backoff: None };
+        self.tries.get_or_insert(first)
+    }
+
     fn backoff(&self) -> Option<&Backoff> {
         self.tries.as_ref()?.backoff.as_ref()
     }
@@ -190,8 +196,7 @@ impl Queue {
             return None;
         }
         *under_way = true;
-        let first = Tries { first_sent_unix_nanos: now_unix_nanos, backoff: None };
-        batch.tries.get_or_insert(first);
+        batch.tries(now_unix_nanos);
         Some(batch)
     }
 
@@ -221,9 +226,7 @@ impl Queue {
                 self.waiting.push_front(Batch { tries: None, ..head.batch });
             }
             Verdict::Retry { after } => {
-                let Some(tries) = &mut head.batch.tries else {
-                    return;
-                };
+                let tries = head.batch.tries(now_unix_nanos);
                 let elapsed = now_unix_nanos.saturating_sub(tries.first_sent_unix_nanos);
                 if self.retry.gives_up_after(elapsed) {
                     self.give_up(&head.batch, DropReason::RetriesExhausted);

@@ -2,8 +2,9 @@
 
 import json
 import re
-
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +13,6 @@ from topology import Topology, admin_answer, books
 from traffic import Client
 
 TYPE = "type.googleapis.com/envoy.config.listener.v3.Listener"
-
-
-def listener_update(listeners: list[dict], version: str) -> str:
-    """Returns a file of Envoy's listener discovery service."""
-    return json.dumps({"version_info": version, "resources": [{"@type": TYPE, **it} for it in listeners]})
-
-
 HOURLY = {"interval_ms": 3_600_000}
 ANOTHER_TENANT = {
     "otlp": {"cluster": "otel-collector", "headers": [{"name": "x-tenant", "literal": {"value": "other"}}]},
@@ -26,9 +20,14 @@ ANOTHER_TENANT = {
 }
 
 
-@pytest.mark.parametrize("left", [None, ANOTHER_TENANT], ids=["nobody exports", "another tenant exports"])
-def test_spans_that_a_removed_configuration_leaves_are_counted_as_dropped(outermost_envoy, tmp_path, left):
-    discovery, update = tmp_path / "listeners.json", tmp_path / "update.json"
+def listener_update(listeners: list[dict], version: str) -> str:
+    """Returns a file of Envoy's listener discovery service."""
+    return json.dumps({"version_info": version, "resources": [{"@type": TYPE, **it} for it in listeners]})
+
+
+def removal(folder: Path) -> tuple[Callable[[dict], None], Callable[[], None]]:
+    """Returns what lets a bootstrap discover its listeners, and what removes all but one of them then."""
+    discovery, update = folder / "listeners.json", folder / "update.json"
 
     def discover(bootstrap: dict) -> None:
         listeners = bootstrap["static_resources"].pop("listeners")
@@ -38,30 +37,31 @@ def test_spans_that_a_removed_configuration_leaves_are_counted_as_dropped(outerm
         update.write_text(listener_update(kept, "2"))
         bootstrap["dynamic_resources"] = {"lds_config": {"path_config_source": {"path": str(discovery)}}}
 
-    # With an hour between ticks, nothing is sent or published before the update.
+    return discover, lambda: update.rename(discovery)
+
+
+@pytest.mark.parametrize("left", [None, ANOTHER_TENANT], ids=["nobody exports", "another tenant exports"])
+def test_spans_that_a_removed_configuration_leaves_are_counted_as_dropped(outermost_envoy, tmp_path, left):
+    discover, remove = removal(tmp_path)
     hourly = lane(1, batch=HOURLY, listeners={"frontend-inbound": {"exporter": left}})
     arguments = ["--disable-hot-restart", "--drain-time-s", "1"]
     with Topology({"": hourly}, envoy=outermost_envoy, change=discover, arguments=arguments) as running:
         with Client(running, "1.1") as client:
             for _ in range(3):
                 client.send(client.lane("").backend_inbound, "/a")
-        update.rename(discovery)
+        remove()
         stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_recorded_total"] == 3)
         log = running.log()
     assert books(stats) == {"recorded": 3, "exported": 0, "queued": 0, "configuration_removed": 3}
-    assert 'were dropped in this worker: 3 configuration_removed' in log
+    assert "were dropped in this worker: 3 configuration_removed" in log
 
 
 def test_a_removed_configuration_leaves_no_timer(outermost_envoy, tmp_path):
     """Envoy keeps the timers of root contexts that are gone."""
-    discovery, update = tmp_path / "listeners.json", tmp_path / "update.json"
+    discover, remove = removal(tmp_path)
 
-    def discover(bootstrap: dict) -> None:
-        listeners = bootstrap["static_resources"].pop("listeners")
-        discovery.write_text(listener_update(listeners, "1"))
-        kept = [listener for listener in listeners if listener["name"] == "frontend-inbound"]
-        update.write_text(listener_update(kept, "2"))
-        bootstrap["dynamic_resources"] = {"lds_config": {"path_config_source": {"path": str(discovery)}}}
+    def change(bootstrap: dict) -> None:
+        discover(bootstrap)
         bootstrap["enable_dispatcher_stats"] = True
         bootstrap["stats_flush_interval"] = "0.5s"
 
@@ -78,7 +78,7 @@ def test_a_removed_configuration_leaves_no_timer(outermost_envoy, tmp_path):
         1, batch={"interval_ms": 10}, listeners={"frontend-inbound": {"exporter": ANOTHER_TENANT}}
     )
     arguments = ["--disable-hot-restart", "--drain-time-s", "1"]
-    with Topology({"": hasty}, envoy=outermost_envoy, change=discover, arguments=arguments) as running:
+    with Topology({"": hasty}, envoy=outermost_envoy, change=change, arguments=arguments) as running:
         running.program.wait_until(lambda: turns_in_two_seconds(running) > 100)
-        update.rename(discovery)
+        remove()
         running.program.wait_until(lambda: turns_in_two_seconds(running) < 50)
