@@ -1,9 +1,10 @@
 """What export costs requests, in one run: `python3 tests/bench_export.py` (needs h2load).
 
-All in one Envoy with one worker, at the default limits, to one real Collector: twenty thousand sampled
-requests, as fast as the worker takes them; what a span has of bytes; the latency of requests whose
-collector is well beside that of requests whose collector is down; and the CPU of a span beside that of
-Envoy's own tracer, which has the same tags. What is compared is run by turns, and medians are given.
+All in one Envoy with one worker, before another that answers, at the default limits, to one real
+Collector: twenty thousand sampled requests, as fast as the worker takes them; what a span has of bytes;
+the latency of requests whose collector is well beside that of requests whose collector is down; and the
+CPU of a span beside that of Envoy's own tracer, which has the same tags. What is compared is run by
+turns, and medians are given.
 """
 
 import shutil
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -38,7 +41,7 @@ TAGS = [
     {"tag": "environment", "literal": {"value": "production"}},
 ]
 HEADERS = {"x-user-id": "u-123", "x-tenant-id": "acme", "accept": "*/*", "cookie": "a=b; c=d"}
-NO_FILTER = "no filter"
+NO_FILTER, DOWN = "no filter", "collector down"
 # Each with the tracer's share of sampled requests, and how it exports.
 TRACERS = {"tracer 0 %": (0, "http"), "tracer http": (100, "http"), "tracer gRPC": (100, "grpc")}
 # A tracer sends what it has when it has five spans or this is over; the filter, after a second.
@@ -50,7 +53,8 @@ def main() -> None:
     if not (h2load := shutil.which("h2load")):
         sys.exit("expected h2load on PATH (Debian's nghttp2-client), but found none")
     ports = topology.free_ports()
-    http_port, grpc_port, health_port = next(ports), next(ports), next(ports)
+    http_port, grpc_port, health_port, upstream_port = (next(ports) for _ in range(4))
+    envoy = tools.envoy(tools.ENVOY_VERSION)
     lanes = {
         NO_FILTER: lane(http_port),
         "unsampled": lane(http_port, ratio=0),
@@ -58,21 +62,32 @@ def main() -> None:
         "sampled gRPC": lane(grpc_port, protocol="grpc"),
         "sampled gzip": lane(http_port, compression="gzip"),
         # Port 1 is nobody's: it refuses.
-        "down": lane(1),
+        DOWN: lane(1),
     } | {name: lane(grpc_port if kind == "grpc" else http_port, protocol=kind) for name, (_, kind) in TRACERS.items()}
     with tempfile.TemporaryDirectory(prefix="sidespan-") as name:
         folder = Path(name)
         file = configuration(folder, http_port, grpc_port, health_port)
-        with Program([tools.collector(HERE / "collector-builder.yaml"), "--config", file], folder / "log") as collector:
+        command = [tools.collector(HERE / "collector-builder.yaml"), "--config", file]
+        upstream = [envoy, "--config-yaml", yaml.safe_dump(answering(upstream_port)), "--concurrency", "1"]
+        upstream += ["--disable-hot-restart", "--log-level", "warning"]
+        with ExitStack() as stack:
+            collector = stack.enter_context(Program(command, folder / "collector.log"))
             collector.wait_until(lambda: admin_answer(health_port, "/") is not None)
-            with Topology(lanes, envoy=tools.envoy(tools.ENVOY_VERSION), change=take_filters_away) as running:
-                port = {lane: running.lane(lane).backend_inbound for lane in lanes}
-                for lane_port in port.values():
-                    load(h2load, folder, lane_port, REQUESTS_A_ROUND)
-                report_throughput(running, lambda count: load(h2load, folder, port["sampled http"], count))
-                report_rounds(running, {name: lambda p=p: load(h2load, folder, p, REQUESTS_A_ROUND) for name, p in port.items()})
-                for kind in ("http", "gzip"):
-                    report_bytes(running, kind, lambda: load(h2load, folder, port[f"sampled {kind}"], REQUESTS_A_ROUND))
+            stack.enter_context(Program(upstream, folder / "upstream.log")).wait_until(
+                lambda: admin_answer(upstream_port, "/") is not None
+            )
+            change = partial(lay_out, upstream_port)
+            running = stack.enter_context(Topology(lanes, envoy=envoy, change=change))
+            send = {
+                name: partial(load, h2load, folder, running.lane(name).backend_inbound, REQUESTS_A_ROUND) for name in lanes
+            }
+            # The lane that is down sends the same again and again: it begins last.
+            for name in lanes.keys() - {DOWN}:
+                send[name]()
+            report_throughput(running, partial(load, h2load, folder, running.lane("sampled http").backend_inbound))
+            for kind in ("http", "gzip"):
+                report_bytes(running, kind, send[f"sampled {kind}"])
+            report_rounds(running, send)
 
 
 def report_throughput(running: Topology, send) -> None:
@@ -108,13 +123,13 @@ def report_rounds(running: Topology, send: dict) -> None:
     print("\nCPU of the Envoy, microseconds a request   added   p99 in ms")
     for name in send:
         median = statistics.median
-        print(f"  {name:14s} {median(cpu[name]):25.1f} {median(added[name]):7.1f} {median(p99[name]) / 1e3:11.2f}")
+        print(f"  {name:15s} {median(cpu[name]):24.1f} {median(added[name]):7.1f} {median(p99[name]) / 1e3:11.2f}")
     print("\nfilter / tracer   all that is added   a span alone")
     for ours, theirs in [("sampled http", "tracer http"), ("sampled gRPC", "tracer gRPC"), ("sampled http", "tracer gRPC")]:
         whole = ratio(added[ours], added[theirs])
         alone = ratio(beyond(added[ours], added["unsampled"]), beyond(added[theirs], added["tracer 0 %"]))
         print(f"  {ours} / {theirs}: {whole}; {alone}")
-    print(f"p99, collector down / well: {ratio(p99['down'], p99['sampled http'])}")
+    print(f"p99, collector down / well: {ratio(p99[DOWN], p99['sampled http'])}")
 
 
 def beyond(values: list[float], base: list[float]) -> list[float]:
@@ -142,15 +157,16 @@ def lane(port: int, ratio: float = 1, **otlp) -> Lane:
     exporter = {"otlp": otlp, "retry": {"max_elapsed_time_ms": 0}}
     filter = {"sampling": {"ratio": ratio}, "custom_tags": TAGS, "exporter": exporter}
 
-    def change(resources: dict) -> None:
-        answered_here(resources)
-        if "protocol" in otlp:
-            speaks_http2(resources)
-
+    change = speaks_http2 if "protocol" in otlp else lambda _: None
     return Lane(filter=filter, collector_port=port, change=change)
 
 
-def take_filters_away(bootstrap: dict) -> None:
+def lay_out(upstream_port: int, bootstrap: dict) -> None:
+    """Has the other Envoy answer, and gives lanes a tracer, or nothing, in place of the filter."""
+    for cluster in bootstrap["static_resources"]["clusters"]:
+        if cluster["name"].startswith("backend-service."):
+            (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+            endpoint["endpoint"]["address"]["socket_address"]["port_value"] = upstream_port
     for listener in bootstrap["static_resources"]["listeners"]:
         _, _, lane = listener["name"].partition(".")
         manager = connection_manager(listener)
@@ -158,6 +174,18 @@ def take_filters_away(bootstrap: dict) -> None:
             manager["http_filters"] = [it for it in manager["http_filters"] if it["name"] != "sidespan"]
         if lane in TRACERS:
             manager["tracing"] = tracing(f"otel-collector.{lane}", *TRACERS[lane])
+
+
+def answering(port: int) -> dict:
+    """Returns the bootstrap of an Envoy that answers everything."""
+    bootstrap = topology.load_bootstrap(topology.BOOTSTRAP)
+    resources = bootstrap["static_resources"]
+    answered_here(resources)
+    (listener,) = [it for it in resources["listeners"] if it["name"] == "backend-inbound"]
+    listener["address"]["socket_address"]["port_value"] = port
+    manager = connection_manager(listener)
+    manager["http_filters"] = [it for it in manager["http_filters"] if it["name"] != "sidespan"]
+    return {"static_resources": {"listeners": [listener]}}
 
 
 def tracing(cluster: str, percent: float, kind: str) -> dict:
