@@ -13,6 +13,7 @@ from topology import Topology, admin_answer, books
 from traffic import Client
 
 TYPE = "type.googleapis.com/envoy.config.listener.v3.Listener"
+# With an hour between ticks, nothing is sent or published before the update.
 HOURLY = {"interval_ms": 3_600_000}
 ANOTHER_TENANT = {
     "otlp": {"cluster": "otel-collector", "headers": [{"name": "x-tenant", "literal": {"value": "other"}}]},
