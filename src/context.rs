@@ -2,6 +2,8 @@
 
 use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
 
+use crate::digits::{decode_hex, encode_hex};
+
 /// A valid context: neither id is all zeros.
 ///
 /// OpenTelemetry's `SpanContext` has no room for what B3 knows besides: a sampling decision that
@@ -143,47 +145,6 @@ pub fn trace_id(hex: &[u8]) -> Option<TraceId> {
     let id = u128::from_be_bytes(decode_hex(hex)?);
     (id != 0).then(|| TraceId::from(id))
 }
-
-/// Reads exactly `2 * N` bytes of lower-case hex.
-pub fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    let (pairs, rest) = hex.as_chunks::<2>();
-    if pairs.len() != N || !rest.is_empty() {
-        return None;
-    }
-    let mut seen = 0;
-    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
-        let (high, low) = (nibble(*high), nibble(*low));
-        seen |= high | low;
-        *byte = high << 4 | low;
-    }
-    (seen < NO_NIBBLE).then_some(bytes)
-}
-
-/// Fills a buffer of twice the length with bytes as lower-case hex.
-pub fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
-    let (pairs, _) = hex.as_chunks_mut::<2>();
-    for ([high, low], byte) in pairs.iter_mut().zip(bytes) {
-        *high = hex_digit(byte >> 4);
-        *low = hex_digit(byte & 15);
-    }
-}
-
-fn nibble(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => NO_NIBBLE,
-    }
-}
-
-/// Returns the digit of lower-case hex for four bits.
-pub fn hex_digit(nibble: u8) -> u8 {
-    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
-}
-
-/// Above every nibble.
-const NO_NIBBLE: u8 = 16;
 
 /// W3C Trace Context Level 2, section 3.2.2.5.2.
 pub const RANDOM: TraceFlags = TraceFlags::new(0x02);

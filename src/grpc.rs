@@ -10,6 +10,8 @@
 
 use opentelemetry::trace::SpanKind;
 
+use crate::digits;
+
 /// Tells whether a content type is one of gRPC's, gRPC-Web's among them.
 pub fn is_grpc(content_type: &[u8]) -> bool {
     let rest = content_type.strip_prefix(b"application/grpc");
@@ -26,9 +28,7 @@ pub fn method(path: &[u8]) -> Option<&[u8]> {
 
 /// Reads `grpc-status`; what is no number is `UNKNOWN`, as gRPC's own clients have it.
 pub fn status(header: &[u8]) -> u64 {
-    let digits =
-        str::from_utf8(header).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
-    digits.and_then(|digits| digits.parse::<u32>().ok()).map_or(UNKNOWN, u64::from)
+    digits::decimal::<u32>(header).map_or(UNKNOWN, u64::from)
 }
 
 /// Returns the name of a status code; none of those that gRPC does not know.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod context;
 pub mod decision;
 pub mod delivery;
+pub mod digits;
 pub mod edits;
 pub mod grpc;
 pub mod gzip;

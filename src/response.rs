@@ -8,8 +8,9 @@
 //! <https://w3c.github.io/trace-context/#traceresponse-header>, and for scripts in browsers, which
 //! can read no other header of a page, <https://www.w3.org/TR/server-timing/>.
 
-use crate::context::{Context, encode_hex};
+use crate::context::Context;
 use crate::decision::Kind;
+use crate::digits::encode_hex;
 use crate::propagation::tracecontext;
 
 /// Which headers a response gets.

@@ -9,6 +9,7 @@ use crate::attributes as key;
 use crate::config::Config;
 use crate::context::Context;
 use crate::decision::Reason;
+use crate::digits;
 use crate::grpc;
 use crate::head::{CONTENT_LENGTH, CONTENT_TYPE, Head, REQUEST_ID, UPGRADE, USER_AGENT};
 use crate::otlp::{EncodedSpan, SpanFields, SpanIds};
@@ -214,8 +215,7 @@ impl Application {
 
 /// Reads `content-length` (RFC 9110, section 8.6).
 fn content_length(head: &Head<'_>) -> Option<u64> {
-    let digits = head.first(CONTENT_LENGTH).filter(|value| value.iter().all(u8::is_ascii_digit))?;
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    digits::decimal(head.first(CONTENT_LENGTH)?)
 }
 
 fn header_attributes(fields: &mut SpanFields, config: &Config, head: &Head<'_>) {

@@ -133,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::context::decode_hex;
+    use crate::digits::decode_hex;
 
     const NOW: u64 = 1_767_225_600;
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use crate::digits;
 use crate::head::split_query;
 use crate::percent;
 
@@ -125,11 +126,7 @@ fn is_secret(pair: &[u8]) -> bool {
 }
 
 fn port(digits: &[u8]) -> Option<u16> {
-    if digits.is_empty() || digits.len() > 5 || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let number = digits.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
-    u16::try_from(number).ok().filter(|port| *port != 0)
+    digits::decimal(digits).filter(|port| *port != 0)
 }
 
 /// More than any attribute holds; a stream keeps its URL for as long as it lives.

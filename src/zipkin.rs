@@ -9,7 +9,7 @@
 
 use crate::attributes as key;
 use crate::cidr;
-use crate::context::hex_digit;
+use crate::digits::hex_digit;
 use crate::otlp::{self, any_value, event, key_value, link, resource_spans, scope_spans, span};
 use crate::protobuf::{Fields, Value};
 

@@ -14,7 +14,8 @@
 //! OpenTelemetry for Go refuse upper case too. `d` in `x-b3-sampled` stands for debug, as
 //! OpenTelemetry's SDKs read it.
 
-use crate::context::{self, Context, Extracted, Sampling};
+use crate::context::{Context, Extracted, Sampling};
+use crate::digits::decode_hex;
 use crate::edits::Edits;
 use crate::head::Head;
 
@@ -72,7 +73,7 @@ pub fn extract_single(head: &Head<'_>) -> Extracted {
         Some(None) => return Extracted::Invalid("expected the sampling state 0, 1 or d"),
     };
     if let Some(parent) = field()
-        && context::decode_hex::<8>(parent).is_none()
+        && decode_hex::<8>(parent).is_none()
     {
         return Extracted::Invalid("expected a parent span id of 16 hex digits");
     }

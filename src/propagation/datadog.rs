@@ -16,7 +16,8 @@
 
 use opentelemetry::trace::{SpanId, TraceId};
 
-use crate::context::{self, Context, Extracted, Sampling};
+use crate::context::{Context, Extracted, Sampling};
+use crate::digits;
 use crate::edits::Edits;
 use crate::head::Head;
 
@@ -35,7 +36,7 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     let (Some(right), Some(span_id)) = (trace_id, span_id) else {
         return Extracted::Invalid("expected decimal ids of 64 bits, not zero");
     };
-    let left = tags(head).filter_map(|tag| tag.strip_prefix(TID)).find_map(context::decode_hex);
+    let left = tags(head).filter_map(|tag| tag.strip_prefix(TID)).find_map(digits::decode_hex);
     let left = left.map_or(0, u64::from_be_bytes);
     Extracted::Context(Context {
         trace_id: TraceId::from(u128::from(left) << 64 | u128::from(right)),
@@ -74,7 +75,7 @@ pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
 /// Returns the tags with the left half of the trace id in its place, or at the end.
 fn tags_with<'a>(left: u64, tags: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut tid = [0; 16];
-    context::encode_hex(&left.to_be_bytes(), &mut tid);
+    digits::encode_hex(&left.to_be_bytes(), &mut tid);
     let tid = [TID, &tid].concat();
     let mut own = (left != 0).then_some(tid.as_slice());
     let mut kept: Vec<&[u8]> = Vec::new();
@@ -117,11 +118,7 @@ fn priority(sampling: Sampling) -> Option<&'static [u8]> {
 
 /// Reads a decimal number of 64 bits; zero is none.
 fn id(digits: &[u8]) -> Option<u64> {
-    let id = digits.iter().try_fold(0u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    });
-    id.filter(|id| *id != 0)
+    digits::decimal(digits).filter(|id| *id != 0)
 }
 
 pub const HEADERS: &[&str] = &[TRACE_ID, PARENT_ID, PRIORITY, TAGS];

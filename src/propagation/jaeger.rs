@@ -13,6 +13,7 @@
 //! headers are baggage and left alone.
 
 use crate::context::{self, Context, Extracted, Sampling};
+use crate::digits::decode_hex;
 use crate::edits::Edits;
 use crate::head::Head;
 use crate::percent;
@@ -28,13 +29,12 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     if fields.next().is_some() {
         return Extracted::Invalid("expected four fields");
     }
-    let sampling =
-        match context::padded(flags).and_then(|flags: [u8; 2]| context::decode_hex(&flags)) {
-            Some([flags]) if flags & DEBUG != 0 => Sampling::Debug,
-            Some([flags]) if flags & SAMPLED != 0 => Sampling::Sampled,
-            Some(_) => Sampling::NotSampled,
-            None => return Extracted::Invalid("expected flags of two hex digits at most"),
-        };
+    let sampling = match context::padded(flags).and_then(|flags: [u8; 2]| decode_hex(&flags)) {
+        Some([flags]) if flags & DEBUG != 0 => Sampling::Debug,
+        Some([flags]) if flags & SAMPLED != 0 => Sampling::Sampled,
+        Some(_) => Sampling::NotSampled,
+        None => return Extracted::Invalid("expected flags of two hex digits at most"),
+    };
     Extracted::of_bare_ids(trace_id, span_id, sampling)
 }
 

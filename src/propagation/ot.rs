@@ -10,6 +10,7 @@
 //!
 //! The specification's grammar allows for digits in either case; they are written in lower case.
 
+use crate::digits::hex_digit;
 use crate::ratio::DIGITS;
 
 /// What a decision says in `th`.
@@ -77,7 +78,7 @@ pub fn written(threshold: u64) -> Vec<u8> {
     let mut left = threshold << (64 - 4 * DIGITS);
     loop {
         let nibble = (left >> 60) as u8;
-        digits.push(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+        digits.push(hex_digit(nibble));
         left <<= 4;
         if left == 0 {
             return digits;
@@ -99,13 +100,7 @@ fn subs(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn number(digits: &[u8]) -> Option<u64> {
     let mut number = 0;
     for digit in digits {
-        let value = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            b'A'..=b'F' => digit - b'A' + 10,
-            _ => return None,
-        };
-        number = number << 4 | u64::from(value);
+        number = number << 4 | u64::from(char::from(*digit).to_digit(16)?);
     }
     (!digits.is_empty()).then_some(number)
 }

@@ -12,6 +12,7 @@ use opentelemetry::trace::TraceFlags;
 
 use super::tracestate::TRACESTATE;
 use crate::context::{self, Context, Extracted, RANDOM, Sampling};
+use crate::digits;
 use crate::edits::Edits;
 use crate::head::Head;
 
@@ -39,19 +40,19 @@ pub fn inject(context: &Context, trace_state: &[u8], edits: &mut Edits<'_, '_>) 
 #[inline(always)]
 pub fn traceparent(context: &Context) -> [u8; 55] {
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    context::encode_hex(&context.trace_id.to_bytes(), &mut value[3..35]);
-    context::encode_hex(&context.span_id.to_bytes(), &mut value[36..52]);
-    context::encode_hex(&[context.flags().to_u8()], &mut value[53..55]);
+    digits::encode_hex(&context.trace_id.to_bytes(), &mut value[3..35]);
+    digits::encode_hex(&context.span_id.to_bytes(), &mut value[36..52]);
+    digits::encode_hex(&[context.flags().to_u8()], &mut value[53..55]);
     value
 }
 
 fn parse(line: &[u8]) -> Result<Context, &'static str> {
     let mut fields = line.trim_ascii().splitn(5, |byte| *byte == b'-');
     let mut field = || fields.next().unwrap_or_default();
-    let [version] = context::decode_hex(field()).ok_or("expected a version of two hex digits")?;
+    let [version] = digits::decode_hex(field()).ok_or("expected a version of two hex digits")?;
     let trace_id = context::trace_id(field()).ok_or("expected a trace id, not all zeros")?;
     let span_id = context::span_id(field()).ok_or("expected a parent id, not all zeros")?;
-    let [flags] = context::decode_hex(field()).ok_or("expected flags of two hex digits")?;
+    let [flags] = digits::decode_hex(field()).ok_or("expected flags of two hex digits")?;
     match (version, fields.next()) {
         (0xff, _) => return Err("expected a version other than ff"),
         (0, Some(_)) => return Err("expected nothing after the flags of version 00"),

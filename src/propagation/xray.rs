@@ -17,6 +17,7 @@
 use opentelemetry::trace::TraceId;
 
 use crate::context::{self, Context, Extracted, Sampling};
+use crate::digits::encode_hex;
 use crate::edits::Edits;
 use crate::head::Head;
 
@@ -33,8 +34,8 @@ pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     }
     let mut value = *b"Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=?";
     let trace_id = context.trace_id.to_bytes();
-    context::encode_hex(&trace_id[..4], &mut value[7..15]);
-    context::encode_hex(&trace_id[4..], &mut value[16..40]);
+    encode_hex(&trace_id[..4], &mut value[7..15]);
+    encode_hex(&trace_id[4..], &mut value[16..40]);
     value[48..64].copy_from_slice(&context.span_id_hex());
     value[73] = match context.sampling {
         Sampling::Deferred => b'?',

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use sha2::{Digest, Sha256};
 
+use crate::digits;
 use crate::otlp::first_chars;
 
 /// First the whole value is redacted, then what is left is cut.
@@ -42,13 +43,7 @@ impl Transformation {
 }
 
 fn hash(value: &[u8]) -> String {
-    let mut hex = String::new();
-    for byte in Sha256::digest(value).iter().take(HASH_BYTES) {
-        for digit in [byte >> 4, byte & 0xf] {
-            hex.push(char::from(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }));
-        }
-    }
-    hex
+    digits::hex(Sha256::digest(value).get(..HASH_BYTES).unwrap_or_default())
 }
 
 fn mask(text: &str) -> String {

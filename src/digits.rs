@@ -1,0 +1,138 @@
+//! Numbers as text: lower-case hex, and decimal digits.
+//!
+//! ```text
+//! hex     = *( 2HEXDIGLC )       ; HEXDIGLC = DIGIT / %x61-66
+//! decimal = 1*DIGIT
+//! ```
+
+/// Reads exactly `2 * N` digits of lower-case hex.
+pub fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let (pairs, rest) = hex.as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut seen = 0;
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        let (high, low) = (nibble(*high), nibble(*low));
+        seen |= high | low;
+        *byte = high << 4 | low;
+    }
+    (seen < NO_NIBBLE).then_some(bytes)
+}
+
+/// Fills a buffer of twice the length with bytes as lower-case hex.
+pub fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
+    let (pairs, _) = hex.as_chunks_mut::<2>();
+    for ([high, low], byte) in pairs.iter_mut().zip(bytes) {
+        *high = hex_digit(byte >> 4);
+        *low = hex_digit(byte & 15);
+    }
+}
+
+/// Returns bytes as lower-case hex.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).map(char::from).collect()
+}
+
+/// Returns the digit of lower-case hex for four bits.
+pub fn hex_digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
+}
+
+/// Reads a decimal number: digits alone, without a sign and without spaces. Returns `None` for
+/// anything else, for no digits, and for a number that `T` cannot hold.
+pub fn decimal<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
+    if digits.is_empty() {
+        return None;
+    }
+    let mut number = 0u64;
+    for digit in digits {
+        let value = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number = number.checked_mul(10)?.checked_add(value)?;
+    }
+    T::try_from(number).ok()
+}
+
+fn nibble(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        b'a'..=b'f' => digit - b'a' + 10,
+        _ => NO_NIBBLE,
+    }
+}
+
+/// Above every nibble.
+const NO_NIBBLE: u8 = 16;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(digits: &str, expected: Option<u16>) {
+        assert_eq!(decimal(digits.as_bytes()), expected, "{digits:?}");
+    }
+
+    #[test]
+    fn decimal_numbers_are_digits_alone() {
+        check("0", Some(0));
+        check("7", Some(7));
+        check("007", Some(7));
+        check("65535", Some(65535));
+        check("65536", None);
+        check("18446744073709551616", None);
+        check("", None);
+        check("+7", None);
+        check("-7", None);
+        check(" 7", None);
+        check("7 ", None);
+        check("7.0", None);
+        check("7e0", None);
+        check("0x7", None);
+        check("7_0", None);
+        check("٧", None);
+        assert_eq!(decimal(b"18446744073709551615"), Some(u64::MAX));
+    }
+
+    #[test]
+    fn hex_has_lower_case_digits_of_the_expected_number() {
+        for (hex, expected) in [
+            ("00ff", Some([0, 0xff])),
+            ("a1b2", Some([0xa1, 0xb2])),
+            ("00FF", None),
+            ("00f", None),
+            ("00ff0", None),
+            ("00ff00", None),
+            ("0xff", None),
+            ("00f ", None),
+            ("+0ff", None),
+            ("", None),
+        ] {
+            assert_eq!(decode_hex(hex.as_bytes()), expected, "{hex:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hex_is_read_back(bytes: [u8; 16]) {
+            let mut digits = [0; 32];
+            encode_hex(&bytes, &mut digits);
+            let text = hex(&bytes);
+            prop_assert_eq!(text.as_bytes(), digits);
+            prop_assert_eq!(decode_hex(&digits), Some(bytes));
+        }
+
+        #[test]
+        fn decimal_numbers_are_read_back(number: u64) {
+            prop_assert_eq!(decimal(number.to_string().as_bytes()), Some(number));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = (decimal::<u64>(&bytes), decode_hex::<8>(&bytes));
+        }
+    }
+}
