@@ -4,10 +4,10 @@
 //! <https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>. A receiver of Zipkin's is treated
 //! as one of OTLP over HTTP, but for the body of its answers.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::protobuf::{Fields, Value};
-use crate::{base64, grpc, percent};
+use crate::{base64, digits, grpc, percent};
 
 /// The answer to an export, as far as it came. What is missing is empty.
 #[derive(Debug, Clone, Copy, Default)]
@@ -178,48 +178,18 @@ impl Backoff {
     }
 }
 
-/// Reads `Retry-After`: seconds, or an HTTP date, of which one that is past is now.
+/// Reads `Retry-After`: seconds, or a date in any of HTTP's three formats. A date in the past means
+/// now.
 ///
 /// <https://www.rfc-editor.org/rfc/rfc9110#field.retry-after>
 fn retry_after(value: &[u8], now_unix_seconds: u64) -> Option<Duration> {
     let value = value.trim_ascii();
-    let seconds = match number(value) {
-        Some(seconds) => seconds,
-        None => unix_seconds_of(value)?.saturating_sub(now_unix_seconds),
-    };
-    Some(Duration::from_secs(seconds))
-}
-
-/// Reads the one form of a date that is sent today:
-///
-/// ```text
-/// IMF-fixdate = day-name "," SP 2DIGIT SP month SP 4DIGIT SP 2DIGIT ":" 2DIGIT ":" 2DIGIT SP "GMT"
-/// ```
-fn unix_seconds_of(date: &[u8]) -> Option<u64> {
-    let (_, date) = date.split_first_chunk::<5>()?;
-    let [d, d2, b' ', m, m2, m3, b' ', y, y2, y3, y4, b' ', time @ ..] = date else {
-        return None;
-    };
-    let [h, h2, b':', min, min2, b':', s, s2, b' ', b'G', b'M', b'T'] = time else {
-        return None;
-    };
-    let (day, year) = (number(&[*d, *d2])?, number(&[*y, *y2, *y3, *y4])?);
-    let month = MONTHS.iter().position(|name| **name == [*m, *m2, *m3])? as u64;
-    let (hour, minute, second) =
-        (number(&[*h, *h2])?, number(&[*min, *min2])?, number(&[*s, *s2])?);
-    if !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 || year < 1970 {
-        return None;
+    if let Some(seconds) = digits::decimal(value) {
+        return Some(Duration::from_secs(seconds));
     }
-    // Years begin in March here, so that the leap day is the last.
-    let (year, month) = if month < 2 { (year - 1, month + 10) } else { (year, month - 2) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    Some((days - DAYS_TO_1970) * 86_400 + hour * 3_600 + minute * 60 + second)
-}
-
-/// Reads digits, and nothing else.
-fn number(digits: &[u8]) -> Option<u64> {
-    let digits = std::str::from_utf8(digits).ok()?;
-    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+    let date = httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()?;
+    let now = UNIX_EPOCH + Duration::from_secs(now_unix_seconds);
+    Some(date.duration_since(now).unwrap_or_default())
 }
 
 /// Reads the delay of a `google.rpc.RetryInfo` among the details of a `google.rpc.Status`.
@@ -303,11 +273,6 @@ fn saturating_nanos(duration: Duration) -> u64 {
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// Most bytes of a receiver's text in the log.
 const MAX_SAID_BYTES: usize = 256;
-/// Days from the first of March of the year 0 to the first of January 1970.
-const DAYS_TO_1970: u64 = 719_468;
-const MONTHS: [&[u8; 3]; 12] = [
-    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
-];
 
 #[cfg(test)]
 mod tests {
@@ -384,6 +349,8 @@ mod tests {
             ("Tue, 29 Feb 2028 00:00:00 GMT", retry(789 * 86_400)),
             ("Wed, 31 Dec 2025 23:59:59 GMT", retry(0)),
             ("Thu, 01 Jan 1970 00:00:00 GMT", retry(0)),
+            ("Thursday, 01-Jan-26 00:01:30 GMT", retry(90)),
+            ("Thu Jan  1 00:01:30 2026", retry(90)),
             ("", RETRY),
             ("-1", RETRY),
             ("+1", RETRY),
@@ -398,6 +365,9 @@ mod tests {
             ("Thu, 01 Jan 1969 00:00:00 GMT", RETRY),
             ("Thu, 01 Jan 2026 00:00:00 CET", RETRY),
             ("Thu, +1 Jan 2026 00:00:00 GMT", RETRY),
+            ("Fri, 30 Feb 2026 00:00:00 GMT", RETRY),
+            ("Mon, 01 Jan 2026 00:00:00 GMT", RETRY),
+            ("\u{e9}", RETRY),
         ] {
             let retry_after = value.as_bytes();
             let answer = Answer { status: b"503", retry_after, ..Answer::default() };
@@ -534,27 +504,10 @@ mod tests {
         }
 
         #[test]
-        fn dates_are_those_of_the_calendar(seconds in 0u64..253_402_300_799) {
-            let (mut day, of_day) = (seconds / 86_400, seconds % 86_400);
-            let is_leap = |year| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-            let (mut year, mut month) = (1970, 0);
-            loop {
-                let in_month = match month {
-                    1 if is_leap(year) => 29,
-                    1 => 28,
-                    3 | 5 | 8 | 10 => 30,
-                    _ => 31,
-                };
-                if day < in_month {
-                    break;
-                }
-                day -= in_month;
-                (year, month) = if month == 11 { (year + 1, 0) } else { (year, month + 1) };
-            }
-            let name = std::str::from_utf8(MONTHS[month]).unwrap();
-            let time = format!("{:02}:{:02}:{:02}", of_day / 3_600, of_day / 60 % 60, of_day % 60);
-            let date = format!("Xxx, {:02} {name} {year:04} {time} GMT", day + 1);
-            prop_assert_eq!(unix_seconds_of(date.as_bytes()), Some(seconds), "{}", date);
+        fn any_date_is_read(seconds in 0u64..253_402_300_799, now: u32) {
+            let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+            let expected = Duration::from_secs(seconds.saturating_sub(now.into()));
+            prop_assert_eq!(retry_after(date.as_bytes(), now.into()), Some(expected), "{}", date);
         }
     }
 }
