@@ -6,8 +6,10 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use base64::Engine as _;
+
 use crate::protobuf::{Fields, Value};
-use crate::{base64, digits, grpc, percent};
+use crate::{digits, grpc, percent};
 
 /// The answer to an export, as far as it came. What is missing is empty.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,7 +90,7 @@ impl Judgement {
             };
         }
         let code = grpc::status(answer.grpc_status);
-        let details = base64::decoded(answer.grpc_details).unwrap_or_default();
+        let details = grpc::BASE64.decode(answer.grpc_details).unwrap_or_default();
         let verdict = match code {
             grpc::OK => return partial_success(grpc::message(answer.body).unwrap_or_default()),
             grpc::RESOURCE_EXHAUSTED => match retry_info(&details) {
@@ -401,7 +403,7 @@ mod tests {
         let field = |tag: u8, value: &[u8]| [&[tag, value.len() as u8], value].concat();
         let delay = field(0x0a, b"\x08\x01\x10\x80\xca\xb5\xee\x01");
         let any = [field(0x0a, type_url.as_bytes()), field(0x12, &delay)].concat();
-        base64::encoded(&[b"\x08\x0e".to_vec(), field(0x1a, &any)].concat())
+        grpc::BASE64.encode([b"\x08\x0e".to_vec(), field(0x1a, &any)].concat()).into_bytes()
     }
 
     #[track_caller]

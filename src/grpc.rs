@@ -8,6 +8,8 @@
 //! content-type = "application/grpc" [ "+" subtype / "-web" … ]
 //! ```
 
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use opentelemetry::trace::SpanKind;
 
 use crate::digits;
@@ -65,6 +67,15 @@ pub fn put_message_head(framed: &mut [u8]) {
     }
 }
 
+/// The base64 of binary metadata, whose names end in `-bin`: read with padding or without, and
+/// written without.
+pub const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_encode_padding(false)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 /// Bytes of what stands before a message.
 pub const MESSAGE_HEAD_BYTES: usize = 5;
 
@@ -102,6 +113,8 @@ const STATUS_NAMES: [&str; 17] = [
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::*;
 
     #[test]
@@ -116,6 +129,51 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_grpc(content_type.as_bytes()), expected, "{content_type}");
+        }
+    }
+
+    #[track_caller]
+    fn check_binary(text: &str, expected: Option<&str>) {
+        let found = BASE64.decode(text).ok();
+        assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{text:?}");
+    }
+
+    #[test]
+    fn binary_metadata_is_read_with_padding_or_without() {
+        check_binary("", Some(""));
+        check_binary("Zg==", Some("f"));
+        check_binary("Zg=", Some("f"));
+        check_binary("Zg", Some("f"));
+        check_binary("Zm8=", Some("fo"));
+        check_binary("Zm8", Some("fo"));
+        check_binary("Zm9v", Some("foo"));
+        check_binary("Zm9vYmFy", Some("foobar"));
+        check_binary("fn5+Pz8/", Some("~~~???"));
+        for text in [
+            "=",
+            "==",
+            "===",
+            "====",
+            "Z",
+            "Z===",
+            "Zg===",
+            "Zm8==",
+            "Zm9v=",
+            "Zm9v==",
+            "Zm9v====",
+            "Zh==",
+            "Zh",
+            "Zm9",
+            "Zm=v",
+            "=m9v",
+            "Zm 9",
+            "Zm9v\n",
+            "Zm9-",
+            "Zm9_",
+            "Zm9v,Zm9v",
+            "Zm\u{e9}",
+        ] {
+            check_binary(text, None);
         }
     }
 

@@ -4,7 +4,6 @@
 //! logging. `plugin` is the side that Envoy calls.
 
 pub mod attributes;
-pub mod base64;
 pub mod cidr;
 pub mod config;
 pub mod context;

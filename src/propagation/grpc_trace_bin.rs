@@ -11,11 +11,12 @@
 //!
 //! Fields come in the order of their numbers; what follows the known ones is ignored.
 
+use base64::Engine as _;
 use opentelemetry::trace::{SpanId, TraceId};
 
-use crate::base64;
 use crate::context::{Context, Extracted, Sampling};
 use crate::edits::Edits;
+use crate::grpc;
 use crate::head::Head;
 
 pub fn extract(head: &Head<'_>) -> Extracted {
@@ -33,11 +34,11 @@ pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     bytes[19..27].copy_from_slice(&context.span_id.to_bytes());
     bytes[27] = OPTIONS;
     bytes[28] = u8::from(context.sampling.is_sampled());
-    edits.set(GRPC_TRACE_BIN, &base64::encoded(&bytes));
+    edits.set(GRPC_TRACE_BIN, grpc::BASE64.encode(bytes).as_bytes());
 }
 
 fn parse(line: &[u8]) -> Result<Context, &'static str> {
-    let bytes = base64::decoded(line.trim_ascii()).ok_or("expected base64")?;
+    let bytes = grpc::BASE64.decode(line.trim_ascii()).map_err(|_| "expected base64")?;
     let rest = bytes.strip_prefix(&[VERSION]).ok_or("expected version 0")?;
     let (trace_id, rest) = field(rest, TRACE_ID).ok_or("expected a trace id of 16 bytes")?;
     let (span_id, rest) = field(rest, SPAN_ID).ok_or("expected a span id of 8 bytes")?;
@@ -72,7 +73,7 @@ mod tests {
     const S: [u8; 8] = [0xff; 8];
 
     fn encoded(parts: &[&[u8]]) -> String {
-        String::from_utf8(base64::encoded(&parts.concat())).unwrap()
+        grpc::BASE64.encode(parts.concat())
     }
 
     #[track_caller]
@@ -150,7 +151,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(line: Vec<u8>) {
-            for line in [base64::encoded(&line), line] {
+            for line in [grpc::BASE64.encode(&line).into_bytes(), line] {
                 let _ = extract(&Head::new(vec![(GRPC_TRACE_BIN.as_bytes(), &line)]));
             }
         }
