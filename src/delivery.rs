@@ -4,12 +4,14 @@
 //! <https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>. A receiver of Zipkin's is treated
 //! as one of OTLP over HTTP, but for the body of its answers.
 
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
+use percent_encoding::percent_decode;
 
 use crate::protobuf::{Fields, Value};
-use crate::{digits, grpc, percent};
+use crate::{digits, grpc};
 
 /// The answer to an export, as far as it came. What is missing is empty.
 #[derive(Debug, Clone, Copy, Default)]
@@ -114,7 +116,7 @@ impl Judgement {
         }
         if !answer.grpc_message.is_empty() {
             said.push_str(": ");
-            said.push_str(&printable(&percent::decoded(answer.grpc_message)));
+            said.push_str(&printable(&Cow::from(percent_decode(answer.grpc_message))));
         }
         Self { verdict, said }
     }
@@ -247,7 +249,7 @@ fn accepted(rejected: u64, said: &str) -> Judgement {
 /// Tells whether a message is that of a gRPC server whose limit on messages was exceeded: gRPC has
 /// no status for it. These are the words of grpc-go and grpc-core, of grpc-java, and of tonic.
 fn too_large(grpc_message: &[u8]) -> bool {
-    let message = percent::decoded(grpc_message);
+    let message = Cow::from(percent_decode(grpc_message));
     let words: [&[u8]; 3] = [b"larger than max", b"exceeds maximum size", b"length too large"];
     words.iter().any(|words| contains(&message, words))
 }

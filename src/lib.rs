@@ -18,7 +18,6 @@ pub mod late;
 pub mod limit;
 pub mod matching;
 pub mod otlp;
-pub mod percent;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
 pub mod propagation;

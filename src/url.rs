@@ -4,9 +4,10 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode;
+
 use crate::digits;
 use crate::head::split_query;
-use crate::percent;
 
 /// Splits an authority or a socket address into host and port. An IPv6 host loses its brackets, a
 /// port that is no number from 1 to 65535 is none, and user information is left out.
@@ -112,10 +113,9 @@ fn is_secret(pair: &[u8]) -> bool {
     if key.len() == pair.len() {
         return false;
     }
-    let key = percent::decoded(key);
     let mut letters = [0; LONGEST_SECRET_KEY];
     let mut len = 0;
-    for byte in key.iter().filter(|byte| !matches!(byte, b'_' | b'-')) {
+    for byte in percent_decode(key).filter(|byte| !matches!(byte, b'_' | b'-')) {
         let Some(place) = letters.get_mut(len) else {
             return false;
         };

@@ -13,9 +13,10 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode;
+
 use crate::edits::Edits;
 use crate::head::{Head, is_tchar};
-use crate::percent;
 
 /// Returns the value of a member, percent-decoded and without its properties; it need not be
 /// UTF-8. The last member of that key wins, as in OpenTelemetry's SDKs; those that break the grammar
@@ -30,7 +31,7 @@ pub fn value<'a>(head: &Head<'a>, key: &str) -> Option<Cow<'a, [u8]>> {
             _ => {}
         }
     }
-    last.map(percent::decoded)
+    last.map(|value| percent_decode(value).into())
 }
 
 /// Bounds of what goes on. The specification asks for 64 members and 8,192 bytes at least.

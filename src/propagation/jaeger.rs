@@ -12,17 +12,20 @@
 //! should: a trace id that came with 16 digits or fewer has 16, others have 32. `uberctx-*`
 //! headers are baggage and left alone.
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
 use crate::context::{self, Context, Extracted, Sampling};
 use crate::digits::decode_hex;
 use crate::edits::Edits;
 use crate::head::Head;
-use crate::percent;
 
 pub fn extract(head: &Head<'_>) -> Extracted {
     let Some(line) = head.first(UBER_TRACE_ID) else {
         return Extracted::Absent;
     };
-    let value = percent::decoded(line.trim_ascii());
+    let value = Cow::from(percent_decode(line.trim_ascii()));
     let mut fields = value.split(|byte| *byte == b':');
     let mut field = || fields.next().unwrap_or_default();
     let (trace_id, span_id, _, flags) = (field(), field(), field(), field());

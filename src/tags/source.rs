@@ -9,10 +9,11 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode;
+
 use super::property::Property;
 use super::{Facts, Found};
 use crate::head::{Head, split_query};
-use crate::percent;
 use crate::propagation::baggage;
 
 /// Where one value comes from. Of several headers, parameters or cookies by one name the first
@@ -92,7 +93,7 @@ fn query_parameter<'a>(target: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
 /// Percent-decodes a part of a form, where a `+` is a space.
 fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.contains(&b'+') {
-        return percent::decoded(text);
+        return percent_decode(text).into();
     }
     let mut spaced = text.to_vec();
     for byte in &mut spaced {
@@ -100,7 +101,7 @@ fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
             *byte = b' ';
         }
     }
-    Cow::Owned(percent::decoded(&spaced).into_owned())
+    Cow::Owned(percent_decode(&spaced).collect())
 }
 
 /// Returns the first cookie of that name, without the quotes around it.
