@@ -43,9 +43,7 @@ impl ExportOn {
         if self.flags & ending.flags != 0 {
             return Some("response_flags");
         }
-        // What speaks HTTP no longer ends when one side closes the connection.
-        let cut = response_flags::cut(ending.flags).filter(|_| status != SWITCHING_PROTOCOLS);
-        if self.resets && cut.is_some() {
+        if self.resets && response_flags::cut(ending.flags, status).is_some() {
             return Some("resets");
         }
         let slow = |least| ending.duration_nanos >= least;
@@ -58,14 +56,13 @@ impl ExportOn {
     }
 }
 
-const SWITCHING_PROTOCOLS: u16 = 101;
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const OK: Ending = Ending { status: 200, flags: 0, grpc_status: None, duration_nanos: 999 };
     const RESET: u64 = 1 << 6;
+    const TIMEOUT: u64 = 1 << 2;
     const NO_HEALTHY_UPSTREAM: u64 = 1 << 1;
 
     #[test]
@@ -93,6 +90,7 @@ mod tests {
             (Ending { flags: NO_HEALTHY_UPSTREAM, ..OK }, Some("response_flags")),
             (Ending { flags: RESET, ..OK }, Some("resets")),
             (Ending { status: 101, flags: RESET, ..OK }, None),
+            (Ending { status: 101, flags: RESET | TIMEOUT, ..OK }, Some("resets")),
             (Ending { duration_nanos: 1000, ..OK }, Some("min_duration_ms")),
         ];
         for (ending, expected) in rows {

@@ -37,12 +37,15 @@ pub enum Cut {
     DownstreamReset,
 }
 
-/// Tells how a stream was cut short, where it was. A time-out resets the stream as well, and is what
-/// counts.
-pub fn cut(flags: u64) -> Option<Cut> {
+/// Tells how a stream was cut short, if it was. A time-out resets the stream as well, and is what
+/// counts. A stream that switched protocols ends when either side closes the connection, which Envoy
+/// flags as a reset: only a time-out cuts it short.
+pub fn cut(flags: u64, status: u16) -> Option<Cut> {
     let has = |bits: u64| flags & bits != 0;
     if has(TIMEOUTS) {
         Some(Cut::Timeout)
+    } else if status == SWITCHING_PROTOCOLS {
+        None
     } else if has(UPSTREAM_RESETS) {
         Some(Cut::UpstreamReset)
     } else if has(DOWNSTREAM_RESETS) {
@@ -51,6 +54,9 @@ pub fn cut(flags: u64) -> Option<Cut> {
         None
     }
 }
+
+/// The status of a response after which the connection no longer speaks HTTP.
+pub const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// UT, SI, UMSDR, DT.
 const TIMEOUTS: u64 = 1 << 2 | 1 << 16 | 1 << 19 | 1 << 22;
@@ -91,11 +97,18 @@ mod tests {
             ("LH UH UO NR DI FI RL UAEX RLSE URX IH RFCF NFCF NC OM DF DO UDO", None),
         ] {
             for name in short_names.split(' ') {
-                assert_eq!(cut(bit(name).unwrap()), expected, "{name}");
+                assert_eq!(cut(bit(name).unwrap(), 200), expected, "{name}");
             }
         }
-        assert_eq!(cut(1 << 2 | 1 << 6), Some(Cut::Timeout));
+        assert_eq!(cut(1 << 2 | 1 << 6, 200), Some(Cut::Timeout));
         assert_eq!(bit("uh"), None);
-        assert_eq!(cut(0), None);
+        for (short_names, expected) in
+            [("UT SI UMSDR DT", Some(Cut::Timeout)), ("LR UR UF UC UPE DC DPE DR", None)]
+        {
+            for name in short_names.split(' ') {
+                assert_eq!(cut(bit(name).unwrap(), 101), expected, "{name}");
+            }
+        }
+        assert_eq!(cut(0, 200), None);
     }
 }

@@ -14,7 +14,7 @@ use crate::grpc;
 use crate::head::{CONTENT_LENGTH, CONTENT_TYPE, Head, REQUEST_ID, UPGRADE, USER_AGENT};
 use crate::otlp::{EncodedSpan, SpanFields, SpanIds};
 use crate::propagation::Link;
-use crate::response_flags::{self, Cut};
+use crate::response_flags::{self, Cut, SWITCHING_PROTOCOLS};
 use crate::rules::Direction;
 use crate::tags::{Facts, Tags};
 use crate::url::{self, Url};
@@ -174,9 +174,7 @@ impl ActiveSpan {
         }
         // A clock that was set back meanwhile makes no span end before it starts.
         let end_unix_nanos = facts.end_unix_nanos.max(start_unix_nanos);
-        // What speaks HTTP no longer ends when one side closes the connection; Envoy calls it a reset.
-        let closes = facts.status == SWITCHING_PROTOCOLS;
-        let cut = response_flags::cut(facts.flags).filter(|cut| *cut == Cut::Timeout || !closes);
+        let cut = response_flags::cut(facts.flags, facts.status);
         if let Some(cut) = cut {
             fields.event(if cut == Cut::Timeout { TIMEOUT } else { RESET }, end_unix_nanos);
         }
@@ -389,7 +387,6 @@ fn protocol_version(protocol: &[u8]) -> Option<&[u8]> {
 const OTHER: &str = "_OTHER";
 const UNKNOWN_METHOD_NAME: &str = "HTTP";
 const GRPC: &[u8] = b"grpc";
-const SWITCHING_PROTOCOLS: u16 = 101;
 /// Names of events.
 const TIMEOUT: &str = "timeout";
 const RESET: &str = "reset";
