@@ -3,6 +3,7 @@
 //! Everything but `plugin` is a pure core: values in, values out, no clock, no randomness, no
 //! logging. `plugin` is the side that Envoy calls.
 
+pub mod address;
 pub mod attributes;
 pub mod cidr;
 pub mod config;

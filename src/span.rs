@@ -5,6 +5,7 @@
 
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 
+use crate::address::Address;
 use crate::attributes as key;
 use crate::config::Config;
 use crate::context::Context;
@@ -161,7 +162,9 @@ impl ActiveSpan {
             Direction::Inbound => server_attributes(&mut fields, &url, facts.source_address),
             Direction::Outbound => {
                 fields.text(key::URL_FULL, url.full());
-                peer_attributes(&mut fields, facts.upstream_address);
+                if let Some(upstream) = Address::parse(facts.upstream_address) {
+                    peer_attributes(&mut fields, &upstream);
+                }
             }
         }
         protocol_attributes(&mut fields, application, facts);
@@ -241,13 +244,12 @@ fn server_attributes(fields: &mut SpanFields, url: &Url, source_address: &[u8]) 
     if let Some(query) = url.query() {
         fields.text(key::URL_QUERY, query);
     }
-    let (client, port) = url::host_and_port(source_address);
-    if !client.is_empty() {
-        fields.text(key::CLIENT_ADDRESS, client);
-    }
-    // With port 0 the address is one that x-forwarded-for told, not the peer's.
-    if port.is_some() {
-        peer_attributes(fields, source_address);
+    if let Some(client) = Address::parse(source_address) {
+        fields.text(key::CLIENT_ADDRESS, client.host.as_bytes());
+        // With port 0 the address is from x-forwarded-for, and not the peer's.
+        if client.port.is_some_and(|port| port != 0) {
+            peer_attributes(fields, &client);
+        }
     }
 }
 
@@ -352,12 +354,9 @@ fn rpc_attributes(
     (name.to_vec(), error)
 }
 
-fn peer_attributes(fields: &mut SpanFields, address: &[u8]) {
-    let (peer, port) = url::host_and_port(address);
-    if !peer.is_empty() {
-        fields.text(key::NETWORK_PEER_ADDRESS, peer);
-    }
-    if let Some(port) = port {
+fn peer_attributes(fields: &mut SpanFields, peer: &Address<'_>) {
+    fields.text(key::NETWORK_PEER_ADDRESS, peer.host.as_bytes());
+    if let Some(port) = peer.port.filter(|port| *port != 0) {
         fields.integer(key::NETWORK_PEER_PORT, u64::from(port));
     }
 }
@@ -552,6 +551,30 @@ mod tests {
         let (_, attributes) = record(&[], facts);
         assert_eq!(attributes.get("client.address").map(String::as_str), Some("203.0.113.7"));
         assert_eq!(attributes.get("network.peer.address"), None);
+    }
+
+    #[test]
+    fn only_ip_addresses_are_recorded_as_addresses() {
+        for address in [
+            "envoy://internal_client_address/",
+            "envoy://connect_originate/10.0.0.7:8080",
+            "/run/shop.sock",
+            "@10.0.0.7:80",
+            "",
+        ] {
+            let inbound = StreamFacts { source_address: address.as_bytes(), ..FACTS };
+            let (upstream_address, direction) = (address.as_bytes(), Direction::Outbound);
+            let outbound = StreamFacts { upstream_address, direction, ..FACTS };
+            for facts in [inbound, outbound] {
+                let (_, attributes) = record(&[], facts);
+                for key in ["client.address", "network.peer.address", "network.peer.port"] {
+                    assert_eq!(attributes.get(key), None, "{key} of {address}");
+                }
+            }
+            let (_, attributes) = record(&[], outbound);
+            let raw = attributes.get("upstream_address").map_or("", String::as_str);
+            assert_eq!(raw, address);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use percent_encoding::percent_decode;
 use crate::digits;
 use crate::head::split_query;
 
-/// Splits an authority or a socket address into host and port. An IPv6 host loses its brackets, a
+/// Splits an authority into host and port. An IPv6 host loses its brackets, a
 /// port that is no number from 1 to 65535 is none, and user information is left out.
 pub fn host_and_port(authority: &[u8]) -> (&[u8], Option<u16>) {
     let authority = without_user_info(authority);

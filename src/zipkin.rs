@@ -8,7 +8,6 @@
 //! in tags of their own, the resource among the tags of each span.
 
 use crate::attributes as key;
-use crate::cidr;
 use crate::digits::hex_digit;
 use crate::otlp::{self, any_value, event, key_value, link, resource_spans, scope_spans, span};
 use crate::protobuf::{Fields, Value};
@@ -140,9 +139,10 @@ impl<'a> Span<'a> {
             json.text_member(b"serviceName", name);
         }
         if let Some(Value::Bytes(address)) = self.attribute(key::NETWORK_PEER_ADDRESS)
-            && let Some(width) = cidr::width(address)
+            && let Some(ip) = std::str::from_utf8(address).ok().and_then(|it| it.parse().ok())
         {
-            json.text_member(if width == 32 { b"ipv4" } else { b"ipv6" }, address);
+            let is_v4 = matches!(ip, std::net::IpAddr::V4(_));
+            json.text_member(if is_v4 { b"ipv4" } else { b"ipv6" }, address);
         }
         if let Some(Value::Varint(port)) = self.attribute(key::NETWORK_PEER_PORT) {
             json.integer_member(b"port", port);

@@ -7,9 +7,9 @@
 //! truth as one byte, lists and maps as pairs.
 
 use super::Found;
+use crate::address::Address;
 use crate::response_flags;
 use crate::rules::Direction;
-use crate::url::host_and_port;
 
 /// The paths that tags ask for, each once.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,7 @@ pub enum Encoding {
     Flags,
     /// A duration, in whole milliseconds.
     Millis,
-    /// An address without its port.
+    /// An IP address without its port. Anything else, such as an internal listener's name, is absent.
     Host,
 }
 
@@ -129,7 +129,7 @@ impl Encoding {
             Self::Metadata => return metadata(value),
             Self::Flags => Found::Text(response_flags::names(bits()?).into_bytes().into()),
             Self::Millis => Found::Int(bits()?.cast_signed() / NANOS_PER_MILLI),
-            Self::Host => Found::Text(host_and_port(value).0.into()),
+            Self::Host => Found::Text(Address::parse(value)?.host.as_bytes().into()),
         })
     }
 }
@@ -216,6 +216,15 @@ mod tests {
         check("filter_state.mine", None, &seven, text("\u{7}\0\0\0\0\0\0\0"));
         check("filter_state.mine", Some(Type::Int), &seven, Some(Found::Int(7)));
         check("filter_state.mine", Some(Type::Int), &[0xff; 8], Some(Found::Int(-1)));
+    }
+
+    #[test]
+    fn an_address_has_a_host() {
+        let host = |value| Property::new(0, Encoding::Host, None).find(&[value]);
+        assert_eq!(host(b"10.0.0.1:80"), text("10.0.0.1"));
+        assert_eq!(host(b"[fd00::1]:80"), text("fd00::1"));
+        assert_eq!(host(b"envoy://internal_client_address/"), None);
+        assert_eq!(host(b"@10.0.0.1:80"), None);
     }
 
     #[test]
