@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
+use memchr::memmem;
 use percent_encoding::percent_decode;
 
 use crate::protobuf::{Fields, Value};
@@ -69,7 +70,7 @@ impl Judgement {
             }
             b"413" => Verdict::TooLarge,
             // The Collector answers so what is above its `max_request_body_size`.
-            b"400" if contains(answer.body, b"request body too large") => Verdict::TooLarge,
+            b"400" if has(answer.body, b"request body too large") => Verdict::TooLarge,
             _ => Verdict::Refused,
         };
         let said = match answer.status {
@@ -251,11 +252,11 @@ fn accepted(rejected: u64, said: &str) -> Judgement {
 fn too_large(grpc_message: &[u8]) -> bool {
     let message = Cow::from(percent_decode(grpc_message));
     let words: [&[u8]; 3] = [b"larger than max", b"exceeds maximum size", b"length too large"];
-    words.iter().any(|words| contains(&message, words))
+    words.iter().any(|words| has(&message, words))
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
+fn has(text: &[u8], words: &[u8]) -> bool {
+    memmem::find(text, words).is_some()
 }
 
 /// Returns a receiver's text as a log may have it: on one line, and not too long.

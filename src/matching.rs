@@ -1,5 +1,6 @@
 //! Conditions on strings and headers, compiled once.
 
+use memchr::memmem::Finder;
 use regex_lite::Regex;
 
 use crate::head::Head;
@@ -17,12 +18,22 @@ pub enum StringMatchKind {
     Exact(Vec<u8>),
     Prefix(Vec<u8>),
     Suffix(Vec<u8>),
-    Contains(Vec<u8>),
+    /// See [`StringMatch::contains`].
+    Contains(Box<Finder<'static>>),
     /// Anchored at both ends.
     Regex(Regex),
 }
 
 impl StringMatch {
+    /// Returns the condition that a value contains a pattern. Searching takes time in proportion to
+    /// the length of the value, whatever the two are: clients choose the value.
+    pub fn contains(pattern: &[u8], ignore_case: bool) -> Self {
+        // Values are searched in lower case too.
+        let lower_case = ignore_case.then(|| pattern.to_ascii_lowercase());
+        let pattern = Finder::new(lower_case.as_deref().unwrap_or(pattern)).into_owned();
+        Self { kind: StringMatchKind::Contains(Box::new(pattern)), ignore_case }
+    }
+
     /// Tells whether the condition holds. A value that is not UTF-8, or longer than
     /// [`MAX_REGEX_INPUT_BYTES`], matches no regular expression.
     pub fn matches(&self, value: &[u8]) -> bool {
@@ -36,10 +47,10 @@ impl StringMatch {
                 .checked_sub(pattern.len())
                 .and_then(|start| value.get(start..))
                 .is_some_and(|end| self.equal(end, pattern)),
-            StringMatchKind::Contains(pattern) => {
-                pattern.is_empty()
-                    || value.windows(pattern.len()).any(|window| self.equal(window, pattern))
+            StringMatchKind::Contains(pattern) if self.ignore_case => {
+                pattern.find(&value.to_ascii_lowercase()).is_some()
             }
+            StringMatchKind::Contains(pattern) => pattern.find(value).is_some(),
             StringMatchKind::Regex(regex) => {
                 value.len() <= MAX_REGEX_INPUT_BYTES
                     && std::str::from_utf8(value).is_ok_and(|text| regex.is_match(text))
@@ -106,6 +117,8 @@ pub const MAX_REGEX_INPUT_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn exact(pattern: &str) -> StringMatchKind {
@@ -120,7 +133,7 @@ mod tests {
 
     #[test]
     fn strings_match_by_kind() {
-        use StringMatchKind::{Contains, Prefix, Suffix};
+        use StringMatchKind::{Prefix, Suffix};
         check(exact("/a"), false, b"/a", true);
         check(exact("/a"), false, b"/A", false);
         check(exact("/a"), true, b"/A", true);
@@ -131,10 +144,52 @@ mod tests {
         check(Suffix(b".css".to_vec()), false, b"/x.css", true);
         check(Suffix(b".css".to_vec()), false, b"css", false);
         check(Suffix(b".css".to_vec()), true, b"/x.CSS", true);
-        check(Contains(b"b".to_vec()), false, b"abc", true);
-        check(Contains(b"b".to_vec()), false, b"", false);
-        check(Contains(b"".to_vec()), false, b"", true);
-        check(Contains(b"\xff".to_vec()), false, b"a\xff", true);
+    }
+
+    #[track_caller]
+    fn check_contains(pattern: &[u8], ignore_case: bool, value: &[u8], expected: bool) {
+        let condition = StringMatch::contains(pattern, ignore_case);
+        assert_eq!(condition.matches(value), expected, "{condition:?} on {value:?}");
+    }
+
+    #[test]
+    fn values_contain_patterns_in_their_case_or_in_any() {
+        check_contains(b"b", false, b"abc", true);
+        check_contains(b"b", false, b"aBc", false);
+        check_contains(b"b", false, b"", false);
+        check_contains(b"", false, b"", true);
+        check_contains(b"", true, b"a", true);
+        check_contains(b"\xff", false, b"a\xff", true);
+        check_contains(b"BC", true, b"abcd", true);
+        check_contains(b"bc", true, b"ABCD", true);
+        check_contains(b"bd", true, b"ABCD", false);
+        check_contains(b"abcd", true, b"abc", false);
+        // Letters beyond ASCII have one case.
+        check_contains("\u{e9}".as_bytes(), true, "\u{c9}".as_bytes(), false);
+    }
+
+    /// A search that compares at every position would compare a billion bytes here. The time is that
+    /// of the two-way algorithm, which [`Finder`] uses: linear in the worst case.
+    #[test]
+    fn a_value_that_nearly_matches_everywhere_is_searched_by_a_finder() {
+        let pattern = [vec![b'a'; 30_000], vec![b'b']].concat();
+        for ignore_case in [false, true] {
+            let condition = StringMatch::contains(&pattern, ignore_case);
+            assert!(!condition.matches(&[b'a'; 60_000]));
+            assert!(condition.matches(&[&[b'a'; 30_000], pattern.as_slice()].concat()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_are_found_as_by_looking_everywhere(
+            pattern in "[abAB]{0,4}", value in "[abAB]{0,12}", ignore_case: bool,
+        ) {
+            let found = StringMatch::contains(pattern.as_bytes(), ignore_case);
+            let lower = |text: &str| if ignore_case { text.to_ascii_lowercase() } else { text.into() };
+            let expected = lower(&value).contains(&lower(&pattern));
+            prop_assert_eq!(found.matches(value.as_bytes()), expected);
+        }
     }
 
     #[test]

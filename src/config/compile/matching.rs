@@ -152,7 +152,7 @@ pub fn string_match(raw: RawStringMatch) -> Result<StringMatch> {
         "exact" => StringMatchKind::Exact(bytes),
         "prefix" => StringMatchKind::Prefix(bytes),
         "suffix" => StringMatchKind::Suffix(bytes),
-        _ => StringMatchKind::Contains(bytes),
+        _ => return Ok(StringMatch::contains(&bytes, ignore_case)),
     };
     Ok(StringMatch { kind, ignore_case })
 }
