@@ -15,7 +15,7 @@ use super::metrics::ExportTally;
 use crate::config::{self, Protocol};
 use crate::delivery::{Answer, Judgement, Verdict};
 use crate::grpc;
-use crate::gzip::Gzip;
+use crate::gzip;
 use crate::limit::Limit;
 use crate::otlp;
 use crate::queue::{Batch, Books, DropReason, Queue};
@@ -25,7 +25,7 @@ use crate::zipkin;
 pub struct Exporter {
     settings: config::Exporter,
     /// Where bodies are compressed.
-    gzip: Option<Gzip>,
+    gzip: bool,
     queue: Queue,
     /// What Envoy's timer is set to.
     tick_period: Duration,
@@ -52,7 +52,7 @@ impl Exporter {
         let resource = otlp::encode_resource(resource);
         let queue = Queue::new(settings.limits, settings.retry, resource);
         let tick_period = settings.interval;
-        let gzip = settings.gzip.then(Gzip::new);
+        let gzip = settings.gzip;
         let (tally, log) = Default::default();
         Self { settings, gzip, queue, tick_period, call: None, sent_unix_nanos: 0, tally, log }
     }
@@ -132,7 +132,7 @@ impl Exporter {
             return;
         };
         let body = body(settings.protocol, batch);
-        let compressed = gzip.as_ref().and_then(|gzip| compressed(gzip, &body));
+        let compressed = if *gzip { compressed(&body) } else { None };
         let spans = batch.spans;
         let mut headers = vec![
             (":method", "POST"),
@@ -327,10 +327,10 @@ fn body(protocol: Protocol, batch: &Batch) -> Vec<u8> {
 }
 
 /// Has the host compress a body. An Envoy that is built without its function for it sends it as it is.
-fn compressed(gzip: &Gzip, body: &[u8]) -> Option<Vec<u8>> {
+fn compressed(body: &[u8]) -> Option<Vec<u8>> {
     let zlib = host::call_foreign("compress", body).ok()?;
     let mut compressed = Vec::new();
-    gzip.put(&mut compressed, zlib.as_slice(), body).then_some(compressed)
+    gzip::put(&mut compressed, zlib.as_slice(), body).then_some(compressed)
 }
 
 fn content_type(protocol: Protocol) -> &'static str {
