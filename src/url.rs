@@ -52,8 +52,8 @@ pub fn redacted_query(query: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(redacted)
 }
 
-/// The absolute URL of a request, without user information and without secrets. Of authority and
-/// target, [`MAX_URL_PART_BYTES`] are kept.
+/// The absolute URL of a request, without user information and without secrets. Of scheme, authority
+/// and target, [`MAX_URL_PART_BYTES`] each are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Url {
     text: Vec<u8>,
@@ -63,18 +63,24 @@ pub struct Url {
 
 impl Url {
     pub fn new(scheme: &[u8], authority: &[u8], target: &[u8]) -> Self {
-        let authority = start_of(without_user_info(authority));
+        let (scheme, authority) = (start_of(scheme), start_of(without_user_info(authority)));
         let (path, query) = split_query(start_of(target));
-        let mut text = Vec::with_capacity(scheme.len() + 3 + authority.len() + target.len());
-        text.extend_from_slice(scheme);
-        text.extend_from_slice(b"://");
-        text.extend_from_slice(authority);
-        let path_start = text.len();
-        text.extend_from_slice(path);
-        let path_end = text.len();
+        let query = query.map(redacted_query);
+        // Redaction makes a query longer, or shorter.
+        let query = query
+            .as_deref()
+            .map(|query| query.get(..MAX_URL_PART_BYTES - path.len()).unwrap_or(query));
+        let path_start = scheme.len() + SCHEME_END.len() + authority.len();
+        let path_end = path_start + path.len();
+        let query_len = query.map_or(0, |query| 1 + query.len());
+        // A stream keeps the text, so its room is for what is kept, and no more.
+        let mut text = Vec::with_capacity(path_end + query_len);
+        for part in [scheme, SCHEME_END, authority, path] {
+            text.extend_from_slice(part);
+        }
         if let Some(query) = query {
             text.push(b'?');
-            text.extend_from_slice(&redacted_query(query));
+            text.extend_from_slice(query);
         }
         Self { text, path_start, path_end }
     }
@@ -156,6 +162,7 @@ pub const SECRET_KEYS: [&[u8]; 18] = [
 ];
 const LONGEST_SECRET_KEY: usize = "xamzsecuritytoken".len();
 const REDACTED: &[u8] = b"REDACTED";
+const SCHEME_END: &[u8] = b"://";
 
 #[cfg(test)]
 mod tests {
@@ -231,5 +238,22 @@ mod tests {
         assert_eq!((url.path(), url.query()), (b"/a".as_slice(), Some(b"".as_slice())));
         let url = Url::new(b"http", b"shop", b"/a");
         assert_eq!((url.path(), url.query()), (b"/a".as_slice(), None));
+    }
+
+    #[test]
+    fn a_url_takes_room_for_what_is_kept() {
+        let long = vec![b'a'; 60_000];
+        let secrets = [b"/?".as_slice(), &b"sig=&".repeat(12_000)].concat();
+        for (scheme, authority, target, kept) in [
+            (&b"http"[..], &b"shop"[..], &b"/a"[..], "http://shop/a".len()),
+            (b"http", b"shop", &long, "http://shop".len() + MAX_URL_PART_BYTES),
+            (b"http", &long, b"/", "http:///".len() + MAX_URL_PART_BYTES),
+            (&long, b"shop", b"/", "://shop/".len() + MAX_URL_PART_BYTES),
+            (b"http", b"shop", b"/?sig=a&b", "http://shop/?sig=REDACTED&b".len()),
+            (b"http", b"shop", &secrets, "http://shop?".len() + MAX_URL_PART_BYTES),
+        ] {
+            let url = Url::new(scheme, authority, target);
+            assert_eq!((url.text.len(), url.text.capacity()), (kept, kept));
+        }
     }
 }
