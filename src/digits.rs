@@ -1,9 +1,11 @@
-//! Numbers as text: lower-case hex, and decimal digits.
+//! Numbers as text: lower-case hex, decimal digits, and floating-point numbers.
 //!
 //! ```text
 //! hex     = *( 2HEXDIGLC )       ; HEXDIGLC = DIGIT / %x61-66
 //! decimal = 1*DIGIT
 //! ```
+
+use serde_json::Number;
 
 /// Reads exactly `2 * N` digits of lower-case hex.
 pub fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
@@ -52,6 +54,26 @@ pub fn decimal<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
         number = number.checked_mul(10)?.checked_add(value)?;
     }
     T::try_from(number).ok()
+}
+
+/// Returns a number as JSON has it: the shortest that reads back as the same, whole ones without a
+/// fraction, very large and very small ones with an exponent. What JSON cannot write is `NaN`,
+/// `Infinity` or `-Infinity`, as in protobuf's JSON.
+///
+/// <https://protobuf.dev/programming-guides/json/>
+pub fn float(number: f64) -> String {
+    match Number::from_f64(number) {
+        Some(finite) => {
+            let mut text = finite.to_string();
+            if text.ends_with(".0") {
+                text.truncate(text.len() - 2);
+            }
+            text
+        }
+        None if number.is_nan() => "NaN".to_owned(),
+        None if number > 0.0 => "Infinity".to_owned(),
+        None => "-Infinity".to_owned(),
+    }
 }
 
 fn nibble(digit: u8) -> u8 {
@@ -115,7 +137,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn floats_are_the_shortest_that_read_back() {
+        for (number, expected) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (10.0, "10"),
+            (-1.5, "-1.5"),
+            (-2.5, "-2.5"),
+            (0.25, "0.25"),
+            (0.1, "0.1"),
+            (11.1, "11.1"),
+            (100.0, "100"),
+            (12.345_678_9, "12.3456789"),
+            (2.0 / 3.0, "0.6666666666666666"),
+            (1.000_001, "1.000001"),
+            (0.999_999_9, "0.9999999"),
+            (2.5e-4, "0.00025"),
+            (1e-9, "1e-9"),
+            (1e-21, "1e-21"),
+            (1e-30, "1e-30"),
+            (1_234_567.25, "1234567.25"),
+            (4_294_967_296.0, "4294967296"),
+            (1e11, "100000000000"),
+            (1e20, "1e+20"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (f64::MIN_POSITIVE, "2.2250738585072014e-308"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "Infinity"),
+            (f64::NEG_INFINITY, "-Infinity"),
+        ] {
+            assert_eq!(float(number), expected, "{number:e}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn floats_are_read_back(number: f64) {
+            let text = float(number);
+            let read: f64 = text.parse().unwrap();
+            prop_assert!(read.to_bits() == number.to_bits() || read.is_nan() && number.is_nan());
+            prop_assert!(!text.ends_with(".0"));
+        }
+
         #[test]
         fn hex_is_read_back(bytes: [u8; 16]) {
             let mut digits = [0; 32];

@@ -13,6 +13,7 @@ pub mod source;
 
 use std::borrow::Cow;
 
+use crate::digits;
 use crate::head::{self, Head};
 use crate::otlp::Attributes;
 
@@ -172,39 +173,17 @@ impl Value {
 }
 
 impl<'a> Found<'a> {
-    /// Returns the value as Envoy's own tags and logs write it.
+    /// Returns the value as text.
     pub fn into_text(self) -> Cow<'a, [u8]> {
         let text = match self {
             Self::Text(text) => return text,
             Self::Int(number) => number.to_string(),
             Self::Bool(true) => return Cow::Borrowed(b"true"),
             Self::Bool(false) => return Cow::Borrowed(b"false"),
-            Self::Double(number) => number_text(number),
+            Self::Double(number) => digits::float(number),
         };
         Cow::Owned(text.into_bytes())
     }
-}
-
-/// Writes a number with six significant digits, and a larger one with its whole part, never with an
-/// exponent. The formatter of the standard library takes 15 KiB of the module.
-fn number_text(number: f64) -> String {
-    let (mut scaled, mut decimals) = (number.abs(), 0);
-    while scaled < 100_000.0 && decimals < 20 && scaled.fract() != 0.0 {
-        scaled *= 10.0;
-        decimals += 1;
-    }
-    let mut digits = ((scaled + 0.5) as u64).to_string();
-    while digits.len() <= decimals {
-        digits.insert(0, '0');
-    }
-    if decimals > 0 {
-        digits.insert(digits.len() - decimals, '.');
-        digits.truncate(digits.trim_end_matches('0').trim_end_matches('.').len());
-    }
-    if number < 0.0 {
-        digits.insert(0, '-');
-    }
-    digits
 }
 
 #[cfg(test)]
@@ -405,26 +384,5 @@ mod tests {
         assert_eq!(asked(r#""response_header": {"name": "x"}"#), [false, true, false, false]);
         assert_eq!(asked(r#""value": "%REQ(X)%%RESP(X)%""#), [true, true, false, false]);
         assert_eq!(asked(r#""value": "%TRAILER(X)%%PROTOCOL%""#), [false, false, true, true]);
-    }
-
-    #[test]
-    fn numbers_are_written_with_six_digits() {
-        for (number, expected) in [
-            (0.0, "0"),
-            (1.0, "1"),
-            (-1.5, "-1.5"),
-            (0.25, "0.25"),
-            (100.0, "100"),
-            (12.345_678_9, "12.3457"),
-            (0.1, "0.1"),
-            (2.0 / 3.0, "0.666667"),
-            (0.000_012_345_678, "0.0000123457"),
-            (1_234_567.25, "1234567"),
-            (4_294_967_296.0, "4294967296"),
-            (1e-30, "0"),
-            (f64::NAN, "0"),
-        ] {
-            assert_eq!(number_text(number), expected);
-        }
     }
 }
