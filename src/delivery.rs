@@ -9,10 +9,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use base64::Engine as _;
 use memchr::memmem;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use percent_encoding::percent_decode;
+use prost::Message;
+use prost_types::Any;
 
-use crate::protobuf::{Fields, Value};
-use crate::{digits, grpc};
+use crate::{digits, grpc, otlp};
 
 /// The answer to an export, as far as it came. What is missing is empty.
 #[derive(Debug, Clone, Copy, Default)]
@@ -201,45 +203,37 @@ fn retry_after(value: &[u8], now_unix_seconds: u64) -> Option<Duration> {
 ///
 /// <https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto>
 fn retry_info(status: &[u8]) -> Option<Duration> {
-    let mut details = Fields(status);
-    let delay = loop {
-        let any = details.next_bytes(3)?;
-        let type_url = Fields(any).next_bytes(1).unwrap_or_default();
-        if type_url.ends_with(b"/google.rpc.RetryInfo") {
-            let info = Fields(any).next_bytes(2).unwrap_or_default();
-            break Fields(info).next_bytes(1).unwrap_or_default();
-        }
-    };
-    let (mut seconds, mut nanos) = (0, 0);
-    for field in Fields(delay) {
-        match field {
-            // A negative delay is no delay.
-            (1, Value::Varint(value)) => seconds = i64::try_from(value).unwrap_or(0),
-            (2, Value::Varint(value)) => nanos = u32::try_from(value).unwrap_or(0),
-            _ => {}
-        }
-    }
-    Some(Duration::from_secs(seconds.unsigned_abs()) + Duration::from_nanos(nanos.into()))
+    let status: RpcStatus = otlp::decode(status);
+    let is_info = |any: &&Any| any.type_url.ends_with("/google.rpc.RetryInfo");
+    let info: RetryInfo = otlp::decode(&status.details.iter().find(is_info)?.value);
+    // A negative delay is no delay.
+    Some(info.retry_delay.unwrap_or_default().try_into().unwrap_or_default())
+}
+
+/// `google.rpc.Status`: its details alone.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+/// `google.rpc.RetryInfo`
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<prost_types::Duration>,
 }
 
 /// Reads an `ExportTraceServiceResponse`. What is none says nothing: the status says success.
 fn partial_success(response: &[u8]) -> Judgement {
-    let (mut rejected, mut message) = (0, &b""[..]);
-    for field in Fields(Fields(response).next_bytes(1).unwrap_or_default()) {
-        match field {
-            (1, Value::Varint(spans)) => {
-                rejected = i64::try_from(spans).unwrap_or(0).unsigned_abs()
-            }
-            (2, Value::Bytes(text)) => message = text,
-            _ => {}
-        }
-    }
-    match (rejected, message) {
-        (0, b"") => accepted(0, ""),
-        (0, warning) => accepted(0, &format!("warned: {}", printable(warning))),
-        (_, reason) => {
-            accepted(rejected, &format!("rejected {rejected} spans: {}", printable(reason)))
-        }
+    let response: ExportTraceServiceResponse = otlp::decode(response);
+    let success = response.partial_success.unwrap_or_default();
+    let rejected = u64::try_from(success.rejected_spans).unwrap_or(0);
+    let message = printable(success.error_message.as_bytes());
+    match rejected {
+        0 if message.is_empty() => accepted(0, ""),
+        0 => accepted(0, &format!("warned: {message}")),
+        _ => accepted(rejected, &format!("rejected {rejected} spans: {message}")),
     }
 }
 
@@ -281,11 +275,8 @@ const MAX_SAID_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::collector::trace::v1::{
-        ExportTracePartialSuccess, ExportTraceServiceResponse,
-    };
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
     use proptest::prelude::*;
-    use prost::Message;
 
     use super::*;
 
@@ -389,6 +380,8 @@ mod tests {
             (response(3, "no\nname"), 3, "rejected 3 spans: no name"),
             (response(-3, ""), 0, ""),
             (b"<html>".to_vec(), 0, ""),
+            // The message is not UTF-8.
+            (b"\x0a\x05\x08\x03\x12\x01\xff".to_vec(), 3, "rejected 3 spans: "),
         ] {
             let mut framed = vec![0, 0, 0, 0, body.len() as u8];
             framed.extend_from_slice(&body);

@@ -22,7 +22,6 @@ pub mod otlp;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
 pub mod propagation;
-pub mod protobuf;
 pub mod queue;
 pub mod ratio;
 pub mod request;

@@ -10,9 +10,9 @@ use std::borrow::Cow;
 
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags, TraceId};
 use opentelemetry::{KeyValue, Value};
+use prost::Message;
 
 use crate::propagation::Link;
-use crate::protobuf::Fields;
 
 /// How many attributes a span may have, and how long their values may be: OpenTelemetry's
 /// `attribute_limits`.
@@ -212,11 +212,7 @@ impl Attributes {
         if count == self.count {
             return &self.bytes;
         }
-        let mut rest = Fields(&self.bytes);
-        for _ in 0..count {
-            rest.next();
-        }
-        self.bytes.get(..self.bytes.len() - rest.0.len()).unwrap_or_default()
+        first_fields(&self.bytes, count)
     }
 }
 
@@ -262,15 +258,45 @@ pub fn appended_len(span: &[u8]) -> usize {
 
 /// Leaves the first so many spans in a run and returns the run of those behind them.
 pub fn split_run(run: &mut Vec<u8>, spans: u32) -> Vec<u8> {
-    let mut fields = Fields(run);
-    for _ in 0..spans {
-        fields.next();
-    }
-    let rest = fields.0.len();
-    let second = run.split_off(run.len() - rest);
+    let second = run.split_off(first_fields(run, spans).len());
     // What is queued is counted by its length: the room of both is not to be kept.
     run.shrink_to_fit();
     second
+}
+
+/// Returns the spans of a run, encoded, up to one that is malformed.
+pub fn spans(run: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = run;
+    std::iter::from_fn(move || {
+        let span;
+        (span, rest) = split_field(rest)?;
+        Some(span)
+    })
+}
+
+/// Decodes a protobuf message, up to a field that is malformed.
+pub fn decode<M: Message + Default>(bytes: &[u8]) -> M {
+    let mut message = M::default();
+    // A field that is not whole is not merged, and those before it are.
+    let _ = message.merge(bytes);
+    message
+}
+
+/// Returns the first so many of fields as [`split_field`] takes them.
+fn first_fields(fields: &[u8], count: u32) -> &[u8] {
+    let mut rest = fields;
+    for _ in 0..count {
+        rest = split_field(rest).map_or(&[], |(_, rest)| rest);
+    }
+    fields.get(..fields.len() - rest.len()).unwrap_or_default()
+}
+
+/// Splits the first of several fields off, whose tags have one byte and whose values have a length.
+/// Returns its value and the other fields.
+fn split_field(fields: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, mut rest) = fields.split_first()?;
+    let len = prost::decode_length_delimiter(&mut rest).ok()?;
+    rest.split_at_checked(len)
 }
 
 /// Appends an `ExportTraceServiceRequest` with this resource and this run of spans. Spans and
@@ -417,26 +443,26 @@ const WIRE_FIXED32: u8 = 5;
 /// `SpanFlags`: whether the parent was remote is known, and it was.
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
-pub const STATUS_CODE_ERROR: u8 = 2;
+const STATUS_CODE_ERROR: u8 = 2;
 
 const EXPORT_RESOURCE_SPANS: u8 = 1;
-pub const RESOURCE_ATTRIBUTES: u8 = 1;
+const RESOURCE_ATTRIBUTES: u8 = 1;
 const SCOPE_NAME: u8 = 1;
 const SCOPE_VERSION: u8 = 2;
 
-pub mod resource_spans {
+mod resource_spans {
     pub const RESOURCE: u8 = 1;
     pub const SCOPE_SPANS: u8 = 2;
     pub const SCHEMA_URL: u8 = 3;
 }
 
-pub mod scope_spans {
+mod scope_spans {
     pub const SCOPE: u8 = 1;
     pub const SPANS: u8 = 2;
     pub const SCHEMA_URL: u8 = 3;
 }
 
-pub mod span {
+mod span {
     pub const TRACE_ID: u8 = 1;
     pub const SPAN_ID: u8 = 2;
     pub const TRACE_STATE: u8 = 3;
@@ -456,24 +482,24 @@ pub mod span {
     pub const STATUS_CODE: u8 = 3;
 }
 
-pub mod event {
+mod event {
     pub const TIME_UNIX_NANO: u8 = 1;
     pub const NAME: u8 = 2;
 }
 
-pub mod link {
+mod link {
     pub const TRACE_ID: u8 = 1;
     pub const SPAN_ID: u8 = 2;
     pub const TRACE_STATE: u8 = 3;
     pub const FLAGS: u8 = 6;
 }
 
-pub mod key_value {
+mod key_value {
     pub const KEY: u8 = 1;
     pub const VALUE: u8 = 2;
 }
 
-pub mod any_value {
+mod any_value {
     pub const STRING: u8 = 1;
     pub const BOOL: u8 = 2;
     pub const INT: u8 = 3;
@@ -487,7 +513,6 @@ mod tests {
     use opentelemetry_proto::tonic::trace::v1::Span;
     use opentelemetry_proto::tonic::trace::v1::span::{self, Event};
     use proptest::prelude::*;
-    use prost::Message;
 
     use super::*;
     use crate::context::{Context, Sampling};

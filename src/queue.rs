@@ -314,7 +314,7 @@ mod tests {
     }
 
     fn spans_of(batch: &Batch) -> usize {
-        crate::protobuf::Fields(&batch.run).count()
+        otlp::spans(&batch.run).count()
     }
 
     fn send(queue: &mut Queue, now: u64) -> Option<usize> {
