@@ -10,6 +10,7 @@ use std::borrow::Cow;
 
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags, TraceId};
 use opentelemetry::{KeyValue, Value};
+use opentelemetry_semantic_conventions::SCHEMA_URL;
 use prost::Message;
 
 use crate::propagation::Link;
@@ -426,9 +427,6 @@ const fn len_tag(field: u8) -> u8 {
 const fn varint_tag(field: u8) -> u8 {
     field << 3 | WIRE_VARINT
 }
-
-/// The semantic conventions whose HTTP and RPC parts are stable both.
-pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.45.0";
 
 /// Key and value up to here have lengths of one byte, and so has the pair.
 const SHORT_ATTRIBUTE_BYTES: usize = 121;

@@ -36,8 +36,8 @@ pub fn spans(resource: &[u8], run: &[u8]) -> Vec<u8> {
             key => _ = shared.insert(key.into(), text(attribute)),
         }
     }
-    shared.insert(SCOPE_NAME.into(), env!("CARGO_PKG_NAME").into());
-    shared.insert(SCOPE_VERSION.into(), env!("CARGO_PKG_VERSION").into());
+    shared.insert(key::OTEL_SCOPE_NAME.into(), env!("CARGO_PKG_NAME").into());
+    shared.insert(key::OTEL_SCOPE_VERSION.into(), env!("CARGO_PKG_VERSION").into());
     let mut json = Vec::with_capacity(run.len() * 2);
     // Nothing here can fail: the output is memory, and every key is a string.
     let _ = put_spans(&mut json, &service_name, &shared, run);
@@ -194,7 +194,7 @@ fn tags<'a>(span: &'a Span, shared: &'a Tags<'_>) -> Tags<'a> {
     // Whatever its value, Zipkin takes a span that has it for failed.
     tags.remove(ERROR);
     if let Some(status) = span.status.as_ref().filter(|it| it.code() == StatusCode::Error) {
-        tags.insert(STATUS_CODE.into(), "ERROR".into());
+        tags.insert(key::OTEL_STATUS_CODE.into(), "ERROR".into());
         tags.insert(ERROR.into(), Cow::Borrowed(&status.message));
     }
     tags
@@ -223,9 +223,6 @@ fn link_text(link: &Link) -> String {
 
 const NANOS_PER_MICRO: u64 = 1_000;
 
-const SCOPE_NAME: &str = "otel.scope.name";
-const SCOPE_VERSION: &str = "otel.scope.version";
-const STATUS_CODE: &str = "otel.status_code";
 const DROPPED_ATTRIBUTES_COUNT: &str = "otel.dropped_attributes_count";
 const ERROR: &str = "error";
 const TRACE_STATE: &str = "w3c.tracestate";

@@ -135,7 +135,7 @@ def test_spans_pass_through_the_collector(collector, outermost_envoy, tmp_path, 
     resources = [span["resource"] for span in (server, outbound, backend)]
     assert resources == [{"service.name": name} for name in ("frontend", "frontend", "backend")]
     schemas = {span["schemaUrl"] for span in (server, outbound, backend)}
-    assert schemas == {"https://opentelemetry.io/schemas/1.45.0"}
+    assert schemas == {"https://opentelemetry.io/schemas/1.42.0"}
     error = {"http.response.status_code": 503, "error.type": "503"}
     assert attributes(server) == server_attributes(
         "frontend", "1.1", target, request_id, "", **error, **{"user_agent.original": "tests"}
