@@ -69,6 +69,57 @@ impl<'a> Head<'a> {
     }
 }
 
+/// Reads pairs of names and values as proxy-wasm serializes a header map. Bytes that break the
+/// format end the list.
+///
+/// ```text
+/// map = count *( name-length value-length ) *( name %x00 value %x00 )   ; numbers: 32 bits, low byte first
+/// ```
+pub fn pairs(serialized: &[u8]) -> Vec<(&[u8], &[u8])> {
+    let Some((count, rest)) = serialized.split_first_chunk::<4>() else {
+        return Vec::new();
+    };
+    let count = (u32::from_le_bytes(*count) as usize).min(rest.len() / 8);
+    let (lengths, mut text) = rest.split_at(count * 8);
+    let mut pairs = Vec::with_capacity(count);
+    for [a, b, c, d, e, f, g, h] in lengths.as_chunks::<8>().0 {
+        let name = split_text(text, u32::from_le_bytes([*a, *b, *c, *d]));
+        let Some((name, after_name)) = name else { break };
+        let value = split_text(after_name, u32::from_le_bytes([*e, *f, *g, *h]));
+        let Some((value, after_value)) = value else { break };
+        text = after_value;
+        pairs.push((name, value));
+    }
+    pairs
+}
+
+/// Serializes pairs as [`pairs`] reads them.
+pub fn serialized(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(serialized_len(pairs));
+    bytes.extend_from_slice(&(pairs.len() as u32).to_le_bytes());
+    for (name, value) in pairs {
+        bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    }
+    for text in pairs.iter().flat_map(|(name, value)| [name, value]) {
+        bytes.extend_from_slice(text);
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// Returns how many bytes [`serialized`] makes of pairs.
+pub fn serialized_len(pairs: &[(&[u8], &[u8])]) -> usize {
+    let text: usize = pairs.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    4 + 8 * pairs.len() + text
+}
+
+/// Splits off a text of this length, and the zero byte behind it.
+fn split_text(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
+    let (text, rest) = bytes.split_at_checked(len as usize)?;
+    Some((text, rest.split_first()?.1))
+}
+
 /// A head without a line.
 pub static EMPTY: Head<'static> = Head { lines: Vec::new(), starts: [NOWHERE; MARKS] };
 
@@ -125,7 +176,40 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn bytes_that_break_the_format_end_the_list() {
+        let whole = serialized(&[(b"a", b"1"), (b"bc", b"")]);
+        assert_eq!(pairs(&whole), [(&b"a"[..], &b"1"[..]), (b"bc", b"")]);
+        assert_eq!(pairs(&whole[..whole.len() - 1]), [(&b"a"[..], &b"1"[..])]);
+        let mut huge = whole.clone();
+        huge[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        for (bytes, reason) in [
+            (&b""[..], "no count"),
+            (b"\x01\0\0", "three bytes of a count"),
+            (b"\xff\xff\xff\xff", "a count without lengths"),
+            (b"\x01\0\0\0\x01\0\0\0\0\0\0\0", "lengths without text"),
+            (&huge, "a length beyond the text"),
+        ] {
+            assert_eq!(pairs(bytes), [], "{reason}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn serialized_pairs_are_read_back(
+            lines in prop::collection::vec((any::<Vec<u8>>(), any::<Vec<u8>>()), 0..20),
+        ) {
+            let lines: Vec<_> = lines.iter().map(|(a, b)| (a.as_slice(), b.as_slice())).collect();
+            let bytes = serialized(&lines);
+            prop_assert_eq!(bytes.len(), bytes.capacity());
+            prop_assert_eq!(pairs(&bytes), lines);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = pairs(&bytes);
+        }
+
         #[test]
         fn lines_are_found_as_by_looking_at_each(
             names in prop::collection::vec("[a-c]{0,3}|[a-b]{8,12}|[ax]-[a-z-]{6}-[ax]", 0..400),

@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod attributes;
+pub mod cel;
 pub mod cidr;
 pub mod config;
 pub mod context;
@@ -29,8 +30,8 @@ pub mod resource;
 pub mod response;
 pub mod response_flags;
 pub mod rules;
-pub mod size_classes;
 pub mod span;
+pub mod statistics;
 pub mod tags;
 pub mod token;
 pub mod trust;

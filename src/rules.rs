@@ -190,6 +190,13 @@ impl PathIndex {
     }
 }
 
+/// Returns a rule's name as a label in metrics has it: `_` for each character other than ASCII
+/// letters, digits and `-_./`, so that no separator of Envoy's names stands in it.
+pub fn label_value(rule: &str) -> String {
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "-_./".contains(char);
+    rule.chars().map(|char| if is_plain(char) { char } else { '_' }).collect()
+}
+
 fn any(conditions: &[StringMatch], value: &[u8]) -> bool {
     conditions.iter().any(|condition| condition.matches(value))
 }

@@ -1,0 +1,105 @@
+//! Attribute paths as CEL expressions, as Envoy's `expr_create` takes them.
+//!
+//! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
+//!
+//! ```text
+//! path  = IDENT *( "." IDENT / "[" STRING "]" )
+//! ```
+
+/// Returns an expression for the value of an attribute, and for `""` where any part of its path is
+/// absent. `path` is its parts with a zero byte between them.
+pub fn value_or_empty(path: &str) -> String {
+    let mut parts = path.split('\0');
+    let mut value = parts.next().unwrap_or_default().to_owned();
+    let mut tests = Vec::new();
+    for part in parts {
+        if is_identifier(part) {
+            value = format!("{value}.{part}");
+            tests.push(format!("has({value})"));
+        } else {
+            let key = quoted(part);
+            tests.push(format!("{key} in {value}"));
+            value = format!("{value}[{key}]");
+        }
+    }
+    if tests.is_empty() { value } else { format!("({}?{value}:\"\")", tests.join("&&")) }
+}
+
+fn is_identifier(part: &str) -> bool {
+    let is_start = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
+    part.as_bytes().first().is_some_and(is_start)
+        && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !RESERVED.contains(&part)
+}
+
+/// Returns a string literal.
+fn quoted(text: &str) -> String {
+    let mut literal = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => literal.extend(['\\', char]),
+            '\0'..' ' => literal.push_str(&format!("\\u{:04x}", u32::from(char))),
+            _ => literal.push(char),
+        }
+    }
+    literal.push('"');
+    literal
+}
+
+/// Words that are no identifiers.
+const RESERVED: [&str; 20] = [
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "namespace",
+    "null",
+    "package",
+    "return",
+    "true",
+    "var",
+    "while",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: &str) {
+        assert_eq!(value_or_empty(&path.replace('/', "\0")), expected);
+    }
+
+    #[test]
+    fn each_part_of_a_path_is_tested() {
+        check("plugin_name", "plugin_name");
+        check("response/code", r#"(has(response.code)?response.code:"")"#);
+        check(
+            "request/headers/x-user",
+            r#"(has(request.headers)&&"x-user" in request.headers?request.headers["x-user"]:"")"#,
+        );
+        check(
+            "metadata/filter_metadata/a.b/in",
+            "(has(metadata.filter_metadata)&&\"a.b\" in metadata.filter_metadata\
+             &&\"in\" in metadata.filter_metadata[\"a.b\"]\
+             ?metadata.filter_metadata[\"a.b\"][\"in\"]:\"\")",
+        );
+    }
+
+    #[test]
+    fn no_key_ends_its_string() {
+        check("a/\"]\\\n", r#"("\"]\\\u000a" in a?a["\"]\\\u000a"]:"")"#);
+        check("a/é", r#"("é" in a?a["é"]:"")"#);
+        check("a/1b", r#"("1b" in a?a["1b"]:"")"#);
+        check("a/", r#"("" in a?a[""]:"")"#);
+    }
+}
