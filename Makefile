@@ -4,24 +4,17 @@
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
-# What the compiler uses and every Envoy has; strip took the section that would tell wasm-opt.
+# What the compiler uses and every Envoy has; `strip` took the section that would tell wasm-opt.
 FEATURES := $(addprefix --enable-,bulk-memory sign-ext nontrapping-float-to-int mutable-globals \
 	multivalue reference-types)
-# The same for the compiler, but for copies of memory, which src/plugin/copies.rs makes.
-TARGET := -Ctarget-cpu=mvp -Ctarget-feature=+sign-ext,+nontrapping-fptoint,+mutable-globals
-TARGET := $(TARGET),+multivalue,+reference-types
-# Most of what there is to gain comes from -Oz; functions that differ in a constant are 1.5 KB more,
-# control flow written anew 2 KB, and constants folded into addresses another 2 KB and 3 % of a
-# request: the lowest kilobyte is the far end of the stack, so that no address lies there. Constants
-# that are written once a function, and small numbers for what is called often, are 3.7 KB.
-SHRINK := --low-memory-unused --remove-exports=memcpy --flatten --rereloop --merge-similar-functions \
-	-Oz --gufa -Oz --converge --const-hoisting --reorder-functions --reorder-locals
-# The module brings a standard library of its own: one whose panics trap and say nothing, which takes
-# 35 KB less than the one that rustup has. Cargo calls that unstable; rust-toolchain.toml pins it.
-OWN_STD := -Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size
-# What is small of it runs for every request. Here, since Cargo.toml knows no such packages.
-OWN_STD += $(foreach package,core compiler_builtins,\
-	--config profile.wasm.package.$(package).opt-level=3)
+# Callbacks that the SDK exports and the filter does not implement: Envoy calls each callback that is
+# exported, and a call costs a request 2,000 of Envoy's instructions.
+UNUSED := $(addprefix proxy_on_,vm_start done new_connection downstream_data upstream_data \
+	downstream_connection_close upstream_connection_close request_body request_trailers \
+	response_body response_trailers queue_ready foreign_function grpc_receive grpc_close \
+	grpc_receive_initial_metadata grpc_receive_trailing_metadata)
+comma := ,
+space := $(subst ,, )
 FUZZ_SECONDS ?= 60
 SCENARIOS ?= $(wildcard examples/*/*scenario.yaml tests/scenarios/*.yaml)
 
@@ -38,16 +31,16 @@ test: lint wasm ## test everything
 # rustup gets what rust-toolchain.toml names by itself, unless it is told not to.
 toolchain:
 	@rustup show active-toolchain >/dev/null 2>&1 || rustup toolchain install
-	@for component in clippy rustfmt rust-src; do \
+	@for component in clippy rustfmt; do \
 		rustup component list --installed | grep -q "^$$component" \
 			|| rustup component add $$component || exit 1; done
 	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
 
 wasm: toolchain ## build target/sidespan.wasm
-	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zunstable-options -Cpanic=immediate-abort $(TARGET)" \
-		cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked $(OWN_STD)
+	cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked
 	@if [ ! -e $(MODULE) ] || [ $(BUILT) -nt $(MODULE) ]; then \
-		python3 envoy/tools.py wasm-opt $(SHRINK) $(FEATURES) $(BUILT) -o $(MODULE); fi
+		python3 envoy/tools.py wasm-opt $(FEATURES) \
+			--remove-exports=$(subst $(space),$(comma),$(UNUSED)) -O3 $(BUILT) -o $(MODULE); fi
 
 replay: wasm ## replay SCENARIOS (default: all) against the module
 	cargo run -q -p sidespan-harness --locked -- replay $(SCENARIOS)

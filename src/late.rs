@@ -3,8 +3,13 @@
 //! Such a span is that of one hop: whoever came before and after was told that the trace is not
 //! sampled, and exports nothing.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::head::{self, Head};
 use crate::limit::Limit;
 use crate::response_flags;
+use crate::url::MAX_URL_PART_BYTES;
 
 /// How a request ends that is exported late; any one condition is enough.
 #[derive(Debug, Clone)]
@@ -18,6 +23,8 @@ pub struct ExportOn {
     pub resets: bool,
     pub min_duration_nanos: Option<u64>,
     pub limit: Option<Limit>,
+    /// Bytes of request headers that are kept for late spans, over all requests of a worker.
+    pub max_held_bytes: usize,
 }
 
 /// How a request ended.
@@ -28,6 +35,88 @@ pub struct Ending {
     pub flags: u64,
     pub grpc_status: Option<u64>,
     pub duration_nanos: u64,
+}
+
+/// Keeps what a late span needs of request heads until the requests end, within a number of bytes.
+#[derive(Debug)]
+pub struct HeldHeads {
+    /// Name and longest value of each line that is kept.
+    names: Vec<(String, usize)>,
+    max_bytes: usize,
+    bytes: Rc<Cell<usize>>,
+}
+
+/// The kept lines of one request's head.
+#[derive(Debug)]
+pub struct HeldHead {
+    lines: Vec<u8>,
+    /// Bytes of all requests, of which these are given back at the end.
+    bytes: Rc<Cell<usize>>,
+}
+
+impl HeldHeads {
+    /// Keeps the lines that every span is made of, cut to what a span can hold, and whole lines of
+    /// `tag_headers`. `max_chars` is the longest value of an attribute.
+    pub fn new<'t>(
+        max_bytes: usize,
+        max_chars: usize,
+        tag_headers: impl Iterator<Item = &'t str>,
+    ) -> Self {
+        // A character has at most four bytes, and one more tells that the value was cut.
+        let value_bytes = 4 * (max_chars + 1);
+        let mut names = vec![
+            (head::PATH.to_owned(), MAX_URL_PART_BYTES),
+            (head::AUTHORITY.to_owned(), MAX_URL_PART_BYTES),
+        ];
+        let others = [
+            head::METHOD,
+            head::SCHEME,
+            head::USER_AGENT,
+            head::REQUEST_ID,
+            head::CONTENT_TYPE,
+            head::CONTENT_LENGTH,
+            head::UPGRADE,
+        ];
+        names.extend(others.map(|name| (name.to_owned(), value_bytes)));
+        for name in tag_headers {
+            match names.iter_mut().find(|(known, _)| known == name) {
+                Some((_, longest)) => *longest = usize::MAX,
+                None => names.push((name.to_owned(), usize::MAX)),
+            }
+        }
+        Self { names, max_bytes, bytes: Rc::default() }
+    }
+
+    /// Keeps what is needed of a head; nothing where there is no room for it.
+    pub fn hold(&self, head: &Head<'_>) -> Option<HeldHead> {
+        let mut lines: Vec<(&[u8], &[u8])> = Vec::with_capacity(self.names.len());
+        for (name, longest) in &self.names {
+            let values = head.all(name);
+            lines.extend(
+                values.map(|value| (name.as_bytes(), value.get(..*longest).unwrap_or(value))),
+            );
+        }
+        let len = head::serialized_len(&lines) + STREAM_BYTES;
+        let bytes = self.bytes.get() + len;
+        if bytes > self.max_bytes {
+            return None;
+        }
+        self.bytes.set(bytes);
+        Some(HeldHead { lines: head::serialized(&lines), bytes: self.bytes.clone() })
+    }
+}
+
+impl HeldHead {
+    pub fn head(&self) -> Head<'_> {
+        Head::new(head::pairs(&self.lines))
+    }
+}
+
+impl Drop for HeldHead {
+    fn drop(&mut self) {
+        let held = self.lines.len() + STREAM_BYTES;
+        self.bytes.set(self.bytes.get().saturating_sub(held));
+    }
 }
 
 impl ExportOn {
@@ -56,6 +145,9 @@ impl ExportOn {
     }
 }
 
+/// Memory that a request takes beside its lines, until it ends.
+const STREAM_BYTES: usize = 256;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +166,7 @@ mod tests {
             resets: true,
             min_duration_nanos: Some(1000),
             limit: None,
+            max_held_bytes: 0,
         };
         let rows = [
             (OK, None),
@@ -107,10 +200,60 @@ mod tests {
             resets: false,
             min_duration_nanos: Some(u64::MAX),
             limit: None,
+            max_held_bytes: 0,
         };
         let ending =
             Ending { status: 503, flags: u64::MAX, grpc_status: Some(14), duration_nanos: 1 };
         assert_eq!(on.holds(&ending), None);
         assert!(!on.asks_response());
+    }
+
+    /// The lines that are kept of a head.
+    fn kept(lines: &[(&str, &str)], tag_headers: &[&str]) -> Vec<(String, String)> {
+        let held = HeldHeads::new(1 << 20, 32, tag_headers.iter().copied());
+        let head = crate::propagation::testing::head(lines);
+        let kept = held.hold(&head).unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let pairs = head::pairs(&kept.lines);
+        pairs.into_iter().map(|(name, value)| (text(name), text(value))).collect()
+    }
+
+    #[test]
+    fn only_lines_that_a_span_can_hold_are_kept() {
+        let long = "x".repeat(60_000);
+        let lines = [
+            (":path", long.as_str()),
+            (":method", "GET"),
+            ("user-agent", &long),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+            ("x-other", &long),
+        ];
+        let mut expected = vec![
+            (":path".to_owned(), "x".repeat(2048)),
+            (":method".to_owned(), "GET".to_owned()),
+            ("user-agent".to_owned(), "x".repeat(132)),
+        ];
+        assert_eq!(kept(&lines, &[]), expected);
+        expected[0].1 = long.clone();
+        expected.push(("cookie".to_owned(), "a=1".to_owned()));
+        expected.push(("cookie".to_owned(), "b=2".to_owned()));
+        assert_eq!(kept(&lines, &["cookie", ":path"]), expected);
+    }
+
+    #[test]
+    fn what_has_no_room_is_not_kept_until_others_end() {
+        let held = HeldHeads::new(700, 32, std::iter::empty());
+        let lines = [(":path", "/a")];
+        let head = crate::propagation::testing::head(&lines);
+        let first = held.hold(&head).unwrap();
+        let second = held.hold(&head).unwrap();
+        assert!(held.hold(&head).is_none());
+        assert_eq!(held.bytes.get(), 2 * (STREAM_BYTES + 21));
+        drop(first);
+        let third = held.hold(&head).unwrap();
+        assert_eq!(third.head().path(), b"/a");
+        drop((second, third));
+        assert_eq!(held.bytes.get(), 0);
     }
 }

@@ -47,6 +47,29 @@ impl Limit {
         };
         (due <= full).then(|| due.saturating_add(self.interval_nanos))
     }
+
+    /// Returns the state as it was before one that was taken, for one that is not used after all.
+    pub fn give_back(&self, state: u64) -> u64 {
+        state.saturating_sub(self.interval_nanos)
+    }
+}
+
+/// Takes one from each limit or, where one has none left, from none of them, and then returns the
+/// index of the one that refused. `take` takes one, where one is left; `give_back` returns it.
+pub fn take_each(
+    limits: [Option<&Limit>; 2],
+    take: &mut dyn FnMut(&Limit) -> bool,
+    give_back: &mut dyn FnMut(&Limit),
+) -> Result<(), usize> {
+    let [first, second] = limits;
+    if first.is_some_and(|limit| !take(limit)) {
+        return Err(0);
+    }
+    if second.is_some_and(|limit| !take(limit)) {
+        first.map(give_back);
+        return Err(1);
+    }
+    Ok(())
 }
 
 /// By how much the clocks of workers may differ that share a state.
@@ -74,6 +97,44 @@ mod tests {
             None => false,
         };
         times.into_iter().filter(grant).collect()
+    }
+
+    #[test]
+    fn one_that_is_given_back_is_there_for_the_next() {
+        let limit = Limit::new("a", 1.0, 2).unwrap();
+        let one = limit.take(None, START).unwrap();
+        let two = limit.take(Some(one), START).unwrap();
+        assert_eq!(limit.take(Some(two), START), None);
+        assert_eq!(limit.give_back(two), one);
+        assert_eq!(limit.take(Some(limit.give_back(two)), START), Some(two));
+    }
+
+    #[test]
+    fn where_one_limit_refuses_no_other_is_used_up() {
+        let limits = [1.0, 2.0].map(|rate| Limit::new("a", rate, 1).unwrap());
+        let [one, two] = &limits;
+        for (asked, full, expected, left) in [
+            ([Some(one), Some(two)], None, Ok(()), [1, 1]),
+            ([Some(one), Some(two)], Some(one), Err(0), [0, 0]),
+            ([Some(one), Some(two)], Some(two), Err(1), [0, 0]),
+            ([None, Some(two)], Some(two), Err(1), [0, 0]),
+            ([None, Some(two)], None, Ok(()), [0, 1]),
+            ([None, None], None, Ok(()), [0, 0]),
+        ] {
+            let taken = std::cell::Cell::new([0, 0]);
+            let add = |limit: &Limit, by: i32| {
+                let mut counts = taken.get();
+                counts[usize::from(limit == two)] += by;
+                taken.set(counts);
+            };
+            let mut take = |limit: &Limit| {
+                let has_room = Some(limit) != full;
+                add(limit, i32::from(has_room));
+                has_room
+            };
+            assert_eq!(take_each(asked, &mut take, &mut |limit| add(limit, -1)), expected);
+            assert_eq!(taken.get(), left);
+        }
     }
 
     #[track_caller]

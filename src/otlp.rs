@@ -358,7 +358,7 @@ fn put_short_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) {
     let any = [len_tag(key_value::VALUE), value_len + 2, len_tag(any_value::STRING), value_len];
     let (start, len) = (bytes.len(), key.len() + value.len() + 8);
     bytes.reserve(len);
-    // There is room for so many bytes behind the last, and all of them are written.
+    // SAFETY: there is room for `len` bytes behind the last, and all of them are written.
     unsafe {
         let place = bytes.as_mut_ptr().add(start);
         place.cast::<[u8; 4]>().write(head);

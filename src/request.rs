@@ -69,6 +69,9 @@ pub struct Outcome<'c> {
     pub answer: Option<Box<Context>>,
 }
 
+/// Takes one from each limit, or from none; the error is the index of the one that refuses.
+pub type Permits<'p> = dyn FnMut([Option<&Limit>; 2]) -> Result<(), usize> + 'p;
+
 /// Tells what a request is decided by that the host must be asked for.
 pub fn asks(config: &Config, head: &Head<'_>) -> Asks {
     Asks {
@@ -77,8 +80,8 @@ pub fn asks(config: &Config, head: &Head<'_>) -> Asks {
     }
 }
 
-/// Decides on a request and works out what its upstream is told. `permits` takes one from a limit,
-/// where one is left.
+/// Decides on a request and works out what its upstream is told. `permits` takes one from each of
+/// these limits or, where one of them has none left, from neither, and then returns which refused.
 ///
 /// A request that is recorded here passes its own span id on. One that is not keeps the ids that
 /// it came with, so that nothing upstream hangs below a span that does not exist; without ids it
@@ -88,7 +91,7 @@ pub fn on_request_headers<'c>(
     head: &Head<'_>,
     known: Known<'_>,
     fresh: FreshIds,
-    permits: &mut dyn FnMut(&Limit) -> bool,
+    permits: &mut Permits<'_>,
 ) -> Outcome<'c> {
     let (tokens, token_faults) = match config.tokens.is_empty() {
         true => (ValidTokens::default(), Vec::new()),
@@ -110,24 +113,30 @@ pub fn on_request_headers<'c>(
         Sampling::Deferred => incoming.randomness(trace_id),
         _ => 0,
     };
+    let mut over_limit = false;
     let mut decision = loop {
         let rule = found.map(|(_, rule)| rule);
         let decision = decide(rule, incoming.sampling, randomness, config.ratio);
-        match found {
-            Some((place, Rule { limit: Some(limit), .. }))
-                if decision.sampled && !permits(limit) =>
-            {
-                limited.push(place);
-                found = config.rules.first_match(head, facts, place + 1);
+        let of_rule = rule.and_then(|rule| rule.limit.as_ref());
+        if !decision.sampled || (of_rule.is_none() && config.limit.is_none()) {
+            break decision;
+        }
+        match (permits([of_rule, config.limit.as_ref()]), found) {
+            (Ok(()), _) => break decision,
+            (Err(0), Some((index, _))) => {
+                limited.push(index);
+                found = config.rules.first_match(head, facts, index + 1);
                 if is_ignored(found) {
                     return ignored(found, limited);
                 }
             }
-            _ => break decision,
+            (Err(_), _) => {
+                over_limit = true;
+                break decision;
+            }
         }
     };
     incoming.faults.tokens = token_faults;
-    let over_limit = decision.sampled && config.limit.as_ref().is_some_and(|limit| !permits(limit));
     if over_limit {
         decision.over_limit();
     }
@@ -246,6 +255,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limit::take_each;
     use crate::propagation::Form;
     use crate::propagation::testing::{applied, head};
     use crate::propagation::tracecontext;
@@ -299,7 +309,7 @@ mod tests {
 
     /// Where the host knows nothing and every limit has room.
     fn decided<'c>(config: &'c Config, head: &Head<'_>) -> Outcome<'c> {
-        on_request_headers(config, head, Known::default(), FRESH, &mut |_| true)
+        on_request_headers(config, head, Known::default(), FRESH, &mut |_| Ok(()))
     }
 
     #[track_caller]
@@ -697,7 +707,7 @@ mod tests {
         expected: Headers,
     ) -> Outcome<'static> {
         let config = Box::leak(Box::new(config.clone()));
-        let outcome = on_request_headers(config, &head(request), known, FRESH, &mut |_| true);
+        let outcome = on_request_headers(config, &head(request), known, FRESH, &mut |_| Ok(()));
         let found = applied(request, &outcome.edits);
         let mut expected: Vec<_> =
             expected.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
@@ -758,10 +768,12 @@ mod tests {
             let is = |limit: &Limit, key: &str| {
                 limit.key().starts_with(&format!("sidespan.limit.{key}"))
             };
-            let mut permits = |limit: &Limit| {
+            let mut take = |limit: &Limit| {
                 seen.push(limit.key().to_owned());
                 !full.iter().any(|key| is(limit, key))
             };
+            let mut permits =
+                |limits: [Option<&Limit>; 2]| take_each(limits, &mut take, &mut |_| {});
             let head = head(request);
             let outcome = on_request_headers(&config, &head, Known::default(), FRESH, &mut permits);
             assert_eq!(seen.len(), asked.len(), "{reason}: {seen:?}");
@@ -781,7 +793,7 @@ mod tests {
         let up = traceparent(T, S, "01");
         let request = [("traceparent", up.as_str()), ("tracestate", "a=1,ot=th:0")];
         let outcome =
-            on_request_headers(&config, &head(&request), Known::default(), FRESH, &mut |_| false);
+            on_request_headers(&config, &head(&request), Known::default(), FRESH, &mut |_| Err(1));
         let down = traceparent(T, S, "00");
         let expected = [("traceparent", down.as_str()), ("tracestate", "a=1")];
         let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -142,6 +142,9 @@ objects! {
         pub min_duration_ms: Option<u32>,
         /// Late spans at most; those beyond are left out and counted. Default: any number.
         pub limit: Option<RawLimit>,
+        /// Bytes of request headers that a worker keeps at most, until it is known how requests
+        /// end. A request beyond gets no late span, and is counted. Default: `8388608`.
+        pub max_held_bytes: Option<u32>,
     }
 
     /// A signed token that a header must hold.

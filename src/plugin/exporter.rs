@@ -8,17 +8,19 @@
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, LogLevel, MapType, Status};
 
-use super::host::{self, Failure, HeaderMap, LogLevel};
-use super::limits;
-use super::metrics::ExportTally;
+use super::{host, limits};
 use crate::config::{self, Protocol};
 use crate::delivery::{Answer, Judgement, Verdict};
 use crate::grpc;
 use crate::gzip;
+use crate::head::pairs;
 use crate::limit::Limit;
 use crate::otlp;
 use crate::queue::{Batch, Books, DropReason, Queue};
+use crate::statistics::ExportTally;
 use crate::zipkin;
 
 /// The exporter of one worker.
@@ -55,10 +57,6 @@ impl Exporter {
         let gzip = settings.gzip;
         let (tally, log) = Default::default();
         Self { settings, gzip, queue, tick_period, call: None, sent_unix_nanos: 0, tally, log }
-    }
-
-    pub fn interval(&self) -> Duration {
-        self.settings.interval
     }
 
     pub fn books(&self) -> Books {
@@ -150,7 +148,9 @@ impl Exporter {
         let body = compressed.unwrap_or(body);
         let own = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         headers.extend(own);
-        let called = host::http_call(&settings.cluster, &headers, &body, settings.timeout);
+        let (cluster, timeout) = (&settings.cluster, settings.timeout);
+        let called =
+            hostcalls::dispatch_http_call(cluster, headers, Some(&body), Vec::new(), timeout);
         self.sent_unix_nanos = now;
         match called {
             Ok(token) => {
@@ -159,9 +159,9 @@ impl Exporter {
                 self.tally.batch_spans.push(spans.into());
             }
             // Envoy may come to know the cluster, or find a host of it that is well.
-            Err(failure) => {
-                let said = match failure {
-                    Failure::BAD_ARGUMENT => "Envoy knows no such cluster",
+            Err(status) => {
+                let said = match status {
+                    Status::BadArgument => "Envoy knows no such cluster",
                     _ => {
                         "Envoy makes no call to it: no host is healthy, or too many calls are under way"
                     }
@@ -173,18 +173,18 @@ impl Exporter {
     }
 
     fn judge(&self, body_size: usize, trailers: usize, now_unix_seconds: u64) -> Judgement {
-        let headers = host::headers(HeaderMap::CallResponse).unwrap_or_default();
-        let headers = host::pairs(headers.as_slice());
+        let headers = host::headers(MapType::HttpCallResponseHeaders).unwrap_or_default();
+        let headers = pairs(&headers);
         let is_grpc = self.settings.protocol == Protocol::OtlpGrpc;
         let trailers = (is_grpc && trailers > 0)
-            .then(|| host::headers(HeaderMap::CallResponseTrailers).ok())
+            .then(|| host::headers(MapType::HttpCallResponseTrailers).ok())
             .flatten()
             .unwrap_or_default();
-        let trailers = host::pairs(trailers.as_slice());
-        let body = (body_size > 0)
-            .then(|| host::call_response_body(MAX_ANSWER_BYTES).ok())
-            .flatten()
-            .unwrap_or_default();
+        let trailers = pairs(&trailers);
+        let read_body =
+            || hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, MAX_ANSWER_BYTES);
+        let body = if body_size > 0 { read_body().ok().flatten() } else { None };
+        let body = body.unwrap_or_default();
         let find = |name: &str| {
             let mut lines = trailers.iter().chain(&headers);
             lines.find(|(found, _)| *found == name.as_bytes()).map_or(&b""[..], |(_, value)| value)
@@ -195,7 +195,7 @@ impl Exporter {
             grpc_status: find("grpc-status"),
             grpc_message: find("grpc-message"),
             grpc_details: find("grpc-status-details-bin"),
-            body: body.as_slice(),
+            body: &body,
         };
         let judge = match self.settings.protocol {
             Protocol::OtlpHttp => Judgement::of_otlp_http,
@@ -221,7 +221,7 @@ impl Exporter {
                         self.cluster(),
                         "\" takes spans again",
                     ];
-                    host::log(LogLevel::Info, &message.concat());
+                    let _ = hostcalls::log(LogLevel::Info, &message.concat());
                 }
                 self.log.said.clear();
             }
@@ -280,11 +280,11 @@ impl Exporter {
     /// Tells whether a message of this kind may be logged: once a minute, by all workers together.
     fn may_log(&self, kind: &str) -> bool {
         let name = ["log/", kind, "/", self.cluster()].concat();
-        Limit::new(&name, LOGGED_PER_SECOND, 1).as_ref().is_some_and(limits::take)
+        Limit::new(&name, LOGGED_PER_SECOND, 1).as_ref().is_some_and(limits::take_one)
     }
 
     fn warn(&self, message: &[&str]) {
-        host::log(LogLevel::Warn, &["sidespan: ", &message.concat()].concat());
+        let _ = hostcalls::log(LogLevel::Warn, &["sidespan: ", &message.concat()].concat());
     }
 
     fn cluster(&self) -> &str {
@@ -308,7 +308,7 @@ impl Exporter {
 
     fn set_tick_period(&mut self, period: Duration) {
         self.tick_period = period;
-        host::set_tick_period(period);
+        let _ = hostcalls::set_tick_period(period);
     }
 }
 
@@ -330,7 +330,7 @@ fn body(protocol: Protocol, batch: &Batch) -> Vec<u8> {
 fn compressed(body: &[u8]) -> Option<Vec<u8>> {
     let zlib = host::call_foreign("compress", body).ok()?;
     let mut compressed = Vec::new();
-    gzip::put(&mut compressed, zlib.as_slice(), body).then_some(compressed)
+    gzip::put(&mut compressed, &zlib, body).then_some(compressed)
 }
 
 fn content_type(protocol: Protocol) -> &'static str {
@@ -344,7 +344,7 @@ fn content_type(protocol: Protocol) -> &'static str {
 /// Returns a random number, or the middle one where the host has none.
 fn random() -> u32 {
     let mut bytes = [0; 4];
-    match host::fill_random(&mut bytes) {
+    match getrandom::fill(&mut bytes) {
         Ok(()) => u32::from_le_bytes(bytes),
         Err(_) => u32::MAX / 2,
     }

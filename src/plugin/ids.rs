@@ -15,7 +15,7 @@ impl IdGenerator {
     /// Seeds from the host's randomness, and from its clock should that fail.
     pub fn seeded() -> Self {
         let mut seed = [0; 32];
-        match host::fill_random(&mut seed) {
+        match getrandom::fill(&mut seed) {
             Ok(()) => Self(Xoshiro256PlusPlus::from_seed(seed)),
             Err(_) => Self(Xoshiro256PlusPlus::seed_from_u64(host::now())),
         }

@@ -1,24 +1,41 @@
 //! Limits that hold for all workers of an Envoy: their states are in Envoy's shared data.
 
-use super::host::{self, Failure};
-use crate::limit::Limit;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::Status;
 
-/// Takes one from a limit, and tells whether one was left. Where the host does not keep the state,
-/// or others change it again and again, none is.
-pub fn take(limit: &Limit) -> bool {
+use super::host;
+use crate::limit::{Limit, take_each};
+
+/// Takes one from each limit, or from none; the error is the index of the one that refuses. A limit
+/// whose state the host does not keep, or that others change again and again, refuses.
+pub fn take(limits: [Option<&Limit>; 2]) -> Result<(), usize> {
+    take_each(limits, &mut take_one, &mut |limit| {
+        // Where that fails, one is lost until the limit fills up again.
+        update(limit, |state| state.map(|state| limit.give_back(state)));
+    })
+}
+
+/// Takes one from a limit, and tells whether one was left.
+pub fn take_one(limit: &Limit) -> bool {
+    update(limit, |state| limit.take(state, host::now()))
+}
+
+/// Replaces the state of a limit by what `next` makes of it, and tells whether that was done; where
+/// `next` returns nothing, the state stays.
+fn update(limit: &Limit, next: impl Fn(Option<u64>) -> Option<u64>) -> bool {
     for _ in 0..MAX_TRIES {
-        let (state, version) = match host::shared_data(limit.key()) {
-            Ok((state, version)) => (state.as_slice().try_into().ok(), version),
-            Err(Failure::NOT_FOUND) => (None, NO_VERSION),
-            Err(_) => return false,
-        };
-        let state = state.map(u64::from_le_bytes);
-        let Some(next) = limit.take(state, host::now()) else {
+        let Ok((state, version)) = hostcalls::get_shared_data(limit.key()) else {
             return false;
         };
-        match host::replace_shared_data(limit.key(), &next.to_le_bytes(), version) {
+        let state = state.and_then(|state| state.try_into().ok()).map(u64::from_le_bytes);
+        let Some(next) = next(state) else {
+            return false;
+        };
+        let version = version.unwrap_or(NO_VERSION);
+        let bytes = next.to_le_bytes();
+        match hostcalls::set_shared_data(limit.key(), Some(&bytes), Some(version)) {
             Ok(()) => return true,
-            Err(Failure::CAS_MISMATCH) => {}
+            Err(Status::CasMismatch) => {}
             Err(_) => return false,
         }
     }

@@ -1,11 +1,11 @@
 //! The side that Envoy calls: proxy-wasm contexts around the core.
 //!
+//! <https://github.com/proxy-wasm/proxy-wasm-rust-sdk>
+//!
 //! No callback panics, pauses or answers a request: a panic would take the VM of a worker, and all
 //! its requests, with it.
 
-mod abi;
-mod allocator;
-mod copies;
+mod environment;
 mod exporter;
 mod host;
 mod ids;
@@ -15,27 +15,46 @@ mod node;
 mod properties;
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, ContextType, LogLevel, MapType};
+use talc::TalckWasm;
+
 use self::exporter::Exporter;
-use self::host::{Bytes, HeaderMap, LogLevel};
 use self::ids::IdGenerator;
-use self::metrics::{Metrics, Tally};
+use self::metrics::Metrics;
 use self::properties::{PropertyList, integer};
 use crate::config::Config;
-use crate::context::Context;
+use crate::context;
 use crate::grpc;
-use crate::head::Head;
-use crate::late::Ending;
+use crate::head::{Head, pairs};
+use crate::late::{Ending, HeldHead, HeldHeads};
 use crate::queue::Batch;
 use crate::request::{self, Known, on_request_headers};
 use crate::resource::resource;
 use crate::response::ResponseHeader;
 use crate::rules::Direction;
 use crate::span::{self, ActiveSpan, Recording, StreamFacts};
+use crate::statistics::{Tally, Totals};
 use crate::tags::Facts;
 use crate::tags::source::Phase;
+
+// SAFETY: a VM has one thread.
+#[global_allocator]
+static ALLOCATOR: TalckWasm = unsafe { TalckWasm::new_global() };
+
+proxy_wasm::main! {{
+    proxy_wasm::set_root_context(|_| Box::new(Root::default()));
+}}
+
+/// One plugin of Envoy's: a configuration, once there is one.
+#[derive(Default)]
+struct Root {
+    plugin: Option<Rc<Plugin>>,
+}
 
 /// One configuration of the filter in one worker.
 struct Plugin {
@@ -45,6 +64,7 @@ struct Plugin {
     asks_direction: bool,
     stream_facts: PropertyList<11>,
     ending_facts: PropertyList<2>,
+    held_heads: Option<HeldHeads>,
     state: RefCell<State>,
 }
 
@@ -53,63 +73,16 @@ struct State {
     ids: IdGenerator,
     tally: Tally,
     exporter: Option<Exporter>,
+    metrics: Metrics,
 }
 
-/// One plugin of Envoy's: a configuration, once there is one.
-#[derive(Default)]
-struct Root {
-    plugin: Option<Rc<Plugin>>,
-    metrics: Option<Metrics>,
+thread_local! {
+    /// The configurations of this VM, in the order in which they came.
+    static PLUGINS: RefCell<Vec<Weak<Plugin>>> = const { RefCell::new(Vec::new()) };
 }
 
-impl Root {
-    fn on_configure(&mut self, size: usize) -> bool {
-        if size == 0 {
-            return self.configure(b"");
-        }
-        match host::configuration(size) {
-            Ok(json) => self.configure(json.as_slice()),
-            Err(host::Failure(status)) => {
-                let message =
-                    format!("sidespan: the configuration cannot be read: status {status}");
-                host::log(LogLevel::Error, &message);
-                false
-            }
-        }
-    }
-
-    fn on_tick(&mut self) {
-        let Some(plugin) = self.plugin.clone() else {
-            return;
-        };
-        if let Ok(mut state) = plugin.state.try_borrow_mut() {
-            if let Some(exporter) = &mut state.exporter {
-                exporter.tick();
-            }
-            self.publish(&mut state);
-        }
-    }
-
-    /// Envoy gave up this configuration: what it had not exported goes to the first of `heirs` that
-    /// exports to the same place, or is booked as dropped.
-    fn delete<'a>(mut self, heirs: impl Iterator<Item = &'a mut Root>) {
-        let Some(plugin) = self.plugin.take() else {
-            return;
-        };
-        // Envoy keeps the timer of a root context that is gone.
-        host::set_tick_period(Duration::ZERO);
-        let Ok(mut state) = plugin.state.try_borrow_mut() else {
-            return;
-        };
-        if let Some(exporter) = &mut state.exporter {
-            let all = exporter.take_all();
-            let left = heirs.fold(all, |batches, heir| heir.take_over(exporter, batches));
-            exporter.abandon(&left);
-        }
-        self.publish(&mut state);
-    }
-
-    fn on_http_call_response(&mut self, token: u32, body_size: usize, trailers: usize) {
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, trailers: usize) {
         if let Some(plugin) = &self.plugin
             && let Ok(mut state) = plugin.state.try_borrow_mut()
             && let Some(exporter) = &mut state.exporter
@@ -117,79 +90,76 @@ impl Root {
             exporter.answered(token, body_size, trailers);
         }
     }
+}
 
-    fn stream(&self) -> Stream {
-        Stream { plugin: self.plugin.clone(), span: None, late: None, answer: None }
-    }
-
-    fn configure(&mut self, json: &[u8]) -> bool {
-        let config = match Config::parse(json, &host::environment) {
+impl RootContext for Root {
+    fn on_configure(&mut self, _size: usize) -> bool {
+        let json = self.get_plugin_configuration().unwrap_or_default();
+        let config = match Config::parse(&json, &environment::variable) {
             Ok(config) => config,
             Err(error) => {
                 let message = format!("sidespan: configuration refused: {error}");
-                host::log(LogLevel::Error, &message);
+                let _ = hostcalls::log(LogLevel::Error, &message);
                 return false;
             }
         };
-        let service_name = config.service_name.as_deref();
-        let resource = resource(service_name, &config.resource_attributes, &node::node());
-        let exporter = config.exporter.clone().map(|settings| Exporter::new(settings, &resource));
-        let tally = Tally::new(config.rules.iter().count());
-        let mut state = State { ids: IdGenerator::seeded(), tally, exporter };
-        host::set_tick_period(state.exporter.as_ref().map_or(PUBLISH_PERIOD, Exporter::interval));
-        self.metrics = Some(Metrics::define(&config.rules));
-        self.publish(&mut state);
-        self.plugin = Some(Rc::new(Plugin {
-            gateway: node::is_gateway(),
-            asks_direction: config.rules.ask_direction() || config.propagation.ask_direction(),
-            stream_facts: PropertyList::compile([
-                LISTENER_DIRECTION,
-                "source.address",
-                "request.protocol",
-                "response.code",
-                "response.flags",
-                "response.code_details",
-                "xds.route_name",
-                "xds.cluster_name",
-                "upstream.address",
-                "upstream.request_attempt_count",
-                "response.size",
-            ]),
-            ending_facts: PropertyList::compile(["response.code", "response.flags"]),
-            config,
-            state: RefCell::new(state),
-        }));
+        let plugin = Rc::new(Plugin::new(config));
+        register(&plugin);
+        if let Some(former) = self.plugin.replace(plugin.clone()) {
+            former.retire();
+        }
+        self.set_tick_period(plugin.tick_period());
         true
     }
 
-    /// Takes batches of another exporter over, or gives them back where this configuration exports to
-    /// another place, or nothing.
-    fn take_over(&mut self, of: &Exporter, batches: Vec<Batch>) -> Vec<Batch> {
-        let Some(plugin) = self.plugin.clone() else {
-            return batches;
+    fn on_tick(&mut self) {
+        let Some(plugin) = &self.plugin else {
+            return;
         };
-        if let Ok(mut state) = plugin.state.try_borrow_mut()
-            && let Some(exporter) = &mut state.exporter
-            && exporter.destination() == of.destination()
-        {
-            exporter.take_over(batches);
-            self.publish(&mut state);
-            return Vec::new();
+        if let Ok(mut state) = plugin.state.try_borrow_mut() {
+            if let Some(exporter) = &mut state.exporter {
+                exporter.tick();
+            }
+            state.publish();
         }
-        batches
     }
 
-    fn publish(&mut self, state: &mut State) {
-        let State { tally, exporter, .. } = state;
-        let (books, mut none) = Default::default();
-        let (books, exports) = match exporter {
-            Some(exporter) => (exporter.books(), &mut exporter.tally),
-            None => (books, &mut none),
-        };
-        if let Some(metrics) = &mut self.metrics {
-            metrics.publish(&books, exports, tally);
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+        let plugin = self.plugin.clone();
+        Some(Box::new(Stream { plugin, span: None, late: None, answer: None }))
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let Some(plugin) = self.plugin.take() {
+            // Envoy keeps the timer of a root context that is gone.
+            self.set_tick_period(Duration::ZERO);
+            plugin.retire();
         }
     }
+}
+
+/// Adds a configuration to those of this VM, and forgets those that are gone.
+fn register(plugin: &Rc<Plugin>) {
+    PLUGINS.with(|plugins| {
+        if let Ok(mut plugins) = plugins.try_borrow_mut() {
+            plugins.retain(|other| other.strong_count() > 0);
+            plugins.push(Rc::downgrade(plugin));
+        }
+    });
+}
+
+/// Returns the configurations of this VM, the newest first.
+fn registered() -> Vec<Rc<Plugin>> {
+    PLUGINS.with(|plugins| match plugins.try_borrow() {
+        Ok(plugins) => plugins.iter().rev().filter_map(Weak::upgrade).collect(),
+        Err(_) => Vec::new(),
+    })
 }
 
 /// One request.
@@ -199,32 +169,34 @@ struct Stream {
     /// What a span is made of, should the request end as `export_on` says.
     late: Option<Box<Late>>,
     /// What the client is told.
-    answer: Option<Box<Context>>,
+    answer: Option<Box<context::Context>>,
 }
 
 /// A request that is not sampled and may be exported late.
 struct Late {
     recording: Recording<'static>,
-    /// The headers as they came, serialized: others may change them meanwhile.
-    headers: Bytes,
+    /// The headers as they came: others may change them meanwhile.
+    head: HeldHead,
     end_of_stream: bool,
     start_unix_nanos: u64,
     first_byte_unix_nanos: Option<u64>,
 }
 
-impl Stream {
-    fn on_request_headers(&mut self, end_of_stream: bool) {
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         if let Some(plugin) = self.plugin.clone() {
             plugin.on_request(end_of_stream, self);
         }
+        Action::Continue
     }
 
-    fn on_response_headers(&mut self) {
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
         if let (Some(plugin), Some(context)) = (&self.plugin, self.answer.take()) {
-            for header in plugin.config.response.headers(&context) {
-                // A header that the host refuses is missing from the response.
-                let ResponseHeader { name, value, replace } = &header;
-                let _ = host::put_header(HeaderMap::Response, name, value, *replace);
+            for ResponseHeader { name, value, replace } in plugin.config.response.headers(&context)
+            {
+                host::put_header(MapType::HttpResponseHeaders, name, &value, replace);
             }
         }
         if let Some(span) = &mut self.span {
@@ -232,6 +204,7 @@ impl Stream {
         } else if let Some(late) = &mut self.late {
             late.first_byte_unix_nanos.get_or_insert_with(host::now);
         }
+        Action::Continue
     }
 
     fn on_log(&mut self) {
@@ -247,43 +220,103 @@ impl Stream {
 }
 
 impl Plugin {
+    fn new(config: Config) -> Self {
+        let service_name = config.service_name.as_deref();
+        let resource = resource(service_name, &config.resource_attributes, &node::node());
+        let exporter = config.exporter.clone().map(|settings| Exporter::new(settings, &resource));
+        let tally = Tally::new(config.rules.iter().count());
+        let metrics = Metrics::define(&config.rules);
+        let mut state = State { ids: IdGenerator::seeded(), tally, exporter, metrics };
+        state.publish();
+        let held_heads = config.export_on.as_ref().map(|export_on| {
+            let max_chars = config.attribute_limits.value_length as usize;
+            HeldHeads::new(export_on.max_held_bytes, max_chars, config.tags.request_headers())
+        });
+        let of_tags = config.tags.properties.paths().to_vec();
+        Self {
+            gateway: node::is_gateway(),
+            asks_direction: config.rules.ask_direction() || config.propagation.ask_direction(),
+            stream_facts: PropertyList::new(STREAM_FACTS, of_tags),
+            ending_facts: PropertyList::new(ENDING_FACTS, Vec::new()),
+            held_heads,
+            config,
+            state: RefCell::new(state),
+        }
+    }
+
+    fn tick_period(&self) -> Duration {
+        match &self.config.exporter {
+            Some(exporter) => exporter.interval,
+            None => PUBLISH_PERIOD,
+        }
+    }
+
+    /// Hands over what this configuration has not exported to the newest one that exports to the same
+    /// place; without such a one, counts it as dropped.
+    fn retire(&self) {
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            return;
+        };
+        if let Some(exporter) = &mut state.exporter {
+            let all = exporter.take_all();
+            // This one is borrowed, so it takes nothing over.
+            let heirs = registered();
+            let left = heirs.iter().fold(all, |batches, heir| heir.take_over(exporter, batches));
+            exporter.abandon(&left);
+        }
+        state.publish();
+    }
+
+    /// Takes over the batches of another exporter. Returns them where this configuration exports to
+    /// another place, or nothing.
+    fn take_over(&self, of: &Exporter, batches: Vec<Batch>) -> Vec<Batch> {
+        if let Ok(mut state) = self.state.try_borrow_mut()
+            && let Some(exporter) = &mut state.exporter
+            && exporter.destination() == of.destination()
+        {
+            exporter.take_over(batches);
+            state.publish();
+            return Vec::new();
+        }
+        batches
+    }
+
     /// Decides on the request, tells the upstream, and starts the span where there is one. A
     /// request whose headers the host does not hand over goes on as it is.
     fn on_request(&self, end_of_stream: bool, stream: &mut Stream) {
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
         };
-        let Ok(headers) = host::headers(HeaderMap::Request) else {
+        let Ok(headers) = host::headers(MapType::HttpRequestHeaders) else {
             return;
         };
-        let head = Head::new(host::pairs(headers.as_slice()));
+        let head = Head::new(pairs(&headers));
         let asks = request::asks(&self.config, &head);
         let read_address = || host::property("source\0address").ok();
         let source_address = asks.source_address.then(read_address).flatten().unwrap_or_default();
         let known = Known {
             direction: self.asks_direction.then(|| self.read_direction()),
-            source_address: source_address.as_slice(),
+            source_address: &source_address,
             unix_seconds: if asks.time { host::now() / NANOS_PER_SECOND } else { 0 },
         };
         let fresh = state.ids.fresh();
-        let outcome =
-            on_request_headers(&self.config, &head, known, fresh, &mut |it| limits::take(it));
+        let outcome = on_request_headers(&self.config, &head, known, fresh, &mut limits::take);
         state.tally.decided(&outcome);
-        for edit in &outcome.edits {
-            // An edit that the host refuses leaves that header as it came.
-            let _ = host::edit_request_header(edit);
-        }
+        outcome.edits.iter().for_each(host::edit_request_header);
         stream.answer = outcome.answer;
         if let Some(recording) = outcome.recording {
             let now = host::now();
             let span = ActiveSpan::start(&self.config, &head, end_of_stream, &recording, now);
             stream.span = Some(span);
-        } else if let Some(recording) = outcome.late {
-            let start_unix_nanos = host::now();
+        } else if let (Some(recording), Some(held_heads)) = (outcome.late, &self.held_heads) {
+            let Some(head) = held_heads.hold(&head) else {
+                state.tally.late_not_held += 1;
+                return;
+            };
             let (recording, first_byte_unix_nanos) = (*recording, None);
-            drop(head);
+            let start_unix_nanos = host::now();
             let late =
-                Late { recording, headers, end_of_stream, start_unix_nanos, first_byte_unix_nanos };
+                Late { recording, head, end_of_stream, start_unix_nanos, first_byte_unix_nanos };
             stream.late = Some(Box::new(late));
         }
     }
@@ -294,14 +327,13 @@ impl Plugin {
         let Some(export_on) = &self.config.export_on else {
             return;
         };
-        // Taken apart again only where that is of use: most requests end well.
-        let head = || Head::new(host::pairs(late.headers.as_slice()));
         let ending_facts = export_on.asks_response().then(|| self.ending_facts.read());
         let [status, flags] = match &ending_facts {
             Some(facts) => facts.values(),
             None => Default::default(),
         };
-        let is_grpc = !export_on.grpc_status.is_empty() && span::is_grpc(&head());
+        // The head is read again only where that is of use: most requests end well.
+        let is_grpc = !export_on.grpc_status.is_empty() && span::is_grpc(&late.head.head());
         let ending = Ending {
             status: u16::try_from(integer(status)).unwrap_or_default(),
             flags: integer(flags),
@@ -311,8 +343,8 @@ impl Plugin {
         let Some(condition) = export_on.holds(&ending) else {
             return;
         };
-        let permitted =
-            [&export_on.limit, &self.config.limit].into_iter().flatten().all(limits::take);
+        let limits = [export_on.limit.as_ref(), self.config.limit.as_ref()];
+        let permitted = limits::take(limits).is_ok();
         if let Ok(mut state) = self.state.try_borrow_mut() {
             state.tally.ended_late(permitted);
         }
@@ -320,8 +352,13 @@ impl Plugin {
             return;
         }
         let (recording, start) = (&late.recording, late.start_unix_nanos);
-        let mut span =
-            ActiveSpan::start(&self.config, &head(), late.end_of_stream, recording, start);
+        let mut span = ActiveSpan::start(
+            &self.config,
+            &late.head.head(),
+            late.end_of_stream,
+            recording,
+            start,
+        );
         span.export_on(condition);
         if let Some(unix_nanos) = late.first_byte_unix_nanos {
             span.response_started(unix_nanos);
@@ -350,7 +387,7 @@ impl Plugin {
         ] = facts.values();
         let request_body_bytes = span
             .request_body_bytes()
-            .or_else(|| Some(integer(host::property("request\0size").ok()?.as_slice())));
+            .or_else(|| Some(integer(&host::property("request\0size").ok()?)));
         let grpc_status = span.is_grpc().then(grpc_status).flatten();
         let direction = self.direction(integer(direction));
         let stream_facts = StreamFacts {
@@ -370,7 +407,8 @@ impl Plugin {
             end_unix_nanos,
         };
         if self.config.tags.ask_at_end() {
-            self.add_tags_at_end(&mut span, direction);
+            let properties = self.config.tags.properties.values(direction, &facts.of_tags());
+            self.add_tags_at_end(&mut span, &properties);
         }
         let finished = span.finish(stream_facts);
         state.tally.attributes_dropped += u64::from(finished.dropped);
@@ -382,27 +420,19 @@ impl Plugin {
 
     /// Adds the tags that say how the request ended, or what became of its headers.
     #[inline(never)]
-    fn add_tags_at_end(&self, span: &mut ActiveSpan, direction: Direction) {
+    fn add_tags_at_end(&self, span: &mut ActiveSpan, properties: &[&[u8]]) {
         let tags = &self.config.tags;
         let read = |phase, map| {
             tags.asks(phase).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
         };
-        let request = read(Phase::Request, HeaderMap::Request);
-        let response = read(Phase::Response, HeaderMap::Response);
-        let trailers = read(Phase::Trailers, HeaderMap::ResponseTrailers);
-        let mut read_properties = Vec::new();
-        for path in tags.properties.paths(direction) {
-            read_properties.push(host::property(path).unwrap_or_default());
-        }
-        let mut properties = Vec::new();
-        for value in &read_properties {
-            properties.push(value.as_slice());
-        }
+        let request = read(Phase::Request, MapType::HttpRequestHeaders);
+        let response = read(Phase::Response, MapType::HttpResponseHeaders);
+        let trailers = read(Phase::Trailers, MapType::HttpResponseTrailers);
         let tag_facts = Facts {
-            request: &Head::new(host::pairs(request.as_slice())),
-            response: &Head::new(host::pairs(response.as_slice())),
-            trailers: &Head::new(host::pairs(trailers.as_slice())),
-            properties: &properties,
+            request: &Head::new(pairs(&request)),
+            response: &Head::new(pairs(&response)),
+            trailers: &Head::new(pairs(&trailers)),
+            properties,
         };
         span.add_tags(tags, &tag_facts);
     }
@@ -411,7 +441,7 @@ impl Plugin {
     /// listeners of both directions may share.
     fn read_direction(&self) -> Direction {
         let bytes = host::property(&LISTENER_DIRECTION.replace('.', "\0"));
-        self.direction(bytes.map(|bytes| integer(bytes.as_slice())).unwrap_or_default())
+        self.direction(bytes.map(|bytes| integer(&bytes)).unwrap_or_default())
     }
 
     fn direction(&self, listener_direction: u64) -> Direction {
@@ -423,21 +453,54 @@ impl Plugin {
     }
 }
 
+impl State {
+    fn publish(&mut self) {
+        let Self { tally, exporter, metrics, .. } = self;
+        let totals = Totals {
+            books: exporter.as_ref().map(Exporter::books).unwrap_or_default(),
+            exports: exporter.as_ref().map(|exporter| &exporter.tally),
+            requests: Some(tally),
+        };
+        metrics.publish(&totals);
+        if let Some(exporter) = exporter {
+            metrics.record(&mut exporter.tally);
+        }
+    }
+}
+
 /// Returns the status that a gRPC response says. `response.grpc_status` is not asked: where there is
 /// no status, as in an answer that was cut short or one of gRPC-Web, Envoy makes one up from HTTP's,
 /// and 200 is `UNKNOWN`.
 fn grpc_status() -> Option<u64> {
-    let said = |path| host::property(path).ok().filter(|status| !status.as_slice().is_empty());
+    let said = |path| host::property(path).ok().filter(|status| !status.is_empty());
     let status = GRPC_STATUS.into_iter().find_map(said)?;
-    Some(grpc::status(status.as_slice()))
+    Some(grpc::status(&status))
 }
 
 /// Where a status is: an answer that is nothing but a status has it in its head.
 const GRPC_STATUS: [&str; 2] =
     ["response\0trailers\0grpc-status", "response\0headers\0grpc-status"];
 
+/// Envoy's attributes that a span is made of.
+const STREAM_FACTS: [&str; 11] = [
+    LISTENER_DIRECTION,
+    "source.address",
+    "request.protocol",
+    RESPONSE_CODE,
+    RESPONSE_FLAGS,
+    "response.code_details",
+    "xds.route_name",
+    "xds.cluster_name",
+    "upstream.address",
+    "upstream.request_attempt_count",
+    "response.size",
+];
+/// Those that say whether a request is exported late.
+const ENDING_FACTS: [&str; 2] = [RESPONSE_CODE, RESPONSE_FLAGS];
 /// An attribute of the listener: Envoy's `TrafficDirection`.
 const LISTENER_DIRECTION: &str = "xds.listener_direction";
+const RESPONSE_CODE: &str = "response.code";
+const RESPONSE_FLAGS: &str = "response.flags";
 const OUTBOUND: u64 = 2;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;

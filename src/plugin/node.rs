@@ -25,7 +25,6 @@ pub fn is_gateway() -> bool {
 }
 
 fn text(path: &str) -> String {
-    let bytes =
-        host::property(path).map(|bytes| String::from_utf8_lossy(bytes.as_slice()).into_owned());
+    let bytes = host::property(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     bytes.unwrap_or_default()
 }

@@ -1,82 +1,122 @@
 //! Several of Envoy's attributes for the price of one.
 //!
-//! What a property costs Envoy is the call of this module's allocator, by which it hands the value
-//! over. Its foreign functions `expr_create` and `expr_evaluate`
+//! A property that is returned costs Envoy the call of this module's allocator, by which it hands the
+//! value over. Its foreign functions `expr_create` and `expr_evaluate`
 //! (`source/extensions/common/wasm/foreign.cc`) evaluate a CEL expression, and a list of attributes
 //! is one, handed over at once. An Envoy that is built without its CEL parser lacks them; the
 //! properties are then read one by one.
+//!
+//! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
 
-use super::host::{self, Bytes, Failure};
+use once_cell::unsync::OnceCell;
+use proxy_wasm::types::Bytes;
 
-/// A list of attributes that are read together. They are named as in CEL: `response.code`.
+use super::host::{self, Failure};
+use crate::cel;
+use crate::head::pairs;
+
+/// A list of attributes that are read together: `N` that every span has, and those of tags.
 pub struct PropertyList<const N: usize> {
-    attributes: [&'static str; N],
-    /// Envoy's tokens of the compiled expressions, where it has them: first the attributes as they
-    /// are, which fails where one is absent, then each behind a `has()`, which costs half as much
-    /// again.
-    expressions: [Option<Bytes>; 2],
+    /// Named as in CEL: `response.code`.
+    own: [&'static str; N],
+    /// Paths, with a zero byte between their parts.
+    of_tags: Vec<String>,
+    /// All attributes. It fails where one of its own is absent, which most requests have all.
+    plain: Expression,
+    /// All attributes, each behind a test that it is there, which costs half as much again.
+    guarded: Expression,
+    /// The same without those of tags, whose paths may lead where no test helps.
+    own_guarded: Expression,
 }
 
-/// The values of a [`PropertyList`], in its order, as the host encodes them.
-pub enum Properties<const N: usize> {
-    Together(Bytes),
-    Single([Result<Bytes, Failure>; N]),
+/// The values of a [`PropertyList`], as the host encodes them; one that is absent is empty.
+pub struct Values<const N: usize> {
+    list: Bytes,
+    /// In place of the list, where it could not be read.
+    own: Option<[Bytes; N]>,
+    of_tags: Option<Vec<Bytes>>,
+}
+
+/// A CEL expression, compiled by the host when it is used first.
+struct Expression {
+    text: String,
+    token: OnceCell<Bytes>,
 }
 
 impl<const N: usize> PropertyList<N> {
-    /// Has the host compile the list.
-    pub fn compile(attributes: [&'static str; N]) -> Self {
-        let expressions = [false, true].map(|guarded| {
-            let expression = expression(&attributes, guarded);
-            host::call_foreign("expr_create", expression.as_bytes()).ok()
-        });
-        Self { attributes, expressions }
+    pub fn new(own: [&'static str; N], of_tags: Vec<String>) -> Self {
+        let list = |items: &[String]| Expression {
+            text: format!("[{}]", items.join(",")),
+            token: OnceCell::new(),
+        };
+        let guarded_tags = of_tags.iter().map(|path| cel::value_or_empty(path));
+        let guarded_own = own.map(|name| cel::value_or_empty(&name.replace('.', "\0")));
+        let with_tags = |own: &[String]| -> Vec<_> {
+            own.iter().cloned().chain(guarded_tags.clone()).collect()
+        };
+        Self {
+            plain: list(&with_tags(&own.map(str::to_owned))),
+            guarded: list(&with_tags(&guarded_own)),
+            own_guarded: list(&guarded_own),
+            own,
+            of_tags,
+        }
     }
 
     /// Reads the attributes of the current stream.
-    pub fn read(&self) -> Properties<N> {
-        let mut tokens = self.expressions.iter().flatten();
-        let together =
-            tokens.find_map(|token| host::call_foreign("expr_evaluate", token.as_slice()).ok());
-        match together {
-            Some(values) => Properties::Together(values),
-            None => Properties::Single(
-                self.attributes.map(|name| host::property(&name.replace('.', "\0"))),
-            ),
+    pub fn read(&self) -> Values<N> {
+        let all = [&self.plain, &self.guarded].into_iter().find_map(Expression::evaluate);
+        if let Some(list) = all {
+            return Values { list, own: None, of_tags: None };
+        }
+        let read = |path: &str| host::property(path).unwrap_or_default();
+        let of_tags = Some(self.of_tags.iter().map(|path| read(path)).collect());
+        let own_guarded = if self.of_tags.is_empty() { None } else { self.own_guarded.evaluate() };
+        match own_guarded {
+            Some(list) => Values { list, own: None, of_tags },
+            None => {
+                let own = Some(self.own.map(|name| read(&name.replace('.', "\0"))));
+                Values { list: Bytes::new(), own, of_tags }
+            }
         }
     }
 }
 
-/// Returns a CEL list of attributes.
-fn expression(attributes: &[&'static str], guarded: bool) -> String {
-    let mut expression = String::new();
-    for name in attributes {
-        expression.push(if expression.is_empty() { '[' } else { ',' });
-        let parts: &[&str] = if guarded { &["has(", name, ")?", name, ":\"\""] } else { &[name] };
-        parts.iter().for_each(|part| expression.push_str(part));
-    }
-    expression.push(']');
-    expression
-}
-
-impl<const N: usize> Properties<N> {
-    /// Returns the values; one that is absent is empty. Envoy writes a list as pairs whose names are
-    /// the values.
+impl<const N: usize> Values<N> {
+    /// Returns the values of the attributes that every span has, in their order.
     pub fn values(&self) -> [&[u8]; N] {
         let mut values: [&[u8]; N] = [&[]; N];
-        match self {
-            Self::Together(list) => {
-                for (value, (found, _)) in values.iter_mut().zip(host::pairs(list.as_slice())) {
+        match &self.own {
+            // Envoy writes a list as pairs whose names are the values.
+            None => {
+                for (value, (found, _)) in values.iter_mut().zip(pairs(&self.list)) {
                     *value = found;
                 }
             }
-            Self::Single(each) => {
+            Some(each) => {
                 for (value, found) in values.iter_mut().zip(each) {
-                    *value = found.as_ref().map(Bytes::as_slice).unwrap_or_default();
+                    *value = found;
                 }
             }
         }
         values
+    }
+
+    /// Returns the values of the attributes of tags, in their order.
+    pub fn of_tags(&self) -> Vec<&[u8]> {
+        match &self.of_tags {
+            None => pairs(&self.list).into_iter().skip(N).map(|(value, _)| value).collect(),
+            Some(each) => each.iter().map(Vec::as_slice).collect(),
+        }
+    }
+}
+
+impl Expression {
+    /// Returns its value for the current stream; none where it fails, or the host has no CEL.
+    fn evaluate(&self) -> Option<Bytes> {
+        let compile = || host::call_foreign("expr_create", self.text.as_bytes());
+        let token: Result<_, Failure> = self.token.get_or_try_init(compile);
+        host::call_foreign("expr_evaluate", token.ok()?).ok()
     }
 }
 

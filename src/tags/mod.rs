@@ -60,7 +60,7 @@ pub struct Facts<'f, 'a> {
     pub request: &'f Head<'a>,
     pub response: &'f Head<'a>,
     pub trailers: &'f Head<'a>,
-    /// The values of [`Properties::paths`], in that order; one that is absent is empty.
+    /// The values of [`Properties::values`], in that order; one that is absent is empty.
     pub properties: &'f [&'a [u8]],
 }
 
@@ -102,6 +102,12 @@ impl Tags {
     /// Adds the tags whose values are known at the request's end.
     pub fn at_end(&self, attributes: &mut Attributes, facts: &Facts<'_, '_>) {
         add_all(&self.end, attributes, facts);
+    }
+
+    /// Returns the names of the request headers that tags are made of; a name may come twice.
+    pub fn request_headers(&self) -> impl Iterator<Item = &str> {
+        let sources = self.request.iter().chain(&self.end).flat_map(|tag| tag.value.sources());
+        sources.filter_map(Source::request_header)
     }
 
     /// Whether a tag needs anything at the request's end.
@@ -155,6 +161,13 @@ fn add_text(attributes: &mut Attributes, key: &str, text: &[u8]) {
 }
 
 impl Value {
+    fn sources(&self) -> Vec<&Source> {
+        match self {
+            Self::Source(source) => vec![source],
+            Self::Format(parts) => parts.iter().flat_map(Part::sources).collect(),
+        }
+    }
+
     /// What the value is read from, a bit for each [`Phase`].
     fn asks(&self) -> u8 {
         match self {
@@ -221,7 +234,7 @@ mod tests {
         let flags = (1u64 << 8).to_le_bytes();
         let values: Vec<&[u8]> = tags
             .properties
-            .paths(Direction::Outbound)
+            .paths()
             .iter()
             .map(|path| match path.replace('\0', "/").as_str() {
                 "response/code" => code.as_slice(),
@@ -235,6 +248,7 @@ mod tests {
                 _ => b"",
             })
             .collect();
+        let values = tags.properties.values(Direction::Outbound, &values);
         let facts = Facts {
             request: &request,
             response: &response,

@@ -11,11 +11,13 @@ use crate::address::Address;
 use crate::response_flags;
 use crate::rules::Direction;
 
-/// The paths that tags ask for, each once.
+/// The attributes that tags read.
 #[derive(Debug, Clone, Default)]
 pub struct Properties {
-    inbound: Vec<String>,
-    outbound: Vec<String>,
+    /// Each path once, its parts with a zero byte between them.
+    paths: Vec<String>,
+    /// For each property, the indices of its paths on inbound and on outbound requests.
+    properties: Vec<[usize; 2]>,
 }
 
 /// One value of [`Properties`].
@@ -51,25 +53,37 @@ pub enum Encoding {
 }
 
 impl Properties {
-    /// Returns the place of a path, which may depend on the direction.
+    /// Returns the index of a property, whose path may depend on the direction.
     pub fn place(&mut self, inbound: String, outbound: String) -> usize {
-        let known = self.inbound.iter().zip(&self.outbound);
-        for (place, (a, b)) in known.enumerate() {
-            if *a == inbound && *b == outbound {
-                return place;
-            }
-        }
-        self.inbound.push(inbound);
-        self.outbound.push(outbound);
-        self.inbound.len() - 1
+        let paths = [inbound, outbound].map(|path| self.path(path));
+        let known = self.properties.iter().position(|other| *other == paths);
+        known.unwrap_or_else(|| {
+            self.properties.push(paths);
+            self.properties.len() - 1
+        })
     }
 
-    /// Returns the paths to read, their parts with a zero byte between them.
-    pub fn paths(&self, direction: Direction) -> &[String] {
-        match direction {
-            Direction::Inbound => &self.inbound,
-            Direction::Outbound => &self.outbound,
-        }
+    fn path(&mut self, path: String) -> usize {
+        let known = self.paths.iter().position(|other| *other == path);
+        known.unwrap_or_else(|| {
+            self.paths.push(path);
+            self.paths.len() - 1
+        })
+    }
+
+    /// Returns the paths to read.
+    pub fn paths(&self) -> &[String] {
+        &self.paths
+    }
+
+    /// Returns the values of the properties, given those of the paths.
+    pub fn values<'v>(&self, direction: Direction, of_paths: &[&'v [u8]]) -> Vec<&'v [u8]> {
+        let path = |[inbound, outbound]: &[usize; 2]| match direction {
+            Direction::Inbound => *inbound,
+            Direction::Outbound => *outbound,
+        };
+        let value = |property| of_paths.get(path(property)).copied().unwrap_or_default();
+        self.properties.iter().map(value).collect()
     }
 }
 

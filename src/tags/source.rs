@@ -13,7 +13,7 @@ use percent_encoding::percent_decode;
 
 use super::property::Property;
 use super::{Facts, Found};
-use crate::head::{Head, split_query};
+use crate::head::{self, Head, split_query};
 use crate::propagation::baggage;
 
 /// Where one value comes from. Of several headers, parameters or cookies by one name the first
@@ -60,6 +60,17 @@ impl Source {
             Self::ResponseHeader(_) => Phase::Response,
             Self::ResponseTrailer(_) => Phase::Trailers,
             Self::Property(_) => Phase::Properties,
+        }
+    }
+
+    /// Returns the name of the request header that the value is read from, where it is one.
+    pub fn request_header(&self) -> Option<&str> {
+        match self {
+            Self::RequestHeader(name) => Some(name),
+            Self::QueryParameter(_) => Some(head::PATH),
+            Self::Cookie(_) => Some(COOKIE),
+            Self::Baggage(_) => Some(baggage::BAGGAGE),
+            Self::ResponseHeader(_) | Self::ResponseTrailer(_) | Self::Property(_) => None,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The module's own copies of memory: a value of any length arrives as it was sent.
+//! Attribute values of any length arrive as they were sent.
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use sidespan_harness::host::{Headers, Message, Request, Settings, StreamInfo};

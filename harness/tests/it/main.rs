@@ -1,11 +1,11 @@
 //! The harness as its users see it: one binary, since each would link wasmtime again.
 
 mod abi;
-mod copies;
 mod differences;
 mod explain;
 mod faults;
 mod hostcalls;
+mod lengths;
 mod memory;
 mod module;
 mod passing;

@@ -110,6 +110,7 @@ fn export_on(raw: RawExportOn) -> Result<ExportOn> {
         resets: raw.resets,
         min_duration_nanos: raw.min_duration_ms.map(|millis| u64::from(millis) * 1_000_000),
         limit: limit(raw.limit, "export_on", "")?,
+        max_held_bytes: raw.max_held_bytes.unwrap_or(DEFAULT_MAX_HELD_BYTES) as usize,
     };
     let flags = each(raw.response_flags, &mut |name: String| {
         let expected = "the short name of one of Envoy's response flags";
@@ -161,4 +162,5 @@ fn ratio(share: RawShare, precision: u32) -> Result<Ratio> {
 /// What OpenTelemetry's specification recommends.
 const DEFAULT_PRECISION: u32 = 4;
 const MAX_PRECISION: u32 = 14;
+const DEFAULT_MAX_HELD_BYTES: u32 = 8 << 20;
 const MAX_GRPC_STATUS: u32 = 16;
