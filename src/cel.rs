@@ -16,6 +16,9 @@ pub fn value_or_empty(path: &str) -> String {
         if is_identifier(part) {
             value = format!("{value}.{part}");
             tests.push(format!("has({value})"));
+            if NULLABLE.contains(&value.as_str()) {
+                tests.push(format!("{value}!=null"));
+            }
         } else {
             let key = quoted(part);
             tests.push(format!("{key} in {value}"));
@@ -46,6 +49,9 @@ fn quoted(text: &str) -> String {
     literal
 }
 
+/// Attributes that Envoy has as null where there is nothing (`source/extensions/filters/common/expr`).
+const NULLABLE: [&str; 3] =
+    ["xds.cluster_metadata", "xds.route_metadata", "xds.upstream_host_metadata"];
 /// Words that are no identifiers.
 const RESERVED: [&str; 20] = [
     "as",
@@ -92,6 +98,16 @@ mod tests {
             "(has(metadata.filter_metadata)&&\"a.b\" in metadata.filter_metadata\
              &&\"in\" in metadata.filter_metadata[\"a.b\"]\
              ?metadata.filter_metadata[\"a.b\"][\"in\"]:\"\")",
+        );
+    }
+
+    #[test]
+    fn an_attribute_that_may_be_null_is_tested_for_that() {
+        check(
+            "xds/upstream_host_metadata/filter_metadata",
+            "(has(xds.upstream_host_metadata)&&xds.upstream_host_metadata!=null\
+             &&has(xds.upstream_host_metadata.filter_metadata)\
+             ?xds.upstream_host_metadata.filter_metadata:\"\")",
         );
     }
 

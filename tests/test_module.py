@@ -126,7 +126,7 @@ def test_module_that_cargo_alone_builds_runs(outermost_envoy, monkeypatch):
     monkeypatch.setattr(topology, "MODULE", PLAIN_MODULE)
     with Topology({"": lane(1)}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
         for _ in range(5):
-            assert client.send(client.lane("").backend_inbound, "/a").status_code == 200
+            assert client.send(client.lane("").backend_inbound, "/a").status == 200
         stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] == 5)
         assert "[error]" not in running.log()
     assert stats["sidespan_spans_recorded_total"] == 5
