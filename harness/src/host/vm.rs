@@ -77,6 +77,17 @@ impl Vm {
         Ok(self.store.data_mut().streams.remove(&context))
     }
 
+    /// Configures the root context, whether it has a configuration or not; false where the module
+    /// refuses it.
+    pub fn configure(&mut self, configuration: &[u8]) -> Result<bool, Fault> {
+        self.store.data_mut().configuration = Some(configuration.to_vec());
+        let configured = self.call(ROOT_CONTEXT, "proxy_on_configure", |exports, store| {
+            exports.configure.call(store, (ROOT_CONTEXT, configuration.len() as u32))
+        })?;
+        self.store.data_mut().configuration = None;
+        Ok(configured != Some(0))
+    }
+
     /// Moves the clock by so much, without a tick.
     pub fn advance(&mut self, by_ns: u64) {
         let state = self.store.data_mut();
@@ -196,13 +207,7 @@ impl Vm {
         if started == Some(0) {
             return Ok(false);
         }
-        let size = settings.configuration.len() as u32;
-        self.store.data_mut().configuration = Some(settings.configuration.clone());
-        let configured = self.call(ROOT_CONTEXT, "proxy_on_configure", |exports, store| {
-            exports.configure.call(store, (ROOT_CONTEXT, size))
-        })?;
-        self.store.data_mut().configuration = None;
-        Ok(configured != Some(0))
+        self.configure(&settings.configuration)
     }
 
     /// Hands a message over: headers, then body and trailers where there are any.

@@ -1,9 +1,11 @@
 //! The harness as its users see it: one binary, since each would link wasmtime again.
 
 mod abi;
+mod configured_again;
 mod differences;
 mod explain;
 mod faults;
+mod held;
 mod hostcalls;
 mod lengths;
 mod memory;
