@@ -2,15 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
 
-use sidespan_harness::host::Module;
 use sidespan_harness::replay::Loaded;
 use sidespan_harness::report::Report;
 
 use crate::module;
-
-static MODULE: LazyLock<Module> = LazyLock::new(module::load);
 
 /// Runs a scenario; gives how many cases failed and what is printed.
 #[track_caller]
@@ -20,7 +16,7 @@ fn replay(scenario: &str) -> (usize, String) {
     std::fs::write(&file, scenario).expect("a file for the test");
     let results = Loaded::read(&file)
         .expect("the scenario can be read")
-        .run(&MODULE)
+        .run(module::load())
         .expect("the module runs");
     let mut report = Report::default();
     let printed = report.add(Path::new("scenario.yaml"), &results) + &report.summary();

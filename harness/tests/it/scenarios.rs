@@ -21,7 +21,7 @@ fn every_scenario_passes() {
     for scenario in &scenarios {
         let results = Loaded::read(scenario)
             .map_err(anyhow::Error::from)
-            .and_then(|loaded| loaded.run(&module));
+            .and_then(|loaded| loaded.run(module));
         match results {
             Ok(results) => failures.extend(results.into_iter().filter_map(|result| {
                 let failure = result.failure?;
