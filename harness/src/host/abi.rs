@@ -122,8 +122,9 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         proxy_get_property |guest, path: u32, path_size: u32, data: u32, size: u32| {
             let value = {
                 let (memory, state) = guest.split()?;
-                let path = slice(memory, path, path_size)?;
-                properties::property(&state.node, state.stream(), path)?
+                let path = str::from_utf8(slice(memory, path, path_size)?);
+                let path = path.map_err(|_| Status::NotFound)?;
+                properties::attribute(&state.node, state.stream(), path)?.serialize()?
             };
             guest.give(&value, data, size)
         };
@@ -310,9 +311,8 @@ fn foreign(state: &mut State, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, S
             let token = argument.try_into().map(u32::from_le_bytes);
             let token = token.map_err(|_| Status::BadArgument)? as usize;
             let expression = expressions.get(token).cloned().ok_or(Status::NotFound)?;
-            expression.evaluate(&|path| {
-                properties::property(&state.node, state.stream(), path.as_bytes())
-            })
+            let read = |path: &str| properties::attribute(&state.node, state.stream(), path);
+            expression.evaluate(&read)?.serialize()
         }
         _ => Err(Status::NotFound),
     }

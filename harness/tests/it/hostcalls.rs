@@ -323,6 +323,12 @@ fn a_list_of_attributes_is_evaluated_whole() {
     );
     check("[metadata.given.canary]", [OK; 3]);
     check("[has(metadata.given.none) ? 1 : 0]", [OK; 3]);
+    check("[request.headers[\"content-length\"]]", [OK, INTERNAL_FAILURE, OK]);
+    let guarded =
+        "\"content-length\" in request.headers ? request.headers[\"content-length\"] : \"\"";
+    check(&format!("[{guarded}]"), [OK; 3]);
+    check("[has(metadata.filter_metadata) && has(metadata.filter_metadata.none) ? 1 : 0]", [OK; 3]);
+    check("[request]", [SERIALIZATION_FAILURE; 3]);
 }
 
 #[test]
