@@ -1,6 +1,7 @@
 //! The part of WASI that Envoy provides: environment, clock, randomness, output to the log. There
 //! are no arguments and no files.
 
+use rand_xoshiro::rand_core::Rng as _;
 use wasmtime::{Caller, Linker};
 
 use super::guest::{Answer, Guest, Refusal, slice};
@@ -55,7 +56,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             Ok(SUCCESS)
         };
         random_get |guest, at: u32, size: u32| {
-            guest.fill(at, size, |state, bytes| state.random.fill(bytes))?;
+            guest.fill(at, size, |state, bytes| state.random.fill_bytes(bytes))?;
             Ok(SUCCESS)
         };
         fd_write |guest, fd: u32, vectors: u32, count: u32, result: u32| fd_write(guest, fd, vectors, count, result);
