@@ -99,7 +99,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         proxy_get_buffer_status |guest, buffer: u32, size: u32, flags: u32| {
             let length = read_buffer(guest.state(), buffer)?.len();
             guest.write_u32(size, length as u32)?;
-            guest.write_u32(flags, 1)
+            guest.write_u32(flags, 0)
         };
         proxy_get_buffer_bytes |guest, buffer: u32, start: u32, max_size: u32, data: u32, size: u32| {
             let bytes = read_buffer(guest.state(), buffer)?;
@@ -274,12 +274,8 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             state.effective_context = context;
             Ok(())
         };
-        proxy_done |guest| {
-            let state = guest.state();
-            let pending = state.pending_done.iter().position(|&context| context == state.effective_context);
-            state.pending_done.swap_remove(pending.ok_or(Status::InternalFailure)?);
-            Ok(())
-        };
+        // Envoy keeps root contexts alone until then, when they go; here none goes.
+        proxy_done |guest| Err(Status::NotFound.into());
     }
     Ok(())
 }

@@ -95,8 +95,6 @@ pub struct State {
     /// Context that hostcalls act for.
     pub effective_context: u32,
     pub streams: BTreeMap<u32, Stream>,
-    /// Contexts whose `proxy_on_done` asked to be kept until `proxy_done`.
-    pub pending_done: Vec<u32>,
 }
 
 impl State {
@@ -121,7 +119,6 @@ impl State {
             next_tick_ns: 0,
             effective_context: 0,
             streams: BTreeMap::new(),
-            pending_done: Vec::new(),
         }
     }
 

@@ -64,16 +64,11 @@ impl Vm {
             stream.phase = Phase::Log;
         }
         self.call(context, "proxy_on_log", |exports, store| exports.log.call(store, context))?;
-        let done = self
-            .call(context, "proxy_on_done", |exports, store| exports.done.call(store, context))?;
-        if done == Some(0) {
-            // The module will say when by proxy_done; the stream itself is over.
-            self.store.data_mut().pending_done.push(context);
-        } else {
-            self.call(context, "proxy_on_delete", |exports, store| {
-                exports.delete.call(store, context)
-            })?;
-        }
+        // Envoy waits for `proxy_done` where a root context asks for it, not where a stream does.
+        self.call(context, "proxy_on_done", |exports, store| exports.done.call(store, context))?;
+        self.call(context, "proxy_on_delete", |exports, store| {
+            exports.delete.call(store, context)
+        })?;
         Ok(self.store.data_mut().streams.remove(&context))
     }
 

@@ -396,7 +396,7 @@ fn what_envoy_does_not_have_is_answered_so() {
     );
     check("(call $effective (i32.const 99))", "", [BAD_ARGUMENT; 3]);
     check("(call $effective (i32.const 1))", "", [OK; 3]);
-    check("(call $done)", "", [INTERNAL_FAILURE; 3]);
+    check("(call $done)", "", [NOT_FOUND; 3]);
     check(
         "(call $buffer (i32.const 7) (i32.const 0) (i32.const 9) (i32.const 16) (i32.const 20))",
         "",
@@ -523,6 +523,84 @@ fn the_environment_is_what_the_settings_say() {
 fn a_module_that_exports_no_callback_runs() {
     exchange(&mut start("(memory (export \"memory\") 1)"));
 }
+
+/// Each callback of the ABI logs its name; an SDK exports all of them.
+#[test]
+fn a_module_that_exports_every_callback_runs() {
+    let (mut text, mut functions) = (String::new(), String::new());
+    for (name, parameters, result) in CALLBACKS {
+        let (at, size) = (TEXT_AT + text.len(), name.len());
+        let log = format!("(drop (call $log (i32.const 2) (i32.const {at}) (i32.const {size})))");
+        let parameters = " i32".repeat(parameters);
+        let result = result.map(|value| format!("(i32.const {value})"));
+        let results = result.as_ref().map_or("", |_| "(result i32)");
+        functions += &format!(
+            "(func (export \"{name}\") (param{parameters}) {results} {log} {})",
+            result.unwrap_or_default()
+        );
+        text += name;
+    }
+    let mut vm = start(&toy(&text, &functions));
+    let message = |name: &str| Message {
+        headers: Headers::from_iter([(name, "a")]),
+        body: b"body".to_vec(),
+        trailers: Headers::from_iter([("x-late", "1")]),
+    };
+    let context = vm.request(StreamInfo::default(), message(":path")).expect("no trap");
+    vm.response(context, message(":status")).expect("no trap");
+    let stream = vm.finish(context).expect("no trap").expect("a stream");
+    assert_eq!(stream.interventions, []);
+    vm.tick().expect("no trap");
+    let expected = [
+        "_initialize",
+        "proxy_on_context_create",
+        "proxy_on_vm_start",
+        "proxy_on_configure",
+        "proxy_on_context_create",
+        "proxy_on_request_headers",
+        "proxy_on_request_body",
+        "proxy_on_request_trailers",
+        "proxy_on_response_headers",
+        "proxy_on_response_body",
+        "proxy_on_response_trailers",
+        "proxy_on_log",
+        "proxy_on_done",
+        // Although on_done asked to be waited for: Envoy waits for root contexts alone.
+        "proxy_on_delete",
+        "proxy_on_tick",
+    ];
+    assert_eq!(messages(&vm.take_log()), expected);
+}
+
+/// Name, number of parameters, and what it returns: true, Continue, or for on_done false.
+const CALLBACKS: [(&str, usize, Option<u32>); 26] = [
+    ("_initialize", 0, None),
+    ("proxy_on_context_create", 2, None),
+    ("proxy_on_vm_start", 2, Some(1)),
+    ("proxy_on_configure", 2, Some(1)),
+    ("proxy_on_tick", 1, None),
+    ("proxy_on_queue_ready", 2, None),
+    ("proxy_on_new_connection", 1, Some(0)),
+    ("proxy_on_downstream_data", 3, Some(0)),
+    ("proxy_on_downstream_connection_close", 2, None),
+    ("proxy_on_upstream_data", 3, Some(0)),
+    ("proxy_on_upstream_connection_close", 2, None),
+    ("proxy_on_request_headers", 3, Some(0)),
+    ("proxy_on_request_body", 3, Some(0)),
+    ("proxy_on_request_trailers", 2, Some(0)),
+    ("proxy_on_response_headers", 3, Some(0)),
+    ("proxy_on_response_body", 3, Some(0)),
+    ("proxy_on_response_trailers", 2, Some(0)),
+    ("proxy_on_http_call_response", 5, None),
+    ("proxy_on_grpc_receive_initial_metadata", 3, None),
+    ("proxy_on_grpc_receive", 3, None),
+    ("proxy_on_grpc_receive_trailing_metadata", 3, None),
+    ("proxy_on_grpc_close", 3, None),
+    ("proxy_on_foreign_function", 3, None),
+    ("proxy_on_log", 1, None),
+    ("proxy_on_done", 1, Some(0)),
+    ("proxy_on_delete", 1, None),
+];
 
 #[test]
 fn a_trap_is_a_fault_that_names_its_callback() {
