@@ -203,7 +203,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 trailers: decode_map(memory, trailers, trailers_size)?,
             };
             let cluster = slice(memory, cluster, cluster_size)?;
-            let token = state.calls.http(state.effective_context, cluster, timeout_ms, request)?;
+            let token = state.calls.http(cluster, timeout_ms, request)?;
             guest.write_u32(result, token)
         };
         proxy_grpc_call |
@@ -218,7 +218,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 message: slice(memory, message, message_size)?.to_vec(),
             };
             let service = slice(memory, service, service_size)?;
-            let token = state.calls.grpc(state.effective_context, service, timeout_ms, request)?;
+            let token = state.calls.grpc(service, timeout_ms, request)?;
             guest.write_u32(result, token)
         };
         proxy_grpc_stream |
