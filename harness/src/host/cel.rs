@@ -10,7 +10,7 @@
 //! unary      = "!" unary / "-" unary / member
 //! member     = primary *( "." name / "[" expression "]" )
 //! primary    = "has(" member "." name ")" / "(" expression ")" / list / literal / name
-//! list       = "[" [ expression *( "," expression ) ] "]"
+//! list       = "[" [ expression *( "," expression ) ] [ "," ] "]"
 //! ```
 //!
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>. The rest of CEL (functions,
@@ -75,8 +75,9 @@ impl Expression {
                 let (of, key) = (of.evaluate(read)?, key.evaluate(read)?);
                 let found = member(&of, &key, read)?;
                 // A field of a protobuf message that is a map: `has` means that it is not empty.
-                let is_field = of == Value::Attributes("metadata".into());
-                Value::Bool(found.is_some_and(|found| !is_field || found != Value::Map(vec![])))
+                let is_message =
+                    matches!(of, Value::Attributes(path) if path.ends_with("metadata"));
+                Value::Bool(found.is_some_and(|found| !is_message || found != Value::Map(vec![])))
             }
             Self::List(items) => {
                 let items = items.iter().map(|item| item.evaluate(read));
@@ -120,6 +121,10 @@ fn member(of: &Value, key: &Value, read: Read) -> Result<Option<Value>, Status> 
             let found = entries.iter().find(|(known, _)| known == key);
             Ok(found.map(|(_, value)| value.clone()))
         }
+        (Value::Headers(headers), Value::Text(name)) => {
+            let value = str::from_utf8(name).ok().and_then(|name| headers.joined(name));
+            Ok(value.map(Value::Text))
+        }
         (Value::List(items), Value::Int(index)) => {
             let index = usize::try_from(*index).ok();
             let item = index.and_then(|index| items.get(index));
@@ -150,7 +155,7 @@ fn binary(
         Operator::NotEqual => operands().map(|(one, other)| Value::Bool(!equal(&one, &other)))?,
         Operator::In => match operands()? {
             (one, Value::List(items)) => Value::Bool(items.iter().any(|item| equal(item, &one))),
-            (key, map @ (Value::Map(_) | Value::Attributes(_))) => {
+            (key, map @ (Value::Map(_) | Value::Headers(_) | Value::Attributes(_))) => {
                 Value::Bool(member(&map, &key, read)?.is_some())
             }
             _ => return Err(FAILED),
@@ -234,7 +239,7 @@ fn path(input: &mut &str) -> Parsed<Expression> {
 }
 
 fn primary(input: &mut &str) -> Parsed<Expression> {
-    let list = separated(0.., expression, token(","));
+    let list = terminated(separated(0.., expression, token(",")), opt(token(",")));
     alt((
         has,
         delimited(token("("), expression, token(")")),
@@ -327,7 +332,9 @@ mod tests {
             "request\0id" => Ok(Value::text("1")),
             "request\0size" => Ok(Value::Int(3)),
             "request\0null" => Ok(Value::Null),
-            "request\0headers" => Ok(Value::Map(vec![(b"x-a".to_vec(), Value::text("a"))])),
+            "request\0headers" => {
+                Ok(Value::Headers([("x-a", "a"), ("x-a", "b")].into_iter().collect()))
+            }
             "metadata\0filter_metadata" => Ok(Value::Map(vec![])),
             _ => Err(Status::NotFound),
         };
@@ -349,6 +356,8 @@ mod tests {
         check("[request.id,request.id]", list(&["1", "1"]));
         check(r#"[ request["id"], 'a', "" ]"#, list(&["1", "a", ""]));
         check("[7]", Some(Ok(Value::List(vec![Value::Int(7)]))));
+        check("['a',]", list(&["a"]));
+        check("[,]", list(&[]));
     }
 
     #[test]
@@ -388,7 +397,8 @@ mod tests {
                 r#"[has(request.headers) && "{name}" in request.headers ? request.headers["{name}"] : ""]"#
             )
         };
-        check(&guarded("x-a"), list(&["a"]));
+        check(&guarded("x-a"), list(&["a,b"]));
+        check(&guarded("X-A"), list(&["a,b"]));
         check(&guarded("x-none"), list(&[""]));
         check("\"id\" in request", bool(true));
         check("2 in [1, 2.0]", bool(true));
@@ -439,7 +449,8 @@ mod tests {
             "",
             "[",
             "[request.id",
-            "[,]",
+            "[,,]",
+            "[,'a']",
             "request.id]",
             "[request.]",
             "[.id]",

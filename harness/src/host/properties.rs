@@ -75,6 +75,10 @@ fn stream_property(stream: &Stream, path: &str) -> Option<Value> {
     if STREAM_ATTRIBUTES.contains(&path) {
         return Some(Value::Attributes(path.to_owned()));
     }
+    if ["metadata\0filter_metadata", "xds\0route_metadata\0filter_metadata"].contains(&path) {
+        // Metadata that nobody wrote.
+        return Some(Value::Map(vec![]));
+    }
     let mut parts = path.split('\0');
     match (parts.next()?, parts.next()) {
         ("xds", Some(key)) => xds_property(stream, key),
@@ -85,8 +89,6 @@ fn stream_property(stream: &Stream, path: &str) -> Option<Value> {
         ("upstream", Some(key)) => upstream_property(stream, key),
         ("connection", Some(key)) => connection_property(stream, key),
         ("connection_id", None) => connection_property(stream, "id"),
-        // Dynamic metadata that nobody wrote.
-        ("metadata", Some("filter_metadata")) if parts.next().is_none() => Some(Value::Map(vec![])),
         _ => stream.filter_state.get(path.as_bytes()).cloned().map(Value::Text),
     }
 }
@@ -122,7 +124,7 @@ fn request_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Va
         "id" => header("x-request-id"),
         "headers" => match name {
             Some(name) => headers?.joined(name).map(Value::Text),
-            None => Some(header_map(headers)),
+            None => Some(Value::Headers(headers.cloned().unwrap_or_default())),
         },
         "headers_bytes" => Some(int(headers.map_or(0, Headers::byte_size) as i64)),
         "protocol" => Some(Value::text(stream.info.protocol.as_str())),
@@ -147,7 +149,7 @@ fn response_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<V
     };
     let map = |map: fn(&Message) -> &Headers| match name {
         Some(name) => response.and_then(|response| map(response).joined(name)).map(Value::Text),
-        None => Some(header_map(response.map(map))),
+        None => Some(Value::Headers(response.map(map).cloned().unwrap_or_default())),
     };
     match key {
         "flags" => Some(int(if come { stream.info.response_flags as i64 } else { 0 })),
@@ -158,7 +160,7 @@ fn response_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<V
         "code" => code().map(int),
         "headers" => map(|response| &response.headers),
         "trailers" if stream.phase >= Phase::ResponseTrailers => map(|response| &response.trailers),
-        "trailers" => name.is_none().then(|| header_map(None)),
+        "trailers" => name.is_none().then(|| Value::Headers(Headers::new())),
         // Without the header Envoy translates the HTTP status: any response has a gRPC status.
         "grpc_status" => {
             let trailers = stream.phase >= Phase::ResponseTrailers;
@@ -237,23 +239,20 @@ fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
     (path, query.split(|&byte| byte == b'#').next().unwrap_or_default())
 }
 
-/// Header lines as a map: each name once, with its values joined.
-fn header_map(headers: Option<&Headers>) -> Value {
-    let mut entries: Vec<(Vec<u8>, Value)> = Vec::new();
-    for (name, _) in headers.into_iter().flat_map(Headers::iter) {
-        if !entries.iter().any(|(known, _)| known == name.as_bytes()) {
-            let value = headers.and_then(|headers| headers.joined(name)).unwrap_or_default();
-            entries.push((name.as_bytes().to_vec(), Value::Text(value)));
-        }
-    }
-    Value::Map(entries)
-}
-
 fn int(value: i64) -> Value {
     Value::Int(value)
 }
 
 /// Attributes of a stream that have the others as members.
-const STREAM_ATTRIBUTES: [&str; 7] =
-    ["request", "response", "connection", "upstream", "source", "destination", "metadata"];
+const STREAM_ATTRIBUTES: [&str; 9] = [
+    "request",
+    "response",
+    "connection",
+    "upstream",
+    "source",
+    "destination",
+    "metadata",
+    "filter_state",
+    "xds\0route_metadata",
+];
 const PLUGIN_NAME: &str = "sidespan";

@@ -5,6 +5,7 @@
 //! pairs whose names are the items.
 
 use super::guest::Status;
+use super::headers::Headers;
 
 /// Value of an attribute or of a CEL expression.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +20,8 @@ pub enum Value {
     Text(Vec<u8>),
     List(Vec<Value>),
     Map(Vec<(Vec<u8>, Value)>),
+    /// Header lines: a map with each name once, in any case, and the values of its lines joined.
+    Headers(Headers),
     /// A map of Envoy's, named by its path, whose members can be read and not listed.
     Attributes(String),
 }
@@ -83,6 +86,15 @@ impl Value {
             Self::Map(entries) => {
                 let entries = entries.iter().map(|(key, value)| Ok((key, value.serialize()?)));
                 pairs(&entries.collect::<Result<Vec<_>, Status>>()?)
+            }
+            Self::Headers(headers) => {
+                let mut entries: Vec<(&str, Vec<u8>)> = Vec::new();
+                for (name, _) in headers.iter() {
+                    if !entries.iter().any(|(known, _)| *known == name) {
+                        entries.push((name, headers.joined(name).unwrap_or_default()));
+                    }
+                }
+                pairs(&entries)
             }
         })
     }
