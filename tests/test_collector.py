@@ -18,6 +18,7 @@ from traffic import Client, new_context
 
 CONFIGURATION = BOOTSTRAP.with_name("collector.yaml")
 PRESET = BOOTSTRAP.parents[1] / "examples" / "production-tail-sampling"
+CONFIGURATIONS = [CONFIGURATION, *sorted(PRESET.parent.glob("*/collector.yaml"))]
 BUILDER_CONFIGURATION = Path(__file__).with_name("collector-builder.yaml")
 
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -63,7 +64,7 @@ def attributes(part: dict) -> dict:
     return decoded
 
 
-@pytest.mark.parametrize("file", [CONFIGURATION, PRESET / "collector.yaml"], ids=["envoy", PRESET.name])
+@pytest.mark.parametrize("file", CONFIGURATIONS, ids=[file.parent.name for file in CONFIGURATIONS])
 def test_shipped_configuration_is_valid(collector, file):
     checked = subprocess.run([collector, "validate", "--config", file], capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")

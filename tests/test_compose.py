@@ -36,12 +36,19 @@ def test_schema_refuses_an_unknown_key(schema, compose):
     assert not jsonschema.validators.validator_for(schema)(schema).is_valid(compose)
 
 
+def mounts(compose) -> list:
+    return [volume for part in compose["services"].values() for volume in part.get("volumes", [])]
+
+
 def test_mounted_files_exist(compose):
-    mounted = [
-        volume.split(":")[0] for part in compose["services"].values() for volume in part.get("volumes", [])
-    ]
-    assert mounted
-    assert [file for file in mounted if not (COMPOSE_FILE.parent / file).is_file()] == []
+    files = [mount["source"] for mount in mounts(compose)]
+    assert files
+    assert [file for file in files if not (COMPOSE_FILE.parent / file).is_file()] == []
+
+
+def test_no_folder_is_made_for_a_file_that_is_missing(compose):
+    wanted = {"type": "bind", "read_only": True, "bind": {"create_host_path": False}}
+    assert [mount for mount in mounts(compose) if mount | wanted != mount] == []
 
 
 def test_network_namespaces_are_those_of_services(compose):

@@ -16,7 +16,7 @@ use anyhow::{Context as _, ensure};
 use sidespan_harness::host::{Call, CallAnswer, Faults, Headers, Module, Request, Settings, Vm};
 use sidespan_harness::otlp;
 
-use traffic::{Books, CONFIGURATION, Traffic};
+use traffic::{BY_THE_SDK, Books, CONFIGURATION, Traffic};
 
 fn main() -> ExitCode {
     match soak() {
@@ -110,9 +110,10 @@ impl Phase {
     fn begin(self, vm: &mut Vm, seed: u64) {
         let none: &[String] = &[];
         vm.set_clusters((self == Self::NoCluster).then_some(none));
-        let faults =
-            if self == Self::Hostcalls { Faults::random(20, seed) } else { Faults::default() };
-        vm.set_faults(faults);
+        vm.set_faults(match self {
+            Self::Hostcalls => Faults::random(20, seed).as_envoy(&BY_THE_SDK),
+            _ => Faults::default(),
+        });
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::fmt;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor, value};
 
 use crate::host::Headers;
 
@@ -12,8 +13,9 @@ use crate::host::Headers;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderLines(pub Vec<Header>);
 
-/// One line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One line, written as `{name, value}` or `{name, value_hex}`, in JSON also as `[name, value]`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "RawHeader")]
 pub struct Header {
     /// In lower case.
     pub name: String,
@@ -70,7 +72,7 @@ pub fn show(headers: &Headers) -> Vec<Header> {
 
 /// Bytes in lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(bytes)
 }
 
 impl<'de> Deserialize<'de> for HeaderLines {
@@ -85,6 +87,8 @@ impl<'de> Deserialize<'de> for ExpectedHeaders {
     }
 }
 
+/// Not `serde(untagged)`: that keeps neither the place of what is wrong nor a value such as `007`
+/// as it was written.
 struct LinesVisitor;
 
 impl<'de> Visitor<'de> for LinesVisitor {
@@ -133,63 +137,35 @@ impl<'de> Visitor<'de> for ExpectedVisitor {
     }
 }
 
-impl<'de> Deserialize<'de> for Header {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(HeaderVisitor)
-    }
-}
-
-struct HeaderVisitor;
-
-impl<'de> Visitor<'de> for HeaderVisitor {
-    type Value = Header;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a header line ({name, value} or [name, value])")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Header, A::Error> {
-        let short = |length| A::Error::invalid_length(length, &"a name and a value");
-        let name: String = seq.next_element()?.ok_or_else(|| short(0))?;
-        let value: String = seq.next_element()?.ok_or_else(|| short(1))?;
-        if seq.next_element::<IgnoredAny>()?.is_some() {
-            return Err(short(3));
-        }
-        Ok(Header { name: name.to_ascii_lowercase(), value: HeaderValue::Text(value) })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Header, A::Error> {
-        let raw = RawHeader::deserialize(value::MapAccessDeserializer::new(map))?;
-        let value = match (raw.value, raw.value_hex) {
-            (Some(text), None) => HeaderValue::Text(text),
-            (None, Some(text)) => HeaderValue::Bytes(parse_hex(&text).map_err(A::Error::custom)?),
-            (None, None) => {
-                return Err(A::Error::custom("expected `value` or `value_hex`, but found neither"));
-            }
-            (Some(_), Some(_)) => {
-                return Err(A::Error::custom("expected `value` or `value_hex`, but found both"));
-            }
-        };
-        Ok(Header { name: raw.name.to_ascii_lowercase(), value })
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawHeader {
     name: String,
+    #[serde(default)]
     value: Option<String>,
+    #[serde(default)]
     value_hex: Option<String>,
 }
 
-fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect();
-    match digits {
-        Some(digits) if digits.len() % 2 == 0 => Ok(digits
-            .chunks(2)
-            .map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit))
-            .collect()),
-        _ => Err(format!("expected pairs of hex digits, but found {text:?}")),
+impl TryFrom<RawHeader> for Header {
+    type Error = String;
+
+    fn try_from(raw: RawHeader) -> Result<Self, String> {
+        let value = match (raw.value, raw.value_hex) {
+            (Some(text), None) => HeaderValue::Text(text),
+            (None, Some(digits)) => {
+                let bytes = HEXLOWER_PERMISSIVE.decode(digits.as_bytes());
+                HeaderValue::Bytes(
+                    bytes.map_err(|_| {
+                        format!("expected pairs of hex digits, but found {digits:?}")
+                    })?,
+                )
+            }
+            (None, None) => return Err("expected `value` or `value_hex`, but found neither".into()),
+            (Some(_), Some(_)) => {
+                return Err("expected `value` or `value_hex`, but found both".into());
+            }
+        };
+        Ok(Self { name: raw.name.to_ascii_lowercase(), value })
     }
 }

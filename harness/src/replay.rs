@@ -1,6 +1,6 @@
 //! Replays a scenario: reads it with its configuration, starts a VM, and runs case after case.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::host::{LogLevel, Module, Node, Settings, StartFailure, Vm};
 use crate::plugin::Plugin;
@@ -32,6 +32,7 @@ pub struct Instructions {
 pub struct Loaded {
     scenario: Scenario,
     settings: Settings,
+    plugin: Option<PathBuf>,
 }
 
 impl Loaded {
@@ -50,6 +51,7 @@ impl Loaded {
             _ => {}
         }
         let plugin = Plugin::of(&scenario, file)?;
+        let plugin_file = scenario.plugin.as_ref().map(|name| file.with_file_name(&name.value));
         let mut environment = plugin.environment;
         environment.retain(|(name, _)| !scenario.environment.contains_key(name));
         environment.extend(scenario.environment.clone());
@@ -67,7 +69,12 @@ impl Loaded {
             now_ns: scenario.time.0,
             ..Settings::default()
         };
-        Ok(Self { scenario, settings })
+        Ok(Self { scenario, settings, plugin: plugin_file })
+    }
+
+    /// File that the configuration was read from; `None` where the scenario has it itself.
+    pub fn plugin(&self) -> Option<&Path> {
+        self.plugin.as_deref()
     }
 
     /// Runs all cases in one VM. An error means that the module itself is of no use.

@@ -1,7 +1,9 @@
 //! A tree of texts, maps and lists: what was expected and what was found, in one form, so that
 //! both can be compared whole and shown side by side as YAML.
 
-use std::fmt::Write as _;
+use serde::ser::{Serialize, Serializer};
+use serde_json::{Number, Value};
+use serde_saphyr::Commented;
 
 use crate::captures::Captures;
 
@@ -10,8 +12,12 @@ use crate::captures::Captures;
 pub enum Tree {
     /// Text; where it is expected it may have captures.
     Text(String),
-    /// A number, a boolean or bytes: anything that a text never equals.
-    Plain(String),
+    Bool(bool),
+    Number(Number),
+    /// Flags of a span, which YAML shows with their hex digits in a comment.
+    Flags(u32),
+    /// What stands where no value can: a text never equals it.
+    Word(String),
     List(Vec<Tree>),
     /// Entries in order; a key may come more than once.
     Map(Vec<(String, Tree)>),
@@ -22,8 +28,17 @@ impl Tree {
         Self::Text(text.into())
     }
 
-    pub fn plain(value: impl ToString) -> Self {
-        Self::Plain(value.to_string())
+    pub fn word(word: impl Into<String>) -> Self {
+        Self::Word(word.into())
+    }
+
+    pub fn number(number: impl Into<Number>) -> Self {
+        Self::Number(number.into())
+    }
+
+    /// A number with a fraction; JSON has none for infinity.
+    pub fn double(value: f64) -> Self {
+        Number::from_f64(value).map_or_else(|| Self::word(value.to_string()), Self::Number)
     }
 
     /// A map whose entries are put in order of their keys, those of one key left in theirs.
@@ -42,7 +57,7 @@ impl Tree {
                 }
                 _ => Self::Text(captures.fill(pattern)),
             },
-            Self::Plain(_) => self.clone(),
+            Self::Bool(_) | Self::Number(_) | Self::Flags(_) | Self::Word(_) => self.clone(),
             Self::List(items) => {
                 let found = |index| match found {
                     Some(Self::List(items)) => items.get(index),
@@ -66,23 +81,26 @@ impl Tree {
     }
 
     /// The tree as JSON; of a key that comes more than once the last value.
-    pub fn to_json(&self) -> serde_json::Value {
+    pub fn to_json(&self) -> Value {
         match self {
-            Self::Text(text) => text.as_str().into(),
-            Self::Plain(value) => plain_json(value),
+            Self::Text(text) | Self::Word(text) => text.as_str().into(),
+            Self::Bool(value) => (*value).into(),
+            Self::Number(number) => number.clone().into(),
+            Self::Flags(flags) => (*flags).into(),
             Self::List(items) => items.iter().map(Self::to_json).collect(),
             Self::Map(entries) => {
                 let entries = entries.iter().map(|(key, value)| (key.clone(), value.to_json()));
-                serde_json::Value::Object(entries.collect())
+                Value::Object(entries.collect())
             }
         }
     }
 
-    /// Shows the tree as YAML.
+    /// Shows the tree as YAML, each text on a line of its own.
     pub fn to_yaml(&self) -> String {
-        let mut yaml = String::new();
-        self.write(&mut yaml, 0);
-        yaml
+        let options =
+            serde_saphyr::ser_options! { compact_list_indent: false, prefer_block_scalars: false };
+        let yaml = serde_saphyr::to_string_with_options(self, options);
+        yaml.unwrap_or_else(|error| format!("# {error}\n"))
     }
 
     fn nth_entry(&self, key: &str, nth: usize) -> Option<&Tree> {
@@ -93,72 +111,21 @@ impl Tree {
             _ => None,
         }
     }
+}
 
-    fn write(&self, yaml: &mut String, indent: usize) {
-        let pad = "  ".repeat(indent);
+impl Serialize for Tree {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Text(_) | Self::Plain(_) => {
-                let _ = writeln!(yaml, "{pad}{}", self.inline());
-            }
-            Self::List(items) => {
-                for item in items {
-                    if item.is_inline() {
-                        let _ = writeln!(yaml, "{pad}- {}", item.inline());
-                    } else {
-                        let mut nested = String::new();
-                        item.write(&mut nested, indent + 1);
-                        let _ = write!(yaml, "{pad}- {}", nested.trim_start());
-                    }
-                }
-            }
+            Self::Text(text) | Self::Word(text) => serializer.serialize_str(text),
+            Self::Bool(value) => serializer.serialize_bool(*value),
+            Self::Number(number) => number.serialize(serializer),
+            Self::Flags(flags) => Commented(*flags, format!("{flags:#05x}")).serialize(serializer),
+            Self::List(items) => serializer.collect_seq(items),
             Self::Map(entries) => {
-                for (key, value) in entries {
-                    if value.is_inline() {
-                        let _ = writeln!(yaml, "{pad}{}: {}", scalar(key), value.inline());
-                    } else {
-                        let _ = writeln!(yaml, "{pad}{}:", scalar(key));
-                        value.write(yaml, indent + 1);
-                    }
-                }
+                serializer.collect_map(entries.iter().map(|(key, value)| (key, value)))
             }
         }
     }
-
-    fn is_inline(&self) -> bool {
-        match self {
-            Self::Text(_) | Self::Plain(_) => true,
-            Self::List(items) => items.is_empty(),
-            Self::Map(entries) => entries.is_empty(),
-        }
-    }
-
-    fn inline(&self) -> String {
-        match self {
-            Self::Text(text) => scalar(text),
-            Self::Plain(value) => value.clone(),
-            Self::List(_) => "[]".into(),
-            Self::Map(_) => "{}".into(),
-        }
-    }
-}
-
-/// A plain value as JSON has it: a number in hex becomes one, what is no number and no boolean text.
-fn plain_json(value: &str) -> serde_json::Value {
-    let hex = value.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok());
-    hex.map(Into::into).or_else(|| serde_json::from_str(value).ok()).unwrap_or_else(|| value.into())
-}
-
-/// A text as a YAML scalar: plain where YAML reads it back as that text, else in double quotes.
-fn scalar(text: &str) -> String {
-    let plain = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:~()+,;?&%@ ".contains(c))
-        && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
-        && !text.ends_with([' ', ':'])
-        && !text.contains(": ")
-        && !matches!(
-            text,
-            "true" | "false" | "null" | "True" | "False" | "Null" | "TRUE" | "FALSE" | "NULL"
-        );
-    if plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
 #[cfg(test)]
@@ -174,7 +141,7 @@ mod tests {
     fn a_tree_is_shown_as_yaml() {
         let span = Tree::Map(vec![
             ("name".into(), Tree::text("GET")),
-            ("code".into(), Tree::plain(200)),
+            ("code".into(), Tree::number(200)),
             ("text".into(), Tree::text("200")),
             ("links".into(), Tree::List(vec![])),
         ]);
@@ -192,12 +159,12 @@ mod tests {
     fn a_tree_is_json_with_its_types() {
         let tree = Tree::Map(vec![
             ("text".into(), Tree::text("200")),
-            ("flags".into(), Tree::plain("0x103")),
+            ("flags".into(), Tree::Flags(0x103)),
             (
                 "values".into(),
-                Tree::List(vec![Tree::plain(-1), Tree::plain(0.5), Tree::plain(true)]),
+                Tree::List(vec![Tree::number(-1), Tree::double(0.5), Tree::Bool(true)]),
             ),
-            ("bytes".into(), Tree::plain("value_hex ff")),
+            ("bytes".into(), Tree::word("value_hex ff")),
         ]);
         let json = serde_json::json!({
             "text": "200", "flags": 259, "values": [-1, 0.5, true], "bytes": "value_hex ff"
@@ -206,10 +173,17 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_yaml_would_read_otherwise_are_quoted() {
-        for text in ["", "1", "true", "- a", "a: b", "a ", "\n", "#", "é", "0x1f", "~"] {
-            check(&Tree::text(text), &format!("{}\n", serde_json::Value::from(text)));
+    fn yaml_is_read_back_as_what_it_was() {
+        for text in
+            ["", "1", "true", "- a", "a: b", "a ", "\n", "#", "é", "0x1f", "~", "a # b", "no"]
+        {
+            let yaml = Tree::text(text).to_yaml();
+            let read: String = serde_saphyr::from_str(&yaml).expect("YAML");
+            assert_eq!(read, text, "{yaml}");
         }
+        let long = "a ".repeat(100);
+        assert_eq!(Tree::text(long.as_str()).to_yaml().lines().count(), 1);
+        check(&Tree::Map(vec![("flags".into(), Tree::Flags(0x103))]), "flags: 259 # 0x103\n");
     }
 
     #[test]

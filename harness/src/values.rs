@@ -1,13 +1,14 @@
 //! Values in a scenario that YAML has no type for: times, response flags, Envoy's attributes by
 //! path, attribute values.
 
-use std::fmt;
+use std::str::FromStr;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde_json::Value;
 
 /// A time in nanoseconds since 1970, written as RFC 3339.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
 pub struct Timestamp(pub u64);
 
 impl Default for Timestamp {
@@ -17,70 +18,64 @@ impl Default for Timestamp {
     }
 }
 
-impl<'de> Deserialize<'de> for Timestamp {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+impl TryFrom<String> for Timestamp {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
         let time = text.parse::<jiff::Timestamp>().ok();
         let nanoseconds = time.and_then(|time| u64::try_from(time.as_nanosecond()).ok());
-        let expected =
-            || format!("expected a time such as 2026-01-01T00:00:00Z, but found {text:?}");
-        nanoseconds.map(Self).ok_or_else(|| D::Error::custom(expected()))
+        nanoseconds.map(Self).ok_or_else(|| {
+            format!("expected a time such as 2026-01-01T00:00:00Z, but found {text:?}")
+        })
     }
 }
 
 /// Envoy's response flags as bits, written as such or by their short names: `"UF,URX"`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "Value")]
 pub struct ResponseFlags(pub u64);
 
-impl<'de> Deserialize<'de> for ResponseFlags {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FlagsVisitor;
+impl TryFrom<Value> for ResponseFlags {
+    type Error = String;
 
-        impl Visitor<'_> for FlagsVisitor {
-            type Value = ResponseFlags;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("response flags (short names with commas, or bits)")
-            }
-
-            fn visit_u64<E: Error>(self, bits: u64) -> Result<ResponseFlags, E> {
-                Ok(ResponseFlags(bits))
-            }
-
-            fn visit_i64<E: Error>(self, bits: i64) -> Result<ResponseFlags, E> {
-                let bits = u64::try_from(bits);
-                bits.map(ResponseFlags)
-                    .map_err(|_| E::custom("expected response flags, but found less than 0"))
-            }
-
-            fn visit_str<E: Error>(self, names: &str) -> Result<ResponseFlags, E> {
-                let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
-                let mut bits = names.map(|name| {
-                    let bit = RESPONSE_FLAGS.iter().position(|flag| *flag == name);
-                    let bit = bit.ok_or_else(|| {
-                        format!("expected a response flag such as UF, but found {name:?}")
-                    });
-                    bit.map(|bit| 1 << bit)
-                });
-                let bits = bits.try_fold(0, |all, bit| bit.map(|bit: u64| all | bit));
-                bits.map(ResponseFlags).map_err(E::custom)
-            }
+    fn try_from(value: Value) -> Result<Self, String> {
+        match (value.as_u64(), value.as_str()) {
+            (Some(bits), _) => Ok(Self(bits)),
+            (_, Some(names)) => names.parse(),
+            _ => Err(format!(
+                "expected response flags (short names with commas, or bits), but found {value}"
+            )),
         }
+    }
+}
 
-        deserializer.deserialize_any(FlagsVisitor)
+impl FromStr for ResponseFlags {
+    type Err = String;
+
+    fn from_str(names: &str) -> Result<Self, String> {
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let mut bits = names.map(|name| {
+            let bit = RESPONSE_FLAGS.iter().position(|flag| *flag == name);
+            let bit = bit
+                .ok_or_else(|| format!("expected a response flag such as UF, but found {name:?}"));
+            bit.map(|bit| 1 << bit)
+        });
+        bits.try_fold(0, |all, bit| bit.map(|bit: u64| all | bit)).map(Self)
     }
 }
 
 /// Values of Envoy's attributes by the parts of their paths, written with dots between; a part that
 /// has a dot itself is in brackets.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Properties(pub Vec<(Vec<String>, serde_json::Value)>);
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(try_from = "serde_json::Map<String, Value>")]
+pub struct Properties(pub Vec<(Vec<String>, Value)>);
 
-impl<'de> Deserialize<'de> for Properties {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let values = serde_json::Map::deserialize(deserializer)?;
+impl TryFrom<serde_json::Map<String, Value>> for Properties {
+    type Error = String;
+
+    fn try_from(values: serde_json::Map<String, Value>) -> Result<Self, String> {
         let parsed = values.into_iter().map(|(path, value)| Ok((parse_path(&path)?, value)));
-        parsed.collect::<Result<_, String>>().map(Self).map_err(D::Error::custom)
+        parsed.collect::<Result<_, String>>().map(Self)
     }
 }
 
@@ -106,7 +101,8 @@ fn parse_path(path: &str) -> Result<Vec<String>, String> {
 }
 
 /// Value of an attribute of a span.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(try_from = "Value")]
 pub enum AttributeValue {
     Bool(bool),
     Int(i64),
@@ -115,50 +111,26 @@ pub enum AttributeValue {
     List(Vec<AttributeValue>),
 }
 
-impl<'de> Deserialize<'de> for AttributeValue {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ValueVisitor;
+impl TryFrom<Value> for AttributeValue {
+    type Error = String;
 
-        impl<'de> Visitor<'de> for ValueVisitor {
-            type Value = AttributeValue;
-
-            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                f.write_str("an attribute's value (text, number, true, false, or a list)")
+    fn try_from(value: Value) -> Result<Self, String> {
+        match value {
+            Value::Bool(value) => Ok(Self::Bool(value)),
+            Value::String(text) => Ok(Self::Text(text)),
+            Value::Array(items) => {
+                items.into_iter().map(Self::try_from).collect::<Result<_, _>>().map(Self::List)
             }
-
-            fn visit_bool<E>(self, value: bool) -> Result<AttributeValue, E> {
-                Ok(AttributeValue::Bool(value))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<AttributeValue, E> {
-                Ok(AttributeValue::Int(value))
-            }
-
-            fn visit_u64<E: Error>(self, value: u64) -> Result<AttributeValue, E> {
-                let found = |_| {
-                    E::custom(format!("expected a number of 64 bits with sign, but found {value}"))
-                };
-                i64::try_from(value).map(AttributeValue::Int).map_err(found)
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<AttributeValue, E> {
-                Ok(AttributeValue::Double(value))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<AttributeValue, E> {
-                Ok(AttributeValue::Text(value.to_owned()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<AttributeValue, A::Error> {
-                let mut values = Vec::new();
-                while let Some(value) = seq.next_element()? {
-                    values.push(value);
-                }
-                Ok(AttributeValue::List(values))
-            }
+            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(value), _) => Ok(Self::Int(value)),
+                (None, Some(value)) if number.is_f64() => Ok(Self::Double(value)),
+                _ => Err(format!("expected a number of 64 bits with sign, but found {number}")),
+            },
+            Value::Null | Value::Object(_) => Err(format!(
+                "expected an attribute's value (text, number, true, false, or a list), but found \
+                 {value}"
+            )),
         }
-
-        deserializer.deserialize_any(ValueVisitor)
     }
 }
 

@@ -104,7 +104,7 @@ fn line_tree(lines: Vec<Header>) -> Tree {
     let entries = lines.into_iter().map(|line| {
         let value = match line.value {
             HeaderValue::Text(text) => Tree::Text(text),
-            HeaderValue::Bytes(bytes) => Tree::Plain(format!("value_hex {}", hex(&bytes))),
+            HeaderValue::Bytes(bytes) => Tree::word(format!("value_hex {}", hex(&bytes))),
         };
         (line.name, value)
     });
@@ -123,10 +123,10 @@ fn metric_trees(
     expected: &BTreeMap<String, i64>,
     found: &BTreeMap<&str, Option<i64>>,
 ) -> (Tree, Tree) {
-    let trees = expected.iter().map(|(name, value)| (name.clone(), Tree::plain(value)));
+    let trees = expected.iter().map(|(name, value)| (name.clone(), Tree::number(*value)));
     let found_trees = expected.keys().map(|name| {
         let value = found.get(name.as_str()).copied().flatten();
-        (name.clone(), value.map_or_else(|| Tree::plain("not defined"), Tree::plain))
+        (name.clone(), value.map_or_else(|| Tree::word("not defined"), Tree::number))
     });
     (Tree::Map(trees.collect()), Tree::Map(found_trees.collect()))
 }
@@ -157,7 +157,7 @@ fn call_trees(expected: &[ExpectedCall], found: &[Call]) -> (Tree, Tree) {
 fn call_tree(cluster: &str, lines: Vec<Header>, timeout_ms: Option<u32>) -> Tree {
     let mut entries =
         vec![entry("cluster", Tree::text(cluster)), entry("headers", line_tree(lines))];
-    entries.extend(timeout_ms.map(|timeout| entry("timeout_ms", Tree::plain(timeout))));
+    entries.extend(timeout_ms.map(|timeout| entry("timeout_ms", Tree::number(timeout))));
     Tree::Map(entries)
 }
 

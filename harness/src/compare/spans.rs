@@ -17,14 +17,14 @@ pub fn expected_span(span: &ExpectedSpan, times: Times) -> Tree {
     let duration = span.duration_ms.map_or(times.duration_ns, |ms| ms * NANOS_PER_MS);
     let mut entries = vec![
         entry("name", Tree::text(&span.name)),
-        entry("kind", Tree::plain(span.kind.as_str())),
+        entry("kind", Tree::word(span.kind.as_str())),
         entry("trace_id", Tree::text(&span.trace_id)),
         entry("span_id", Tree::text(&span.span_id)),
     ];
     push_text(&mut entries, "parent_span_id", &span.parent_span_id);
     push_text(&mut entries, "trace_state", &span.trace_state);
     if let Some(flags) = span.flags {
-        entries.push(entry("flags", Tree::Plain(format!("{flags:#05x}"))));
+        entries.push(entry("flags", Tree::Flags(flags)));
     }
     entries.push(entry("start_ms", milliseconds(start.into())));
     entries.push(entry("duration_ms", milliseconds(duration.into())));
@@ -61,14 +61,14 @@ pub fn found_span(exported: &ExportedSpan, expected: Option<&ExpectedSpan>, time
     let span = &exported.span;
     let mut entries = vec![
         entry("name", Tree::text(&span.name)),
-        entry("kind", Tree::plain(kind(span.kind))),
+        entry("kind", Tree::word(kind(span.kind))),
         entry("trace_id", Tree::text(hex(&span.trace_id))),
         entry("span_id", Tree::text(hex(&span.span_id))),
     ];
     push_text(&mut entries, "parent_span_id", &hex(&span.parent_span_id));
     push_text(&mut entries, "trace_state", &span.trace_state);
     if expected.is_none_or(|expected| expected.flags.is_some()) {
-        entries.push(entry("flags", Tree::Plain(format!("{:#05x}", span.flags))));
+        entries.push(entry("flags", Tree::Flags(span.flags)));
     }
     let start = i128::from(span.start_time_unix_nano) - i128::from(times.scenario_ns);
     let duration = i128::from(span.end_time_unix_nano) - i128::from(span.start_time_unix_nano);
@@ -122,7 +122,7 @@ fn push_status(entries: &mut Vec<(String, Tree)>, code: &str, message: &str) {
     if code == "UNSET" && message.is_empty() {
         return;
     }
-    let mut status = vec![entry("code", Tree::plain(code))];
+    let mut status = vec![entry("code", Tree::word(code))];
     push_text(&mut status, "message", message);
     entries.push(entry("status", Tree::Map(status)));
 }
@@ -138,7 +138,7 @@ fn push_dropped(entries: &mut Vec<(String, Tree)>, span: &Span) {
         counts
             .into_iter()
             .filter(|&(_, count)| count > 0)
-            .map(|(key, count)| entry(key, Tree::plain(count))),
+            .map(|(key, count)| entry(key, Tree::number(count))),
     );
 }
 
@@ -161,9 +161,9 @@ fn expected_attributes(attributes: &BTreeMap<String, AttributeValue>) -> Tree {
 
 fn expected_value(value: &AttributeValue) -> Tree {
     match value {
-        AttributeValue::Bool(value) => Tree::plain(value),
-        AttributeValue::Int(value) => Tree::plain(value),
-        AttributeValue::Double(value) => Tree::Plain(format!("{value:?}")),
+        AttributeValue::Bool(value) => Tree::Bool(*value),
+        AttributeValue::Int(value) => Tree::number(*value),
+        AttributeValue::Double(value) => Tree::double(*value),
         AttributeValue::Text(value) => Tree::text(value),
         AttributeValue::List(values) => Tree::List(values.iter().map(expected_value).collect()),
     }
@@ -178,28 +178,26 @@ fn attributes(attributes: &[KeyValue]) -> Tree {
 
 fn any_value(value: Option<&AnyValue>) -> Tree {
     match value.and_then(|value| value.value.as_ref()) {
-        None => Tree::plain("null"),
-        Some(Value::BoolValue(value)) => Tree::plain(value),
-        Some(Value::IntValue(value)) => Tree::plain(value),
-        Some(Value::DoubleValue(value)) => Tree::Plain(format!("{value:?}")),
+        None => Tree::word("null"),
+        Some(Value::BoolValue(value)) => Tree::Bool(*value),
+        Some(Value::IntValue(value)) => Tree::number(*value),
+        Some(Value::DoubleValue(value)) => Tree::double(*value),
         Some(Value::StringValue(value)) => Tree::text(value),
-        Some(Value::BytesValue(value)) => Tree::Plain(format!("value_hex {}", hex(value))),
+        Some(Value::BytesValue(value)) => Tree::word(format!("value_hex {}", hex(value))),
         Some(Value::ArrayValue(array)) => {
             Tree::List(array.values.iter().map(|value| any_value(Some(value))).collect())
         }
         Some(Value::KvlistValue(list)) => attributes(&list.values),
-        Some(other) => Tree::Plain(format!("{other:?}")),
+        Some(other) => Tree::word(format!("{other:?}")),
     }
 }
 
 /// Nanoseconds as milliseconds, with a fraction where there is one.
 fn milliseconds(nanoseconds: i128) -> Tree {
-    let (whole, rest) =
-        (nanoseconds / i128::from(NANOS_PER_MS), nanoseconds % i128::from(NANOS_PER_MS));
-    if rest == 0 {
-        Tree::plain(whole)
-    } else {
-        Tree::Plain(format!("{}", nanoseconds as f64 / NANOS_PER_MS as f64))
+    let nanos_per_ms = i128::from(NANOS_PER_MS);
+    match i64::try_from(nanoseconds / nanos_per_ms) {
+        Ok(whole) if nanoseconds % nanos_per_ms == 0 => Tree::number(whole),
+        _ => Tree::double(nanoseconds as f64 / NANOS_PER_MS as f64),
     }
 }
 

@@ -99,7 +99,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         proxy_get_buffer_status |guest, buffer: u32, size: u32, flags: u32| {
             let length = read_buffer(guest.state(), buffer)?.len();
             guest.write_u32(size, length as u32)?;
-            guest.write_u32(flags, 1)
+            guest.write_u32(flags, 0)
         };
         proxy_get_buffer_bytes |guest, buffer: u32, start: u32, max_size: u32, data: u32, size: u32| {
             let bytes = read_buffer(guest.state(), buffer)?;
@@ -122,8 +122,9 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         proxy_get_property |guest, path: u32, path_size: u32, data: u32, size: u32| {
             let value = {
                 let (memory, state) = guest.split()?;
-                let path = slice(memory, path, path_size)?;
-                properties::property(&state.node, state.stream(), path)?
+                let path = str::from_utf8(slice(memory, path, path_size)?);
+                let path = path.map_err(|_| Status::NotFound)?;
+                properties::attribute(&state.node, state.stream(), path)?.serialize()?
             };
             guest.give(&value, data, size)
         };
@@ -202,7 +203,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 trailers: decode_map(memory, trailers, trailers_size)?,
             };
             let cluster = slice(memory, cluster, cluster_size)?;
-            let token = state.calls.http(state.effective_context, cluster, timeout_ms, request)?;
+            let token = state.calls.http(cluster, timeout_ms, request)?;
             guest.write_u32(result, token)
         };
         proxy_grpc_call |
@@ -217,7 +218,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                 message: slice(memory, message, message_size)?.to_vec(),
             };
             let service = slice(memory, service, service_size)?;
-            let token = state.calls.grpc(state.effective_context, service, timeout_ms, request)?;
+            let token = state.calls.grpc(service, timeout_ms, request)?;
             guest.write_u32(result, token)
         };
         proxy_grpc_stream |
@@ -273,12 +274,8 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             state.effective_context = context;
             Ok(())
         };
-        proxy_done |guest| {
-            let state = guest.state();
-            let pending = state.pending_done.iter().position(|&context| context == state.effective_context);
-            state.pending_done.swap_remove(pending.ok_or(Status::InternalFailure)?);
-            Ok(())
-        };
+        // Envoy keeps root contexts alone until then, when they go; here none goes.
+        proxy_done |guest| Err(Status::NotFound.into());
     }
     Ok(())
 }
@@ -310,9 +307,8 @@ fn foreign(state: &mut State, name: &[u8], argument: &[u8]) -> Result<Vec<u8>, S
             let token = argument.try_into().map(u32::from_le_bytes);
             let token = token.map_err(|_| Status::BadArgument)? as usize;
             let expression = expressions.get(token).cloned().ok_or(Status::NotFound)?;
-            expression.evaluate(&|path| {
-                properties::property(&state.node, state.stream(), path.as_bytes())
-            })
+            let read = |path: &str| properties::attribute(&state.node, state.stream(), path);
+            expression.evaluate(&read)?.serialize()
         }
         _ => Err(Status::NotFound),
     }

@@ -12,8 +12,6 @@ use super::headers::Headers;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     pub token: u32,
-    /// Context that made the call; where it is gone, no answer arrives.
-    pub context: u32,
     pub cluster: String,
     pub timeout_ms: u32,
     pub request: Request,
@@ -72,13 +70,7 @@ impl Calls {
 
     /// Sends an HTTP call. Envoy refuses an unknown cluster and a request without its pseudo
     /// headers.
-    pub fn http(
-        &mut self,
-        context: u32,
-        cluster: &[u8],
-        timeout_ms: u32,
-        request: Request,
-    ) -> Answer<u32> {
+    pub fn http(&mut self, cluster: &[u8], timeout_ms: u32, request: Request) -> Answer<u32> {
         let complete = match &request {
             Request::Http { headers, .. } => {
                 [":method", ":path", ":authority"].iter().all(|name| headers.first(name).is_some())
@@ -89,19 +81,13 @@ impl Calls {
         if !complete {
             return Err(Status::BadArgument.into());
         }
-        Ok(self.send(Call { token: 0, context, cluster, timeout_ms, request }))
+        Ok(self.send(Call { token: 0, cluster, timeout_ms, request }))
     }
 
     /// Sends a gRPC call to a cluster, named or in a serialised `envoy.config.core.v3.GrpcService`.
-    pub fn grpc(
-        &mut self,
-        context: u32,
-        service: &[u8],
-        timeout_ms: u32,
-        request: Request,
-    ) -> Answer<u32> {
+    pub fn grpc(&mut self, service: &[u8], timeout_ms: u32, request: Request) -> Answer<u32> {
         let cluster = self.known(grpc_cluster(service).as_bytes())?;
-        Ok(self.send(Call { token: 0, context, cluster, timeout_ms, request }))
+        Ok(self.send(Call { token: 0, cluster, timeout_ms, request }))
     }
 
     pub fn open_stream(&mut self, service: &[u8], mut stream: GrpcStream) -> Answer<u32> {

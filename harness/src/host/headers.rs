@@ -1,9 +1,7 @@
 //! Header maps as Envoy keeps them: lower-case names, a line each, order kept, values of any
-//! bytes; and their serialised form in the ABI.
-//!
-//! ```text
-//! map = count (name-size value-size){count} (name NUL value NUL){count}   ; sizes: u32 little endian
-//! ```
+//! bytes; and their serialised form in the ABI, the [`pairs`].
+
+use super::value::pairs;
 
 /// Header lines in the order in which they were added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +36,13 @@ impl Headers {
         line.map(|(_, value)| value.as_slice())
     }
 
+    /// Values of all lines of that name with commas between, as Envoy's attributes have them.
+    pub fn joined(&self, name: &str) -> Option<Vec<u8>> {
+        let lines = self.iter().filter(|(line, _)| line.eq_ignore_ascii_case(name));
+        let values: Vec<&[u8]> = lines.map(|(_, value)| value).collect();
+        (!values.is_empty()).then(|| values.join(&b','))
+    }
+
     /// All lines, names in lower case.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.lines.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
@@ -58,19 +63,7 @@ impl Headers {
 
     /// Serialises the map for the module.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(4 + self.byte_size() + 10 * self.len());
-        bytes.extend_from_slice(&(self.len() as u32).to_le_bytes());
-        for (name, value) in self.iter() {
-            bytes.extend_from_slice(&(name.len() as u32).to_le_bytes());
-            bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        }
-        for (name, value) in self.iter() {
-            bytes.extend_from_slice(name.as_bytes());
-            bytes.push(0);
-            bytes.extend_from_slice(value);
-            bytes.push(0);
-        }
-        bytes
+        pairs(&self.lines)
     }
 
     /// Reads a map that the module serialised; `None` where sizes and bytes disagree.
@@ -134,6 +127,8 @@ mod tests {
     fn lookup_by_name_sees_the_first_line_in_any_case() {
         let headers: Headers = [("X-Tag", "a"), ("x-tag", "b")].into_iter().collect();
         assert_eq!(headers.first("x-TAG"), Some(b"a".as_slice()));
+        assert_eq!(headers.joined("X-tag").as_deref(), Some(b"a,b".as_slice()));
+        assert_eq!(headers.joined("x"), None);
         assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["x-tag", "x-tag"]);
     }
 }

@@ -15,6 +15,7 @@ mod properties;
 mod shared;
 mod state;
 mod stream;
+mod value;
 mod vm;
 mod wasi;
 

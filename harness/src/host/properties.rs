@@ -1,37 +1,40 @@
-//! Envoy's attributes as `proxy_get_property` shows them: by path, in the phases in which Envoy
-//! has them, serialised as its wasm extension does.
-//!
-//! Text is its bytes, a number a 64-bit little-endian integer or double, a bool one byte, a map
-//! the ABI's pairs. <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>
-
-use serde_json::Value;
+//! Envoy's attributes by path, in the phases in which Envoy has them.
+//! <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>
 
 use super::guest::Status;
 use super::headers::Headers;
 use super::state::Node;
 use super::stream::{Message, Phase, Stream};
+use super::value::{Numbers, Value};
 
-/// Value of a property of a stream (or of the node alone, for the root context).
-pub fn property(node: &Node, stream: Option<&Stream>, path: &[u8]) -> Result<Vec<u8>, Status> {
-    let path_text = std::str::from_utf8(path).map_err(|_| Status::NotFound)?;
-    if let Some(given) = stream.and_then(|stream| given_property(stream, path_text)) {
+/// Returns an attribute of a stream (or of the node alone, for the root context). The parts of a
+/// path are separated by NUL.
+pub fn attribute(node: &Node, stream: Option<&Stream>, path: &str) -> Result<Value, Status> {
+    if let Some(given) = stream.and_then(|stream| given_property(stream, path)) {
         return given;
     }
-    if let Some(path) = path_text.strip_prefix("xds\0node\0") {
-        return node_property(node, path.split('\0'));
+    if let Some(path) = path.strip_prefix("xds\0node\0") {
+        return node_property(node, path);
     }
-    let value = match path_text {
-        "plugin_name" => Some(PLUGIN_NAME.into()),
-        "plugin_root_id" | "plugin_vm_id" => Some(Vec::new()),
-        _ => stream.and_then(|stream| stream_property(stream, path_text)),
+    let value = match path {
+        "plugin_name" => Some(Value::text(PLUGIN_NAME)),
+        "plugin_root_id" | "plugin_vm_id" => Some(Value::text("")),
+        "xds" | "xds\0node" => Some(Value::Attributes(path.to_owned())),
+        _ => stream.and_then(|stream| stream_property(stream, path)),
     };
     value.ok_or(Status::NotFound)
 }
 
 /// A property that the case gives itself, or a part of one; it wins over what Envoy would say.
 /// `None` where it gives nothing of the kind, or Envoy has nothing of the kind in this phase.
-fn given_property(stream: &Stream, path: &str) -> Option<Result<Vec<u8>, Status>> {
+fn given_property(stream: &Stream, path: &str) -> Option<Result<Value, Status>> {
     let parts: Vec<&str> = path.split('\0').collect();
+    let mut paths = stream.info.properties.iter().map(|(path, _)| path);
+    if paths.any(|given| {
+        given.get(..parts.len()).is_some_and(|start| start == parts) && given.len() > parts.len()
+    }) {
+        return Some(Ok(Value::Attributes(path.to_owned())));
+    }
     let known = (1..=parts.len()).rev().find_map(|length| {
         let (known, rest) = parts.split_at(length);
         let value = stream.info.properties.iter().find(|(path, _)| path == known);
@@ -46,37 +49,36 @@ fn given_property(stream: &Stream, path: &str) -> Option<Result<Vec<u8>, Status>
     if !there {
         return None;
     }
-    let part = rest.iter().try_fold(value, |value, part| match value {
-        Value::Object(fields) => fields.get(*part),
-        Value::Array(items) => items.get(part.parse::<usize>().ok()?),
-        _ => None,
-    });
-    Some(match part {
-        None | Some(Value::Null) => Err(Status::NotFound),
-        Some(part) => serialize(part, Numbers::Typed).ok_or(Status::SerializationFailure),
-    })
+    let value = Value::from_json(value, Numbers::Typed);
+    let part = rest.iter().try_fold(&value, |value, part| value.part(part));
+    // A property that the case gives as null is absent.
+    let part = part.filter(|part| **part != Value::Null);
+    Some(part.cloned().ok_or(Status::NotFound))
 }
 
-fn node_property<'a>(
-    node: &Node,
-    mut path: impl Iterator<Item = &'a str>,
-) -> Result<Vec<u8>, Status> {
-    match path.next() {
-        Some("id") => Ok(node.id.clone().into_bytes()),
-        Some("cluster") => Ok(node.cluster.clone().into_bytes()),
+fn node_property(node: &Node, path: &str) -> Result<Value, Status> {
+    let mut parts = path.split('\0');
+    match parts.next() {
+        Some("id") => Ok(Value::text(node.id.as_str())),
+        Some("cluster") => Ok(Value::text(node.cluster.as_str())),
         Some("metadata") => {
-            let mut value = Value::Object(node.metadata.clone());
-            for key in path {
-                let field = value.as_object_mut().and_then(|fields| fields.remove(key));
-                value = field.ok_or(Status::NotFound)?;
-            }
-            serialize(&value, Numbers::Double).ok_or(Status::SerializationFailure)
+            let metadata = serde_json::Value::Object(node.metadata.clone());
+            let metadata = Value::from_json(&metadata, Numbers::Double);
+            let part = parts.try_fold(&metadata, |value, part| value.part(part));
+            part.cloned().ok_or(Status::NotFound)
         }
         _ => Err(Status::NotFound),
     }
 }
 
-fn stream_property(stream: &Stream, path: &str) -> Option<Vec<u8>> {
+fn stream_property(stream: &Stream, path: &str) -> Option<Value> {
+    if STREAM_ATTRIBUTES.contains(&path) {
+        return Some(Value::Attributes(path.to_owned()));
+    }
+    if ["metadata\0filter_metadata", "xds\0route_metadata\0filter_metadata"].contains(&path) {
+        // Metadata that nobody wrote.
+        return Some(Value::Map(vec![]));
+    }
     let mut parts = path.split('\0');
     match (parts.next()?, parts.next()) {
         ("xds", Some(key)) => xds_property(stream, key),
@@ -87,32 +89,33 @@ fn stream_property(stream: &Stream, path: &str) -> Option<Vec<u8>> {
         ("upstream", Some(key)) => upstream_property(stream, key),
         ("connection", Some(key)) => connection_property(stream, key),
         ("connection_id", None) => connection_property(stream, "id"),
-        _ => stream.filter_state.get(path.as_bytes()).cloned(),
+        _ => stream.filter_state.get(path.as_bytes()).cloned().map(Value::Text),
     }
 }
 
-fn xds_property(stream: &Stream, key: &str) -> Option<Vec<u8>> {
+fn xds_property(stream: &Stream, key: &str) -> Option<Value> {
     let info = &stream.info;
     match key {
         "listener_direction" => Some(int(info.direction as i64)),
-        "route_name" => info.route_name.clone().map(String::into_bytes),
-        "cluster_name" => info.cluster_name.clone().map(String::into_bytes),
-        "virtual_host_name" | "filter_chain_name" => Some(Vec::new()),
+        "route_name" => info.route_name.as_deref().map(Value::text),
+        "cluster_name" => info.cluster_name.as_deref().map(Value::text),
+        "virtual_host_name" | "filter_chain_name" => Some(Value::text("")),
         _ => None,
     }
 }
 
 /// In the response phase Envoy has forgotten the request's headers, and knows the rest.
-fn request_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Vec<u8>> {
+fn request_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Value> {
     let headers = (stream.phase < Phase::ResponseHeaders || stream.phase == Phase::Log)
         .then_some(&stream.request.headers);
-    let header = |name: &str| headers?.first(name).map(<[u8]>::to_vec);
-    let path = || header(":path").map(|path| split_query(&path));
+    let line = |name: &str| headers?.first(name);
+    let header = |name: &str| line(name).map(Value::text);
+    let path = || line(":path").map(split_query);
     let received = stream.request.body.len();
     match key {
         "path" => header(":path"),
-        "url_path" => path().map(|(path, _)| path),
-        "query" => path().map(|(_, query)| query),
+        "url_path" => path().map(|(path, _)| Value::text(path)),
+        "query" => path().map(|(_, query)| Value::text(query)),
         "host" => header(":authority"),
         "scheme" => header(":scheme"),
         "method" => header(":method"),
@@ -120,15 +123,15 @@ fn request_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Ve
         "useragent" => header("user-agent"),
         "id" => header("x-request-id"),
         "headers" => match name {
-            Some(name) => header(name),
-            None => Some(headers.map_or_else(|| Headers::new().encode(), Headers::encode)),
+            Some(name) => headers?.joined(name).map(Value::Text),
+            None => Some(Value::Headers(headers.cloned().unwrap_or_default())),
         },
         "headers_bytes" => Some(int(headers.map_or(0, Headers::byte_size) as i64)),
-        "protocol" => Some(stream.info.protocol.clone().into_bytes()),
+        "protocol" => Some(Value::text(stream.info.protocol.as_str())),
         "time" => Some(int(stream.info.started_ns as i64)),
         // Envoy believes the header before it counts.
-        "size" => match header("content-length") {
-            Some(length) => std::str::from_utf8(&length).ok()?.parse().ok().map(int),
+        "size" => match line("content-length") {
+            Some(length) => std::str::from_utf8(length).ok()?.parse().ok().map(int),
             None => Some(int(received as i64)),
         },
         "duration" => stream.info.duration_ns.map(|duration| int(duration as i64)),
@@ -138,28 +141,26 @@ fn request_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Ve
 }
 
 /// What Envoy knows of the response before it comes are its flags and that nothing was sent.
-fn response_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Vec<u8>> {
+fn response_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Value> {
     let come = stream.phase >= Phase::ResponseHeaders;
     let response = stream.response.as_ref().filter(|_| come);
     let code = || -> Option<i64> {
         std::str::from_utf8(response?.headers.first(":status")?).ok()?.parse().ok()
     };
     let map = |map: fn(&Message) -> &Headers| match name {
-        Some(name) => response.and_then(|response| map(response).first(name)).map(<[u8]>::to_vec),
-        None => Some(
-            response.map_or_else(|| Headers::new().encode(), |response| map(response).encode()),
-        ),
+        Some(name) => response.and_then(|response| map(response).joined(name)).map(Value::Text),
+        None => Some(Value::Headers(response.map(map).cloned().unwrap_or_default())),
     };
     match key {
         "flags" => Some(int(if come { stream.info.response_flags as i64 } else { 0 })),
         "code_details" => {
             let details = &stream.info.response_code_details;
-            (come && !details.is_empty()).then(|| details.clone().into_bytes())
+            (come && !details.is_empty()).then(|| Value::text(details.as_str()))
         }
         "code" => code().map(int),
         "headers" => map(|response| &response.headers),
         "trailers" if stream.phase >= Phase::ResponseTrailers => map(|response| &response.trailers),
-        "trailers" => name.is_none().then(|| Headers::new().encode()),
+        "trailers" => name.is_none().then(|| Value::Headers(Headers::new())),
         // Without the header Envoy translates the HTTP status: any response has a gRPC status.
         "grpc_status" => {
             let trailers = stream.phase >= Phase::ResponseTrailers;
@@ -199,94 +200,59 @@ fn grpc_status_of_http(status: i64) -> i64 {
     }
 }
 
-fn upstream_property(stream: &Stream, key: &str) -> Option<Vec<u8>> {
+fn upstream_property(stream: &Stream, key: &str) -> Option<Value> {
     let info = &stream.info;
     let chosen = stream.phase >= Phase::ResponseHeaders && !info.upstream_address.is_empty();
     match key {
         "request_attempt_count" => Some(int(if chosen { info.attempt_count as i64 } else { 0 })),
         _ if !chosen => None,
-        "uri_san_peer_certificate" => info.upstream_peer_san.clone().map(String::into_bytes),
-        "uri_san_local_certificate" => info.upstream_local_san.clone().map(String::into_bytes),
-        "transport_failure_reason" => Some(Vec::new()),
+        "uri_san_peer_certificate" => info.upstream_peer_san.as_deref().map(Value::text),
+        "uri_san_local_certificate" => info.upstream_local_san.as_deref().map(Value::text),
+        "transport_failure_reason" => Some(Value::text("")),
         _ => address_property(&info.upstream_address, key),
     }
 }
 
-fn connection_property(stream: &Stream, key: &str) -> Option<Vec<u8>> {
+fn connection_property(stream: &Stream, key: &str) -> Option<Value> {
     match key {
-        "id" => Some(stream.info.connection_id.to_le_bytes().to_vec()),
-        "mtls" => Some(vec![u8::from(stream.info.peer_san.is_some())]),
-        "uri_san_peer_certificate" => stream.info.peer_san.clone().map(String::into_bytes),
-        "uri_san_local_certificate" => stream.info.local_san.clone().map(String::into_bytes),
-        "requested_server_name" => Some(Vec::new()),
+        "id" => Some(Value::Uint(stream.info.connection_id)),
+        "mtls" => Some(Value::Bool(stream.info.peer_san.is_some())),
+        "uri_san_peer_certificate" => stream.info.peer_san.as_deref().map(Value::text),
+        "uri_san_local_certificate" => stream.info.local_san.as_deref().map(Value::text),
+        "requested_server_name" => Some(Value::text("")),
         _ => None,
     }
 }
 
-fn address_property(address: &str, key: &str) -> Option<Vec<u8>> {
+fn address_property(address: &str, key: &str) -> Option<Value> {
     match key {
-        "address" => Some(address.as_bytes().to_vec()),
+        "address" => Some(Value::text(address)),
         "port" => address.rsplit_once(':')?.1.parse().ok().map(int),
         _ => None,
     }
 }
 
 /// Splits at the first `?`, and ends at the first `#` after it; without one the query is empty.
-fn split_query(path: &[u8]) -> (Vec<u8>, Vec<u8>) {
+fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
     let mut parts = path.splitn(2, |&byte| byte == b'?');
     let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let query = query.split(|&byte| byte == b'#').next().unwrap_or_default();
-    (path.to_vec(), query.to_vec())
+    (path, query.split(|&byte| byte == b'#').next().unwrap_or_default())
 }
 
-fn int(value: i64) -> Vec<u8> {
-    value.to_le_bytes().to_vec()
+fn int(value: i64) -> Value {
+    Value::Int(value)
 }
 
-/// What a number becomes: in a protobuf Struct, such as the node's metadata, all are doubles.
-#[derive(Clone, Copy)]
-enum Numbers {
-    Double,
-    Typed,
-}
-
-/// Serialises a value: a list as a map from item to nothing. Envoy cannot serialise a null.
-fn serialize(value: &Value, numbers: Numbers) -> Option<Vec<u8>> {
-    Some(match value {
-        Value::Null => return None,
-        Value::Bool(value) => vec![u8::from(*value)],
-        Value::Number(value) => match (numbers, value.as_i64()) {
-            (Numbers::Typed, Some(value)) => int(value),
-            _ => value.as_f64()?.to_le_bytes().to_vec(),
-        },
-        Value::String(value) => value.clone().into_bytes(),
-        Value::Array(items) => {
-            let items = items.iter().map(|item| Some((serialize(item, numbers)?, Vec::new())));
-            pairs(&items.collect::<Option<Vec<_>>>()?)
-        }
-        Value::Object(fields) => {
-            let fields = fields
-                .iter()
-                .map(|(key, value)| Some((key.clone().into_bytes(), serialize(value, numbers)?)));
-            pairs(&fields.collect::<Option<Vec<_>>>()?)
-        }
-    })
-}
-
-/// Pairs of any bytes; unlike header names these keep their case.
-pub fn pairs(pairs: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-    let mut bytes = (pairs.len() as u32).to_le_bytes().to_vec();
-    for (key, value) in pairs {
-        bytes.extend_from_slice(&(key.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
-    }
-    for (key, value) in pairs {
-        bytes.extend_from_slice(key);
-        bytes.push(0);
-        bytes.extend_from_slice(value);
-        bytes.push(0);
-    }
-    bytes
-}
-
+/// Attributes of a stream that have the others as members.
+const STREAM_ATTRIBUTES: [&str; 9] = [
+    "request",
+    "response",
+    "connection",
+    "upstream",
+    "source",
+    "destination",
+    "metadata",
+    "filter_state",
+    "xds\0route_metadata",
+];
 const PLUGIN_NAME: &str = "sidespan";

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::SeedableRng as _;
 use wasmtime::{Memory, TypedFunc};
 
 use super::calls::{CallAnswer, Calls};
@@ -73,7 +75,8 @@ pub struct State {
     pub environment: Vec<(String, String)>,
     pub node: Node,
     pub now_ns: u64,
-    pub random: Random,
+    /// Source of `random_get`: the same bytes for the same seed.
+    pub random: SplitMix64,
     pub faults: Faults,
     pub log: Vec<LogLine>,
     pub metrics: Metrics,
@@ -92,8 +95,6 @@ pub struct State {
     /// Context that hostcalls act for.
     pub effective_context: u32,
     pub streams: BTreeMap<u32, Stream>,
-    /// Contexts whose `proxy_on_done` asked to be kept until `proxy_done`.
-    pub pending_done: Vec<u32>,
 }
 
 impl State {
@@ -104,7 +105,7 @@ impl State {
             environment: settings.environment.clone(),
             node: settings.node.clone(),
             now_ns: settings.now_ns,
-            random: Random::new(settings.seed),
+            random: SplitMix64::seed_from_u64(settings.seed),
             faults: settings.faults.clone(),
             log: Vec::new(),
             metrics: Metrics::default(),
@@ -118,7 +119,6 @@ impl State {
             next_tick_ns: 0,
             effective_context: 0,
             streams: BTreeMap::new(),
-            pending_done: Vec::new(),
         }
     }
 
@@ -134,25 +134,5 @@ impl State {
     pub fn log(&mut self, level: LogLevel, message: &[u8]) {
         let message = String::from_utf8_lossy(message).trim_end_matches('\n').to_owned();
         self.log.push(LogLine { level, message });
-    }
-}
-
-/// Bytes that only look random: SplitMix64, the same for the same seed.
-#[derive(Clone, Debug, Default)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^= mixed >> 31;
-            chunk.copy_from_slice(&mixed.to_le_bytes()[..chunk.len()]);
-        }
     }
 }

@@ -64,16 +64,11 @@ impl Vm {
             stream.phase = Phase::Log;
         }
         self.call(context, "proxy_on_log", |exports, store| exports.log.call(store, context))?;
-        let done = self
-            .call(context, "proxy_on_done", |exports, store| exports.done.call(store, context))?;
-        if done == Some(0) {
-            // The module will say when by proxy_done; the stream itself is over.
-            self.store.data_mut().pending_done.push(context);
-        } else {
-            self.call(context, "proxy_on_delete", |exports, store| {
-                exports.delete.call(store, context)
-            })?;
-        }
+        // Envoy waits for `proxy_done` where a root context asks for it, not where a stream does.
+        self.call(context, "proxy_on_done", |exports, store| exports.done.call(store, context))?;
+        self.call(context, "proxy_on_delete", |exports, store| {
+            exports.delete.call(store, context)
+        })?;
         Ok(self.store.data_mut().streams.remove(&context))
     }
 
@@ -129,12 +124,9 @@ impl Vm {
         std::mem::take(&mut self.store.data_mut().calls.made)
     }
 
-    /// Answers a call. A context that is gone does not hear of it.
+    /// Answers a call, in the root context: to Envoy every call is the root context's.
     pub fn answer(&mut self, call: &Call, answer: CallAnswer) -> Result<(), Fault> {
-        let (context, token) = (call.context, call.token);
-        if context != ROOT_CONTEXT && !self.store.data().streams.contains_key(&context) {
-            return Ok(());
-        }
+        let (context, token) = (ROOT_CONTEXT, call.token);
         let sizes =
             (answer.headers.len() as u32, answer.body.len() as u32, answer.trailers.len() as u32);
         let grpc_status = answer.grpc_status;

@@ -1,6 +1,7 @@
 //! The part of WASI that Envoy provides: environment, clock, randomness, output to the log. There
 //! are no arguments and no files.
 
+use rand_xoshiro::rand_core::Rng as _;
 use wasmtime::{Caller, Linker};
 
 use super::guest::{Answer, Guest, Refusal, slice};
@@ -21,7 +22,8 @@ macro_rules! wasi {
     };
 }
 
-/// Links the functions that Envoy 1.36 has.
+/// Links the functions that Envoy 1.36 has, with its answers; Envoy 1.40 differs in poll_oneoff, which
+/// succeeds without an event.
 pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasi! { linker,
         args_sizes_get |guest, count: u32, size: u32| {
@@ -55,25 +57,31 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             Ok(SUCCESS)
         };
         random_get |guest, at: u32, size: u32| {
-            guest.fill(at, size, |state, bytes| state.random.fill(bytes))?;
+            if size > MOST_RANDOM_BYTES {
+                return Ok(INVAL);
+            }
+            guest.fill(at, size, |state, bytes| state.random.fill_bytes(bytes))?;
             Ok(SUCCESS)
         };
+        sched_yield |guest| Ok(SUCCESS);
+        poll_oneoff |guest, _subscriptions: u32, _events: u32, _count: u32, _result: u32| Ok(NOSYS);
         fd_write |guest, fd: u32, vectors: u32, count: u32, result: u32| fd_write(guest, fd, vectors, count, result);
         fd_read |guest, _fd: u32, _vectors: u32, _count: u32, _result: u32| Ok(NOSYS);
-        fd_seek |guest, _fd: u32, _offset: i64, _whence: u32, _result: u32| Ok(NOSYS);
-        fd_close |guest, _fd: u32| Ok(NOSYS);
+        fd_seek |guest, _fd: u32, _offset: i64, _whence: u32, _result: u32| Ok(SUCCESS);
+        fd_close |guest, _fd: u32| Ok(SUCCESS);
         fd_fdstat_get |guest, fd: u32, result: u32| {
             if !(STDOUT..=STDERR).contains(&fd) {
                 return Ok(BADF);
             }
-            // A character device that can be written.
-            guest.write_u64(result, 2)?;
+            // Of an unknown type, and can be written.
+            guest.write_u64(result, 0)?;
             guest.write_u64(result.wrapping_add(8), 64)?;
             guest.write_u64(result.wrapping_add(16), 0)?;
             Ok(SUCCESS)
         };
+        fd_fdstat_set_flags |guest, _fd: u32, _flags: u32| Ok(NOSYS);
         fd_prestat_get |guest, _fd: u32, _result: u32| Ok(BADF);
-        fd_prestat_dir_name |guest, _fd: u32, _path: u32, _size: u32| Ok(BADF);
+        fd_prestat_dir_name |guest, _fd: u32, _path: u32, _size: u32| Ok(NOSYS);
         path_open |
             guest, _fd: u32, _lookup: u32, _path: u32, _size: u32, _flags: u32,
             _rights: u64, _inherited: u64, _fd_flags: u32, _result: u32
@@ -100,18 +108,14 @@ fn fd_write(guest: &mut Guest, fd: u32, vectors: u32, count: u32, result: u32) -
     };
     let (memory, state) = guest.split()?;
     let mut text = Vec::new();
-    for index in 0..count {
-        let vector = slice(memory, vectors.wrapping_add(index.wrapping_mul(8)), 8)?;
-        let (address, size) = vector.split_at(4);
-        text.extend_from_slice(slice(memory, little_endian(address), little_endian(size))?);
+    let vectors = slice(memory, vectors, count.saturating_mul(8))?;
+    for &[a, b, c, d, e, f, g, h] in vectors.as_chunks().0 {
+        let (address, size) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        text.extend_from_slice(slice(memory, address, size)?);
     }
     state.log(level, &text);
     guest.write_u32(result, text.len() as u32)?;
     Ok(SUCCESS)
-}
-
-fn little_endian(bytes: &[u8]) -> u32 {
-    bytes.iter().rev().fold(0, |number, &byte| number << 8 | u32::from(byte))
 }
 
 fn errno(call: impl FnOnce() -> Answer<u32>) -> wasmtime::Result<u32> {
@@ -126,10 +130,13 @@ const STDOUT: u32 = 1;
 const STDERR: u32 = 2;
 const REALTIME: u32 = 0;
 const MONOTONIC: u32 = 1;
+/// `PROXY_WASM_HOST_WASI_RANDOM_GET_MAX_SIZE_BYTES` of proxy-wasm-cpp-host's `limits.h`.
+const MOST_RANDOM_BYTES: u32 = 64 * 1024;
 
 const SUCCESS: u32 = 0;
 const BADF: u32 = 8;
 const FAULT: u32 = 21;
+const INVAL: u32 = 28;
 const NOENT: u32 = 44;
 const NOSYS: u32 = 52;
 const NOTSUP: u32 = 58;

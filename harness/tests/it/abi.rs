@@ -2,77 +2,109 @@
 
 use std::collections::BTreeSet;
 
-use sidespan_harness::host::import_names;
+use sidespan_harness::host::{Faults, import_names};
+
+use crate::module;
 
 #[test]
 fn every_hostcall_of_the_abi_is_linked_and_nothing_else() {
-    let wasi = WASI.iter().flat_map(|name| {
-        [format!("wasi_snapshot_preview1.{name}"), format!("wasi_unstable.{name}")]
-    });
-    let env = ABI.iter().map(|name| format!("env.proxy_{name}"));
-    let expected: BTreeSet<_> = env.chain(wasi).collect();
+    let expected: BTreeSet<_> =
+        imports().map(|(module, name, _)| format!("{module}.{name}")).collect();
     let found: BTreeSet<_> = import_names().expect("the ABI links").into_iter().collect();
     assert_eq!(found, expected);
 }
 
-/// <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>, functions implemented in the host.
-const ABI: [&str; 39] = [
-    "log",
-    "get_log_level",
-    "get_current_time_nanoseconds",
-    "set_tick_period_milliseconds",
-    "get_buffer_bytes",
-    "get_buffer_status",
-    "set_buffer_bytes",
-    "get_header_map_pairs",
-    "get_header_map_size",
-    "get_header_map_value",
-    "set_header_map_pairs",
-    "add_header_map_value",
-    "replace_header_map_value",
-    "remove_header_map_value",
-    "continue_stream",
-    "close_stream",
-    "get_status",
-    "send_local_response",
-    "http_call",
-    "grpc_call",
-    "grpc_stream",
-    "grpc_send",
-    "grpc_cancel",
-    "grpc_close",
-    "set_effective_context",
-    "done",
-    "get_property",
-    "set_property",
-    "define_metric",
-    "get_metric",
-    "record_metric",
-    "increment_metric",
-    "get_shared_data",
-    "set_shared_data",
-    "register_shared_queue",
-    "resolve_shared_queue",
-    "dequeue_shared_queue",
-    "enqueue_shared_queue",
-    "call_foreign_function",
+/// An SDK declares all of them, whatever the plugin calls.
+#[test]
+fn a_module_may_import_everything_with_the_types_of_the_abi() {
+    let declared = imports().map(|(module, name, parameters)| {
+        let parameters: String = parameters.chars().map(|size| format!(" {size}")).collect();
+        let parameters = parameters.replace('i', "i32").replace('j', "i64");
+        let result = if name == "proc_exit" { "" } else { "(result i32)" };
+        format!("(import \"{module}\" \"{name}\" (func (param{parameters}) {result}))\n")
+    });
+    module::from_wat(&declared.collect::<String>()).expect("the module links");
+}
+
+#[test]
+fn envoys_statuses_are_known_for_every_import() {
+    for (_, name, _) in imports() {
+        assert!(Faults::statuses_of(&name).is_some(), "{name}");
+    }
+    assert_eq!(Faults::statuses_of("proxy_none"), None);
+}
+
+/// Module, name and parameters of all imports.
+fn imports() -> impl Iterator<Item = (&'static str, String, &'static str)> {
+    let abi = ABI.iter().map(|(name, parameters)| ("env", format!("proxy_{name}"), *parameters));
+    let wasi = ["wasi_snapshot_preview1", "wasi_unstable"].into_iter().flat_map(|module| {
+        WASI.iter().map(move |(name, parameters)| (module, (*name).to_owned(), *parameters))
+    });
+    abi.chain(wasi)
+}
+
+/// <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>, functions implemented in the
+/// host, with their parameters: `i` has 32 bits, `j` 64.
+const ABI: [(&str, &str); 39] = [
+    ("log", "iii"),
+    ("get_log_level", "i"),
+    ("get_current_time_nanoseconds", "i"),
+    ("set_tick_period_milliseconds", "i"),
+    ("get_buffer_bytes", "iiiii"),
+    ("get_buffer_status", "iii"),
+    ("set_buffer_bytes", "iiiii"),
+    ("get_header_map_pairs", "iii"),
+    ("get_header_map_size", "ii"),
+    ("get_header_map_value", "iiiii"),
+    ("set_header_map_pairs", "iii"),
+    ("add_header_map_value", "iiiii"),
+    ("replace_header_map_value", "iiiii"),
+    ("remove_header_map_value", "iii"),
+    ("continue_stream", "i"),
+    ("close_stream", "i"),
+    ("get_status", "iii"),
+    ("send_local_response", "iiiiiiii"),
+    ("http_call", "iiiiiiiiii"),
+    ("grpc_call", "iiiiiiiiiiii"),
+    ("grpc_stream", "iiiiiiiii"),
+    ("grpc_send", "iiii"),
+    ("grpc_cancel", "i"),
+    ("grpc_close", "i"),
+    ("set_effective_context", "i"),
+    ("done", ""),
+    ("get_property", "iiii"),
+    ("set_property", "iiii"),
+    ("define_metric", "iiii"),
+    ("get_metric", "ii"),
+    ("record_metric", "ij"),
+    ("increment_metric", "ij"),
+    ("get_shared_data", "iiiii"),
+    ("set_shared_data", "iiiii"),
+    ("register_shared_queue", "iii"),
+    ("resolve_shared_queue", "iiiii"),
+    ("dequeue_shared_queue", "iii"),
+    ("enqueue_shared_queue", "iii"),
+    ("call_foreign_function", "iiiiii"),
 ];
 
 /// What Envoy 1.36 links for a module's `wasi_snapshot_preview1`.
-const WASI: [&str; 15] = [
-    "args_get",
-    "args_sizes_get",
-    "clock_time_get",
-    "environ_get",
-    "environ_sizes_get",
-    "fd_close",
-    "fd_fdstat_get",
-    "fd_prestat_dir_name",
-    "fd_prestat_get",
-    "fd_read",
-    "fd_seek",
-    "fd_write",
-    "path_open",
-    "proc_exit",
-    "random_get",
+const WASI: [(&str, &str); 18] = [
+    ("args_get", "ii"),
+    ("args_sizes_get", "ii"),
+    ("clock_time_get", "iji"),
+    ("environ_get", "ii"),
+    ("environ_sizes_get", "ii"),
+    ("fd_close", "i"),
+    ("fd_fdstat_get", "ii"),
+    ("fd_fdstat_set_flags", "ii"),
+    ("fd_prestat_dir_name", "iii"),
+    ("fd_prestat_get", "ii"),
+    ("fd_read", "iiii"),
+    ("fd_seek", "ijii"),
+    ("fd_write", "iiii"),
+    ("path_open", "iiiiijjii"),
+    ("poll_oneoff", "iiii"),
+    ("proc_exit", "i"),
+    ("random_get", "ii"),
+    ("sched_yield", ""),
 ];

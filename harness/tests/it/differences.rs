@@ -2,15 +2,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
 
-use sidespan_harness::host::Module;
 use sidespan_harness::replay::Loaded;
 use sidespan_harness::report::Report;
 
 use crate::module;
-
-static MODULE: LazyLock<Module> = LazyLock::new(module::load);
 
 /// Runs a scenario; gives how many cases failed and what is printed.
 #[track_caller]
@@ -20,7 +16,7 @@ fn replay(scenario: &str) -> (usize, String) {
     std::fs::write(&file, scenario).expect("a file for the test");
     let results = Loaded::read(&file)
         .expect("the scenario can be read")
-        .run(&MODULE)
+        .run(module::load())
         .expect("the module runs");
     let mut report = Report::default();
     let printed = report.add(Path::new("scenario.yaml"), &results) + &report.summary();
@@ -42,9 +38,9 @@ fn check(from: &str, to: &str, lines: &[&str]) {
     }
 }
 
-/// Whether a line is the wanted one; where the wanted one ends within quotes, its beginning.
+/// Whether a line is the wanted one, or begins with what the wanted one has before a `…`.
 fn matches(wanted: &str, line: &str) -> bool {
-    if wanted.matches('"').count() % 2 == 1 { line.starts_with(wanted) } else { line == wanted }
+    wanted.strip_suffix('…').map_or(line == wanted, |start| line.starts_with(start))
 }
 
 #[test]
@@ -67,7 +63,7 @@ fn wrong_missing_and_extra_headers_are_shown() {
     check(
         "{x-user-id: u-1, traceparent: \"00-${t}-${s}-01\"}",
         "unchanged",
-        &["+  traceparent: \"00-"],
+        &["+  traceparent: 00-…"],
     );
 }
 
@@ -89,7 +85,7 @@ fn wrong_missing_and_extra_spans_are_shown() {
     check("- name: GET\n", "- name: POST\n", &["-  - name: POST", "+  - name: GET"]);
     check("kind: SERVER", "kind: CLIENT", &["-    kind: CLIENT", "+    kind: SERVER"]);
     let absent = "        - {name: again, kind: SERVER, trace_id: \"${t}\", span_id: \"${other}\"}\n      metrics";
-    check("      metrics", absent, &["-  - name: again", "-    span_id: \"${other}\""]);
+    check("      metrics", absent, &["-  - name: again", "-    span_id: ${other}"]);
     let (failed, printed) =
         replay(&format!("{}\n", SCENARIO.split("      spans:").next().unwrap_or_default()));
     assert_eq!(failed, 1, "{printed}");
@@ -100,7 +96,7 @@ fn wrong_missing_and_extra_spans_are_shown() {
 fn captures_hold_over_headers_and_spans() {
     let (_, printed) = replay(&SCENARIO.replacen("span_id: ${s}", "span_id: ${t}", 1));
     assert!(printed.lines().any(|line| line.trim().starts_with("-    span_id: ")), "{printed}");
-    check("parent_span_id: \"\"", "parent_span_id: ${p}", &["-    parent_span_id: \"${p}\""]);
+    check("parent_span_id: \"\"", "parent_span_id: ${p}", &["-    parent_span_id: ${p}"]);
 }
 
 #[test]

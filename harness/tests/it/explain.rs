@@ -181,9 +181,13 @@ fn what_cannot_be_used_is_refused_with_its_line() {
     check(
         CONFIGURATION,
         "{\"headers\": [[\"a\"]]}\n",
-        "line 1: invalid length 1, expected a name and a value",
+        "line 1: expected `value` or `value_hex`, but found neither",
     );
-    check(CONFIGURATION, "{\"headers\": [[\"a\", \"b\", \"c\"]]}\n", "line 1: invalid length 3");
+    check(
+        CONFIGURATION,
+        "{\"headers\": [[\"a\", \"b\", \"c\"]]}\n",
+        "line 1: expected `value` or `value_hex`, but found both",
+    );
     check(CONFIGURATION, "{\"direction\": \"up\"}\n", "line 1: unknown variant `up`");
     check("ratio: 1", "{}\n", "configuration refused: ");
     check("kind: EnvoyFilter", "{}\n", "expected the kind WasmPlugin");

@@ -323,6 +323,13 @@ fn a_list_of_attributes_is_evaluated_whole() {
     );
     check("[metadata.given.canary]", [OK; 3]);
     check("[has(metadata.given.none) ? 1 : 0]", [OK; 3]);
+    check("[request.headers[\"content-length\"]]", [OK, INTERNAL_FAILURE, OK]);
+    let guarded =
+        "\"content-length\" in request.headers ? request.headers[\"content-length\"] : \"\"";
+    check(&format!("[{guarded}]"), [OK; 3]);
+    check("[has(metadata.filter_metadata) && has(metadata.filter_metadata.none) ? 1 : 0]", [OK; 3]);
+    check("[request]", [SERIALIZATION_FAILURE; 3]);
+    check("[has(xds.route_metadata.filter_metadata) ? 1 : 0]", [OK; 3]);
 }
 
 #[test]
@@ -330,7 +337,7 @@ fn expressions_are_refused_where_envoy_refuses_them() {
     let create = "(call $foreign (local.get $at) (i32.const 11) (i32.const 1035)
         (i32.sub (local.get $size) (i32.const 11)) (i32.const 16) (i32.const 20))";
     check(create, "expr_create[", [BAD_ARGUMENT; 3]);
-    check(create, "expr_create[a,]", [BAD_ARGUMENT; 3]);
+    check(create, "expr_create[a", [BAD_ARGUMENT; 3]);
     check(create, "expr_create[]", [OK; 3]);
     let evaluate = "(call $foreign (local.get $at) (i32.const 13) (i32.const 1037)
         (i32.sub (local.get $size) (i32.const 13)) (i32.const 16) (i32.const 20))";
@@ -390,13 +397,13 @@ fn what_envoy_does_not_have_is_answered_so() {
     );
     check("(call $effective (i32.const 99))", "", [BAD_ARGUMENT; 3]);
     check("(call $effective (i32.const 1))", "", [OK; 3]);
-    check("(call $done)", "", [INTERNAL_FAILURE; 3]);
+    check("(call $done)", "", [NOT_FOUND; 3]);
     check(
         "(call $buffer (i32.const 7) (i32.const 0) (i32.const 9) (i32.const 16) (i32.const 20))",
         "",
         [NOT_FOUND; 3],
     );
-    check("(call $close (i32.const 3))", "", [WASI_NOSYS; 3]);
+    check("(call $close (i32.const 3))", "", [OK; 3]);
     check(
         "(call $write (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 16))",
         "",
@@ -452,7 +459,7 @@ fn http_call(cluster: usize, map: usize) -> String {
 }
 
 #[test]
-fn only_a_context_that_is_still_there_hears_the_answer_to_its_call() {
+fn the_root_context_hears_the_answer_to_every_call() {
     let map =
         Headers::from_iter([(":method", "POST"), (":path", "/"), (":authority", "known")]).encode();
     let text = format!("known{}", String::from_utf8(map.clone()).expect("small sizes"));
@@ -472,7 +479,7 @@ fn only_a_context_that_is_still_there_hears_the_answer_to_its_call() {
     let calls = vm.take_calls();
     assert_eq!(calls.len(), 1, "the call of on_log is sent");
     vm.answer(&calls[0], CallAnswer::default()).expect("no trap");
-    assert_eq!(vm.take_log(), [], "but its stream is gone");
+    assert_eq!(messages(&vm.take_log()), ["known"], "and answered, though its stream is gone");
 
     assert_eq!(vm.next_tick_ns(), Some(500_000_000));
     vm.tick().expect("no trap");
@@ -517,6 +524,84 @@ fn the_environment_is_what_the_settings_say() {
 fn a_module_that_exports_no_callback_runs() {
     exchange(&mut start("(memory (export \"memory\") 1)"));
 }
+
+/// Each callback of the ABI logs its name; an SDK exports all of them.
+#[test]
+fn a_module_that_exports_every_callback_runs() {
+    let (mut text, mut functions) = (String::new(), String::new());
+    for (name, parameters, result) in CALLBACKS {
+        let (at, size) = (TEXT_AT + text.len(), name.len());
+        let log = format!("(drop (call $log (i32.const 2) (i32.const {at}) (i32.const {size})))");
+        let parameters = " i32".repeat(parameters);
+        let result = result.map(|value| format!("(i32.const {value})"));
+        let results = result.as_ref().map_or("", |_| "(result i32)");
+        functions += &format!(
+            "(func (export \"{name}\") (param{parameters}) {results} {log} {})",
+            result.unwrap_or_default()
+        );
+        text += name;
+    }
+    let mut vm = start(&toy(&text, &functions));
+    let message = |name: &str| Message {
+        headers: Headers::from_iter([(name, "a")]),
+        body: b"body".to_vec(),
+        trailers: Headers::from_iter([("x-late", "1")]),
+    };
+    let context = vm.request(StreamInfo::default(), message(":path")).expect("no trap");
+    vm.response(context, message(":status")).expect("no trap");
+    let stream = vm.finish(context).expect("no trap").expect("a stream");
+    assert_eq!(stream.interventions, []);
+    vm.tick().expect("no trap");
+    let expected = [
+        "_initialize",
+        "proxy_on_context_create",
+        "proxy_on_vm_start",
+        "proxy_on_configure",
+        "proxy_on_context_create",
+        "proxy_on_request_headers",
+        "proxy_on_request_body",
+        "proxy_on_request_trailers",
+        "proxy_on_response_headers",
+        "proxy_on_response_body",
+        "proxy_on_response_trailers",
+        "proxy_on_log",
+        "proxy_on_done",
+        // Although on_done asked to be waited for: Envoy waits for root contexts alone.
+        "proxy_on_delete",
+        "proxy_on_tick",
+    ];
+    assert_eq!(messages(&vm.take_log()), expected);
+}
+
+/// Name, number of parameters, and what it returns: true, Continue, or for on_done false.
+const CALLBACKS: [(&str, usize, Option<u32>); 26] = [
+    ("_initialize", 0, None),
+    ("proxy_on_context_create", 2, None),
+    ("proxy_on_vm_start", 2, Some(1)),
+    ("proxy_on_configure", 2, Some(1)),
+    ("proxy_on_tick", 1, None),
+    ("proxy_on_queue_ready", 2, None),
+    ("proxy_on_new_connection", 1, Some(0)),
+    ("proxy_on_downstream_data", 3, Some(0)),
+    ("proxy_on_downstream_connection_close", 2, None),
+    ("proxy_on_upstream_data", 3, Some(0)),
+    ("proxy_on_upstream_connection_close", 2, None),
+    ("proxy_on_request_headers", 3, Some(0)),
+    ("proxy_on_request_body", 3, Some(0)),
+    ("proxy_on_request_trailers", 2, Some(0)),
+    ("proxy_on_response_headers", 3, Some(0)),
+    ("proxy_on_response_body", 3, Some(0)),
+    ("proxy_on_response_trailers", 2, Some(0)),
+    ("proxy_on_http_call_response", 5, None),
+    ("proxy_on_grpc_receive_initial_metadata", 3, None),
+    ("proxy_on_grpc_receive", 3, None),
+    ("proxy_on_grpc_receive_trailing_metadata", 3, None),
+    ("proxy_on_grpc_close", 3, None),
+    ("proxy_on_foreign_function", 3, None),
+    ("proxy_on_log", 1, None),
+    ("proxy_on_done", 1, Some(0)),
+    ("proxy_on_delete", 1, None),
+];
 
 #[test]
 fn a_trap_is_a_fault_that_names_its_callback() {
@@ -606,5 +691,4 @@ const CAS_MISMATCH: u8 = 8;
 const INTERNAL_FAILURE: u8 = 10;
 const WASI_BADF: u8 = 8;
 const WASI_FAULT: u8 = 21;
-const WASI_NOSYS: u8 = 52;
 const WASI_NOTSUP: u8 = 58;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use once_cell::sync::OnceCell;
 use sidespan_harness::host::Module;
 
 /// The built filter. A test without it fails: it has nothing to say.
@@ -12,9 +13,12 @@ pub fn path() -> PathBuf {
     path
 }
 
+/// The filter, compiled by the first test that needs it. A failure is not kept, so that each test
+/// says why.
 #[track_caller]
-pub fn load() -> Module {
-    Module::load(&path(), false).expect("the module loads")
+pub fn load() -> &'static Module {
+    static MODULE: OnceCell<Module> = OnceCell::new();
+    MODULE.get_or_try_init(|| Module::load(&path(), false)).expect("the module loads")
 }
 
 /// Compiles a module that is written in WebAssembly's text format.

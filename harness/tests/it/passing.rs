@@ -1,14 +1,9 @@
 //! What a scenario can say is understood: repeated cases, the clock, late collectors, bytes that
 //! are not text, Istio's metadata, the environment.
 
-use std::sync::LazyLock;
-
-use sidespan_harness::host::Module;
 use sidespan_harness::replay::Loaded;
 
 use crate::module;
-
-static MODULE: LazyLock<Module> = LazyLock::new(module::load);
 
 /// Replays the cases with a configuration that records what is below /pay.
 #[track_caller]
@@ -22,7 +17,7 @@ fn check_with(key: &str, cases: &str) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let file = folder.path().join("scenario.yaml");
     std::fs::write(&file, format!("{HEAD}{key}\ncases:\n{cases}")).expect("a file for the test");
-    let results = Loaded::read(&file).map(|loaded| loaded.run(&MODULE));
+    let results = Loaded::read(&file).map(|loaded| loaded.run(module::load()));
     for result in results.expect("the scenario can be read").expect("the module runs") {
         let failure = result.failure.unwrap_or_default();
         assert!(failure.is_empty(), "{}: {failure}", result.name);

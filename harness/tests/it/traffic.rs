@@ -1,4 +1,5 @@
-//! Requests of all kinds, the configuration that they meet, and what the filter counts of them.
+//! Requests of all kinds, the configuration that they meet, what the filter counts of them, and
+//! which hostcalls it leaves to its SDK.
 
 use sidespan_harness::host::{Direction, Fault, Headers, Message, Stream, StreamInfo, Vm};
 
@@ -118,6 +119,18 @@ fn base() -> [(&'static str, &'static str); 6] {
 }
 
 const HUGE_EVERY: usize = 100;
+
+/// Hostcalls that the filter leaves to the proxy-wasm SDK, which panics where one answers with a
+/// status that Envoy does not give.
+pub const BY_THE_SDK: [&str; 7] = [
+    "proxy_define_metric",
+    "proxy_http_call",
+    "proxy_increment_metric",
+    "proxy_log",
+    "proxy_record_metric",
+    "proxy_set_effective_context",
+    "proxy_set_tick_period_milliseconds",
+];
 
 pub const CONFIGURATION: &str = r#"{
   "service_name": "checkout",

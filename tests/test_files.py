@@ -1,0 +1,50 @@
+"""Every file of envoy/, istio/ and examples/ is loaded by a test.
+
+Scenarios, and that each file of an example is one of the kinds below, are the harness's to check.
+"""
+
+import demo
+import receiver
+import service
+import tools
+import topology
+import waterfall
+from test_collector import CONFIGURATIONS
+from test_compose import COMPOSE_FILE
+from test_manifests import MANIFESTS, ROOT
+from test_monitoring import MONITORING
+
+LOADED = {
+    topology.BOOTSTRAP,
+    COMPOSE_FILE,
+    *CONFIGURATIONS,
+    *MANIFESTS,
+    *(MONITORING / name for name in ["alerts.yaml", "dashboard.json", "prometheus.yaml"]),
+    # Modules that tests import or run, and the packages that they need.
+    *(topology.BOOTSTRAP.with_name(f"{it.__name__}.py") for it in [demo, receiver, service, tools, topology, waterfall]),
+    topology.BOOTSTRAP.with_name("requirements.txt"),
+}
+TEXT = ["README.md"]
+LOADED_BY_THE_HARNESS = ["*scenario.yaml"]
+
+
+def unloaded(folder) -> list:
+    """Returns the files of a folder that no test loads."""
+    files = [file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    assert files, f"expected files in {folder}, but found none"
+    elsewhere = [*TEXT, *LOADED_BY_THE_HARNESS]
+    return [file for file in files if file not in LOADED and not any(file.match(it) for it in elsewhere)]
+
+
+def test_every_file_is_loaded():
+    assert [file for name in ["envoy", "istio", "examples"] for file in unloaded(ROOT / name)] == []
+
+
+def test_a_file_that_no_test_loads_is_noticed(tmp_path):
+    (tmp_path / "stray.yaml").touch()
+    (tmp_path / "scenario.yaml").touch()
+    assert unloaded(tmp_path) == [tmp_path / "stray.yaml"]
+
+
+def test_every_file_that_is_loaded_exists():
+    assert [file for file in LOADED if not file.is_file()] == []
