@@ -387,7 +387,6 @@ impl Plugin {
         let read = |phase, map| {
             tags.asks(phase).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
         };
-        let request = read(Phase::Request, HeaderMap::Request);
         let response = read(Phase::Response, HeaderMap::Response);
         let trailers = read(Phase::Trailers, HeaderMap::ResponseTrailers);
         let mut read_properties = Vec::new();
@@ -399,7 +398,6 @@ impl Plugin {
             properties.push(value.as_slice());
         }
         let tag_facts = Facts {
-            request: &Head::new(host::pairs(request.as_slice())),
             response: &Head::new(host::pairs(response.as_slice())),
             trailers: &Head::new(host::pairs(trailers.as_slice())),
             properties: &properties,

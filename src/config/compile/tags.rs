@@ -48,7 +48,8 @@ pub fn tags(raw: RawCustomTags, settings: &Settings<'_>) -> Result<Tags> {
     let mut marks = Attributes::new(max_chars);
     marks.text(attributes::COMPONENT, b"proxy");
     marks.text(attributes::SPAN_SOURCE, b"mesh");
-    let mut compiler = Compiler { settings, tags: Tags::new(marks, Attributes::new(max_chars)) };
+    let mut compiler =
+        Compiler { settings, tags: Tags::new(marks, Attributes::new(max_chars), max_chars) };
     let mut names: Vec<String> = Vec::with_capacity(raw.tags.len());
     let by_name = raw.by_name;
     for (place, raw) in raw.tags.into_iter().enumerate() {
