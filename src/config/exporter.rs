@@ -1,5 +1,6 @@
 //! `exporter`: the receiver, the bounds of the queue before it, and retries.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use crate::delivery::RetryPolicy;
 use crate::queue::Limits;
 
 /// Where spans go, and when.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Exporter {
     pub protocol: Protocol,
     pub cluster: String,
@@ -19,7 +20,8 @@ pub struct Exporter {
     pub authority: String,
     pub path: String,
     pub timeout: Duration,
-    /// Name and value of each header besides those that the protocol asks for.
+    /// Name and value of each header besides those that the protocol asks for. A value may be a
+    /// credential.
     pub headers: Vec<(String, String)>,
     /// Whether bodies are compressed, where the host can.
     pub gzip: bool,
@@ -35,6 +37,37 @@ pub enum Protocol {
     OtlpHttp,
     OtlpGrpc,
     Zipkin,
+}
+
+/// Shows the names of the headers, and no value.
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            protocol,
+            cluster,
+            authority,
+            path,
+            timeout,
+            headers,
+            gzip,
+            limits,
+            retry,
+            interval,
+        } = self;
+        let header_names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Exporter")
+            .field("protocol", protocol)
+            .field("cluster", cluster)
+            .field("authority", authority)
+            .field("path", path)
+            .field("timeout", timeout)
+            .field("header_names", &header_names)
+            .field("gzip", gzip)
+            .field("limits", limits)
+            .field("retry", retry)
+            .field("interval", interval)
+            .finish()
+    }
 }
 
 /// Where spans go: `otlp` or `zipkin`; how many at once, and when again.

@@ -125,6 +125,26 @@ fn wrong_values_are_refused_with_their_path() {
     check_refused(&long, &"é".repeat(200), &[&shown]);
 }
 
+#[test]
+fn no_secret_is_shown() {
+    let config = r#"{
+        "exporter": {"otlp": {"cluster": "c", "headers": [
+            {"name": "a", "literal": {"value": "Bearer secret-1"}},
+            {"name": "b", "environment": {"name": "SECRET"}},
+            {"name": "c", "environment": {"name": "NONE", "default_value": "secret-3"}}]}},
+        "sampling": {"rules": [{"name": "r", "match": {"headers": {"name": "x-t", "token":
+            {"keys": [{"id": "k", "secret": "secret-4-89abcdef0123456789abcdef"},
+                      {"id": "l", "environment": {"name": "SECRET"}}]}}}}]}}"#;
+    let environment =
+        |name: &str| (name == "SECRET").then(|| "secret-2-89abcdef0123456789abcdef".to_owned());
+    let config = Config::parse(config.as_bytes(), &environment).unwrap();
+    for shown in [format!("{config:?}"), format!("{:#?}", config.exporter.unwrap())] {
+        assert!(!shown.contains("secret-"), "{shown}");
+        // The bytes of "secret-", as a vector of them is shown.
+        assert!(!shown.contains("115, 101, 99, 114, 101, 116"), "{shown}");
+    }
+}
+
 /// The objects of the configuration, with the keys that each may have, aliases among them.
 fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
