@@ -183,17 +183,32 @@ impl RawStringMatch {
 
 /// Compiles a pattern that matches a value as a whole.
 fn regex(pattern: &str, ignore_case: bool) -> Result<Regex> {
-    let build = |pattern: &str| {
+    let build = |pattern: &str, max_bytes, max_depth| {
         let mut builder = RegexBuilder::new(pattern);
-        builder.case_insensitive(ignore_case).size_limit(MAX_REGEX_BYTES).build()
+        builder.case_insensitive(ignore_case).size_limit(max_bytes).nest_limit(max_depth).build()
     };
-    // Alone first: `a)|(b` is valid between the anchors only.
-    let compiled = build(pattern).and_then(|_| build(&format!("^(?:{pattern})$")));
+    let anchored = |pattern: &str| {
+        build(pattern, MAX_REGEX_BYTES + ANCHOR_BYTES, MAX_REGEX_DEPTH + ANCHOR_DEPTH)
+    };
+    let compiled = match build(pattern, MAX_REGEX_BYTES, MAX_REGEX_DEPTH) {
+        // In the mode `(?x)` a comment in the last line hides the bracket too. The second form ends
+        // that line; outside of this mode it is invalid wherever the first is.
+        Ok(_) => anchored(&format!("^(?:{pattern})$"))
+            .or_else(|_| anchored(&format!("^(?:{pattern}\n)$"))),
+        // Checked alone: `a)|(b` is valid between the anchors only.
+        Err(error) => Err(error),
+    };
     compiled.map_err(|_| ConfigError::new("a valid regular expression", quoted(pattern)))
 }
 
 /// Largest compiled regular expression: with [`crate::matching::MAX_REGEX_INPUT_BYTES`] it bounds
 /// the time that one match can take.
 const MAX_REGEX_BYTES: usize = 64 * 1024;
+/// Brackets inside each other, as many as the crate allows by default.
+const MAX_REGEX_DEPTH: u32 = 50;
+/// More than the anchors and their group take.
+const ANCHOR_BYTES: usize = 1024;
+const ANCHOR_DEPTH: u32 = 2;
+
 #[cfg(test)]
 mod tests;
