@@ -22,6 +22,15 @@ pub struct Rule {
     pub limit: Option<Limit>,
 }
 
+/// Returns the label that a rule has in metrics, where names of any characters cannot stand.
+pub fn label_value(rule: &str) -> String {
+    let plain = |char: char| char.is_ascii_alphanumeric() || "-_./".contains(char);
+    rule.chars().map(|char| if plain(char) { char } else { '_' }).collect()
+}
+
+/// The label of requests that no rule decided.
+pub const NO_RULE: &str = "none";
+
 /// What a rule decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {

@@ -9,7 +9,7 @@ use super::shapes::{OneOrMany, non_empty, within};
 use crate::late::ExportOn;
 use crate::limit::Limit;
 use crate::ratio::Ratio;
-use crate::rules::{Action, Conditions, Direction, Rule, Rules};
+use crate::rules::{Action, Conditions, Direction, NO_RULE, Rule, Rules, label_value};
 
 /// The trace decision.
 #[derive(Default, Deserialize)]
@@ -45,7 +45,9 @@ pub struct RawLimit {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawRule {
-    /// Name of the rule, unique and not empty; the spans have it that the rule forces. Required.
+    /// Name of the rule, which the spans have that the rule forces. In the label `rule` of metrics,
+    /// characters other than ASCII letters, digits and `-_./` become `_`; no two rules may have the
+    /// same label, and none that of requests without a rule, `none`. Required.
     /// Example: `debug-header`.
     pub name: String,
     /// Which requests the rule is for: all conditions must hold; within a list, any one.
@@ -129,13 +131,30 @@ impl RawSampling {
     }
 }
 
-/// Checks that a rule is told from the others by its name.
+/// Checks that a rule is told from the others by its name, and by the label of its metrics.
 fn check_name(name: &str, rules: &[Rule]) -> Result<()> {
-    let Some(index) = rules.iter().position(|rule| rule.name == name) else {
+    let label = label_value(name);
+    if label == NO_RULE {
+        let found = format_args!("{}, which stands for requests without a rule", quoted(name));
+        return Err(ConfigError::new("another name", found));
+    }
+    let Some(index) = rules.iter().position(|rule| label_value(&rule.name) == label) else {
         return Ok(());
     };
-    let found = format_args!("{}, which is the name of rules[{index}]", quoted(name));
-    Err(ConfigError::new("a name that no other rule has", found))
+    let other = rules.get(index).map_or("", |rule| &rule.name);
+    if other == name {
+        let found = format_args!("{}, which is the name of rules[{index}]", quoted(name));
+        return Err(ConfigError::new("a name that no other rule has", found));
+    }
+    Err(ConfigError::new(
+        "a name whose label in metrics no other rule has",
+        format_args!(
+            "{}, whose label {} is also that of rules[{index}], {}",
+            quoted(name),
+            quoted(&label),
+            quoted(other),
+        ),
+    ))
 }
 
 impl RawRule {

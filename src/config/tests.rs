@@ -60,6 +60,11 @@ fn errors_say_where_and_what_was_expected_and_found() {
             "exporter.otlp.timeoutMs: expected a whole number from 0 to 4294967295, but found 1.5",
         ),
         (
+            r#"{"sampling": {"rules": [{"name": "a b"}, {"name": "a_b"}]}}"#,
+            "sampling.rules[1].name: expected a name whose label in metrics no other rule has, but \
+             found \"a_b\", whose label \"a_b\" is also that of rules[0], \"a b\"",
+        ),
+        (
             r#"{"resource_attributes": {"a.b": "c", "a.b": "d"}}"#,
             "resource_attributes.a.b: expected the key once, but found it twice at line 1 column 44",
         ),

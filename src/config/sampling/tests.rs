@@ -1,4 +1,4 @@
-use crate::config::testing::{check_refused, rule};
+use crate::config::testing::{check_refused, parse, rule};
 
 #[test]
 fn wrong_sampling_is_refused_with_its_path() {
@@ -69,8 +69,9 @@ fn wrong_rules_are_refused_with_their_path() {
 }
 
 #[test]
-fn rules_are_told_apart_by_their_names() {
+fn rules_are_told_apart_by_their_names_and_labels() {
     let rules = |names: &str| format!(r#"{{"sampling": {{"rules": [{names}]}}}}"#);
+    let other = "a name whose label in metrics no other rule has";
     for (names, path, findings) in [
         (r#"{}"#, "rules[0].name", ["a value, which is required", "none"]),
         (r#"{"name": ""}"#, "rules[0].name", ["a non-empty string", "found \"\""]),
@@ -79,7 +80,25 @@ fn rules_are_told_apart_by_their_names() {
             "rules[1].name",
             ["a name that no other rule has", "\"a\", which is the name of rules[0]"],
         ),
+        (
+            r#"{"name": "x"}, {"name": "a b"}, {"name": "a_b"}"#,
+            "rules[2].name",
+            [other, "\"a_b\", whose label \"a_b\" is also that of rules[1], \"a b\""],
+        ),
+        (
+            r#"{"name": "größe"}, {"name": "gr..e"}, {"name": "gräße"}"#,
+            "rules[2].name",
+            [other, "\"gräße\", whose label \"gr__e\" is also that of rules[0], \"größe\""],
+        ),
+        (
+            r#"{"name": "none"}"#,
+            "rules[0].name",
+            ["another name", "\"none\", which stands for requests without a rule"],
+        ),
     ] {
         check_refused(&rules(names), &format!("sampling.{path}"), &findings);
     }
+    let valid = r#"{"name": "a b"}, {"name": "a-b"}, {"name": "a.b"}, {"name": "a/b"},
+                   {"name": "A b"}, {"name": "None"}"#;
+    assert_eq!(parse(&rules(valid)).unwrap().rules.iter().count(), 6);
 }
