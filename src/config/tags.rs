@@ -10,7 +10,8 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use self::source::{
-    Compiled, RawFormatter, RawIdentity, RawLiteral, RawMetadata, RawNamed, RawProperty, RawSource,
+    Compiled, RawFormatter, RawIdentity, RawLiteral, RawMetadata, RawNamed, RawProperty, RawRead,
+    RawRequestHeader, RawSource,
 };
 use super::error::{ConfigError, InPath, Result, one_of, quoted};
 use super::shapes::{Entries, Environment, not_null};
@@ -45,9 +46,9 @@ pub struct RawCustomTag {
     pub environment: Option<RawNamed>,
     /// The value of a request header.
     #[serde(alias = "requestHeader")]
-    pub request_header: Option<RawNamed>,
+    pub request_header: Option<RawRequestHeader>,
     /// The same, in Istio's spelling.
-    pub header: Option<RawNamed>,
+    pub header: Option<RawRequestHeader>,
     /// The value of a response header.
     #[serde(alias = "responseHeader")]
     pub response_header: Option<RawNamed>,
@@ -71,6 +72,8 @@ pub struct RawCustomTag {
     pub value: Option<String>,
     /// The same, in Istio's spelling.
     pub formatter: Option<RawFormatter>,
+    /// With `value`: when its `%REQ(…)%` are read, `start` or `end`. Default: `start`.
+    pub read: Option<RawRead>,
 }
 
 /// How a value is made unreadable.
@@ -224,6 +227,7 @@ impl RawCustomTag {
     /// Returns the one source, and its key. A `value` is a formatter that has no object of its own.
     fn source(self) -> Result<(Option<&'static str>, RawSource)> {
         use RawSource as Source;
+        let read = self.read;
         let given = [
             ("literal", self.literal.map(Source::Literal)),
             ("environment", self.environment.map(Source::Environment)),
@@ -237,7 +241,7 @@ impl RawCustomTag {
             ("property", self.property.map(Source::Property)),
             ("identity", self.identity.map(Source::Identity)),
             ("metadata", self.metadata.map(Source::Metadata)),
-            ("value", self.value.map(|value| Source::Formatter(RawFormatter { value }))),
+            ("value", self.value.map(|value| Source::Formatter(RawFormatter { value, read }))),
             ("formatter", self.formatter.map(Source::Formatter)),
         ];
         let keys = given.each_ref().map(|(key, _)| *key);
@@ -251,6 +255,11 @@ impl RawCustomTag {
             }
         };
         let own_key = (key != "value").then_some(key);
+        if read.is_some() && own_key.is_some() {
+            let expected = "no `read` here, since it stands beside `value`, or in \
+                            `request_header`, `header` or `formatter`";
+            return Err(ConfigError::new(expected, "one").under("read"));
+        }
         Ok((own_key, source))
     }
 }

@@ -166,7 +166,7 @@ fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
         ("sampling.rules[].match.", fields::<sampling::RawMatch>()),
         ("custom_tags[].", fields::<tags::RawCustomTag>()),
         ("custom_tags[].literal.", fields::<tags::source::RawLiteral>()),
-        ("custom_tags[].request_header.", fields::<tags::source::RawNamed>()),
+        ("custom_tags[].request_header.", fields::<tags::source::RawRequestHeader>()),
         ("custom_tags[].environment.", fields::<tags::source::RawNamed>()),
         ("custom_tags[].property.", fields::<tags::source::RawProperty>()),
         ("custom_tags[].metadata.", fields::<tags::source::RawMetadata>()),

@@ -316,6 +316,8 @@ mod tests {
                 "upstream/uri_san_peer_certificate" => b"spiffe://mesh/called",
                 "metadata/filter_metadata/a.b/c/d" => b"deep",
                 "xds/upstream_host_metadata/filter_metadata/lb/canary" => &[1],
+                // As a later filter has set it.
+                "request/headers/x-user" => b"grace",
                 _ => b"",
             })
             .collect();
@@ -427,6 +429,18 @@ mod tests {
         check(r#""value": "%REQ(X-USER)%/%RESPONSE_CODE%""#, "ada/404");
         check(r#""value": "%RESP(X-NONE)%%REQ(X-NONE?X-USER)%%REQ(X-EMPTY)%""#, "ada");
         check(r#""value": "%REQ(X-USER):2%%RESP(X-ORDER)%", "redact": "mask""#, "*****");
+        check(r#""request_header": {"name": "x-user", "read": "start"}"#, "ada");
+    }
+
+    #[test]
+    fn request_headers_may_be_read_at_the_end() {
+        check(r#""request_header": {"name": "X-User", "read": "end"}"#, "grace");
+        check(r#""header": {"name": "x-a", "default_value": "d", "read": "end"}"#, "d");
+        check(r#""value": "%REQ(X-NONE?X-USER):3%", "read": "end""#, "gra");
+        check(
+            r#""formatter": {"value": "%REQ(X-USER)%-%RESP(X-ORDER)%", "read": "end"}"#,
+            "grace-o-1",
+        );
     }
 
     /// What is kept of a request is bounded, and enough for the limit on values and for a hash.

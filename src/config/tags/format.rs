@@ -1,6 +1,7 @@
 //! Format strings of custom tags, compiled.
 
 use super::Compiler;
+use super::source::RawRead;
 use crate::config::error::{ConfigError, Result, one_of, quoted};
 use crate::otlp::first_chars;
 use crate::tags::Value;
@@ -8,7 +9,23 @@ use crate::tags::format::{self, Part, Written};
 use crate::tags::source::Source;
 
 impl Compiler<'_> {
-    pub fn format(&mut self, text: &str) -> Result<Value> {
+    /// Returns when a format string's request headers are read. `read` is refused where it has none.
+    pub fn read_of_format(&self, text: &str, read: Option<RawRead>) -> Result<RawRead> {
+        let Some(read) = read else {
+            return Ok(RawRead::Start);
+        };
+        let mut rest = text;
+        while let Some((part, after)) = format::split_part(rest).filter(|_| !rest.is_empty()) {
+            if matches!(part, Written::Command { name: format::REQ, .. }) {
+                return Ok(read);
+            }
+            rest = after;
+        }
+        let expected = "no `read`, since the format reads no request header";
+        Err(ConfigError::new(expected, "one").under("read"))
+    }
+
+    pub fn format(&mut self, text: &str, read: RawRead) -> Result<Value> {
         let mut parts = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
@@ -18,7 +35,7 @@ impl Compiler<'_> {
             parts.push(match part {
                 Written::Text(text) => Part::Text(text.to_owned()),
                 Written::Command { name, argument, max_length } => {
-                    self.command(name, argument, max_length)?
+                    self.command(name, argument, max_length, read)?
                 }
             });
             rest = after;
@@ -34,6 +51,7 @@ impl Compiler<'_> {
         name: &str,
         argument: Option<&str>,
         max_length: Option<u32>,
+        read: RawRead,
     ) -> Result<Part> {
         let sources = match argument {
             None => {
@@ -48,7 +66,7 @@ impl Compiler<'_> {
             }
             Some(argument) if [format::REQ, format::RESP, format::TRAILER].contains(&name) => {
                 let names = argument.splitn(2, '?');
-                names.map(|header| self.header_source(name, header)).collect::<Result<_>>()?
+                names.map(|header| self.header_source(name, header, read)).collect::<Result<_>>()?
             }
             Some(argument) => {
                 let known = format::METADATA_COMMANDS.iter().find(|(known, _)| *known == name);
@@ -59,11 +77,11 @@ impl Compiler<'_> {
         Ok(Part::Value { sources, max_length })
     }
 
-    fn header_source(&mut self, command: &str, name: &str) -> Result<Source> {
+    fn header_source(&mut self, command: &str, name: &str, read: RawRead) -> Result<Source> {
         match command {
             format::RESP => self.header(name).map(Source::ResponseHeader),
             format::TRAILER => self.header(name).map(Source::ResponseTrailer),
-            _ => self.header(name).map(Source::RequestHeader),
+            _ => self.request_header(name, read),
         }
     }
 }

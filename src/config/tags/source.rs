@@ -28,12 +28,38 @@ pub struct RawNamed {
     pub default_value: Option<String>,
 }
 
+/// The value of a request header.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawRequestHeader {
+    /// Name of the header. Required. Example: `x-user-id`.
+    pub name: String,
+    /// Value where the header is missing. Default: the tag is left out. Example: `-`.
+    #[serde(alias = "defaultValue")]
+    pub default_value: Option<String>,
+    /// When the header is read: `start`, as it arrived, or `end`, as later filters left it.
+    /// Default: `start`.
+    pub read: Option<RawRead>,
+}
+
 /// One of Envoy's format strings.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawFormatter {
     /// The format string. Required. Example: `%REQ(X-A?X-B):20%/%RESPONSE_CODE%`.
     pub value: String,
+    /// When its `%REQ(…)%` are read: `start` or `end`. Default: `start`.
+    pub read: Option<RawRead>,
+}
+
+/// When request headers are read.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawRead {
+    /// When the request arrives, before any later filter.
+    Start,
+    /// When the request ends, as Envoy's own custom tags are: with what later filters have set.
+    End,
 }
 
 /// One of Envoy's attributes.
@@ -128,7 +154,7 @@ pub struct RawMetadataSegment {
 pub enum RawSource {
     Literal(RawLiteral),
     Environment(RawNamed),
-    RequestHeader(RawNamed),
+    RequestHeader(RawRequestHeader),
     ResponseHeader(RawNamed),
     ResponseTrailer(RawNamed),
     QueryParameter(RawNamed),
@@ -164,8 +190,8 @@ impl Compiler<'_> {
                 self.short(value.unwrap_or_default()).map(Compiled::Constant).under("name")
             }
             RawSource::RequestHeader(raw) => {
-                let name = self.header(&raw.name).under("name")?;
-                lookup(Source::RequestHeader(name), raw.default_value)
+                let read = raw.read.unwrap_or(RawRead::Start);
+                lookup(self.request_header(&raw.name, read).under("name")?, raw.default_value)
             }
             RawSource::ResponseHeader(raw) => {
                 let name = self.header(&raw.name).under("name")?;
@@ -194,8 +220,9 @@ impl Compiler<'_> {
                 let source = self.metadata(&raw)?;
                 lookup(source, raw.default_value)
             }
-            RawSource::Formatter(RawFormatter { value }) => {
-                Ok(Compiled::Lookup(self.format(&value).under("value")?, None))
+            RawSource::Formatter(RawFormatter { value, read }) => {
+                let read = self.read_of_format(&value, read)?;
+                Ok(Compiled::Lookup(self.format(&value, read).under("value")?, None))
             }
         }
     }
@@ -210,6 +237,17 @@ impl Compiler<'_> {
             )),
             _ => Ok(value),
         }
+    }
+
+    pub fn request_header(&mut self, name: &str, read: RawRead) -> Result<Source> {
+        let name = self.header(name)?;
+        Ok(match read {
+            RawRead::Start => Source::RequestHeader(name),
+            RawRead::End => {
+                let path = format!("request\0headers\0{name}");
+                self.attribute(path, Encoding::Plain(Type::Text), Some(Type::Text))
+            }
+        })
     }
 
     /// Checks the name of a header whose value is recorded.

@@ -17,6 +17,7 @@ fn tags_have_one_source() {
             "both `request_header` and `header`",
         ),
         (r#""literal": null, "redact": "hash""#, "none of them"),
+        (r#""read": "end""#, "none of them"),
     ] {
         check_refused(&tag(member), "custom_tags[0]", &[SOURCES, found]);
     }
@@ -145,7 +146,9 @@ fn headers_with_credentials_are_refused() {
         (header("responseHeader"), ".response_header.name", "\"authorization\""),
         (header("response_trailer"), ".response_trailer.name", "\"authorization\""),
         (header("header"), ".header.name", "\"authorization\""),
+        (r#""header": {"name": "Cookie", "read": "end"}"#.to_owned(), ".header.name", "\"cookie\""),
         (r#""value": "a %REQ(X?Cookie):3%""#.to_owned(), ".value", "\"cookie\""),
+        (r#""value": "%REQ(Cookie)%", "read": "end""#.to_owned(), ".value", "\"cookie\""),
         (
             r#""formatter": {"value": "%RESP(SET-COOKIE)%"}"#.to_owned(),
             ".formatter.value",
@@ -179,6 +182,46 @@ fn unknown_commands_are_refused_with_those_that_are_known() {
             "custom_tags[0].value",
             &["a known command, one of `REQ`,", &format!("found \"{name}\"")],
         );
+    }
+}
+
+#[test]
+fn read_stands_where_request_headers_are_named() {
+    let read = "one of `start`, `end`";
+    let elsewhere = "no `read` here, since it stands beside `value`, or in `request_header`, \
+                     `header` or `formatter`";
+    let nothing = "no `read`, since the format reads no request header";
+    for (member, at, findings) in [
+        (
+            r#""request_header": {"name": "a", "read": "later"}"#,
+            ".request_header.read",
+            [read, "\"later\""],
+        ),
+        (r#""request_header": {"name": "a"}, "read": "end""#, ".read", [elsewhere, "one"]),
+        (r#""formatter": {"value": "%REQ(A)%"}, "read": "end""#, ".read", [elsewhere, "one"]),
+        (r#""cookie": {"name": "a"}, "read": "start""#, ".read", [elsewhere, "one"]),
+        (
+            r#""response_header": {"name": "a", "read": "end"}"#,
+            ".response_header.read",
+            ["a known key, one of `name`, `default_value`, but", "\"read\""],
+        ),
+        (r#""value": "%RESP(A)%", "read": "end""#, ".read", [nothing, "one"]),
+        (r#""value": "%%REQ(A)%%", "read": "start""#, ".read", [nothing, "one"]),
+        (
+            r#""formatter": {"value": "%PROTOCOL%", "read": "end"}"#,
+            ".formatter.read",
+            [nothing, "one"],
+        ),
+    ] {
+        check_refused(&tag(member), &format!("custom_tags[0]{at}"), &findings);
+    }
+    for member in [
+        r#""request_header": {"name": "a", "read": "start"}"#,
+        r#""header": {"name": "a", "default_value": "-", "read": "end"}"#,
+        r#""formatter": {"value": "%REQ(A)%", "read": "end"}"#,
+        r#""value": "a%REQ(A?B)%", "read": "end""#,
+    ] {
+        assert!(parse(&tag(member)).is_ok(), "{member}");
     }
 }
 
