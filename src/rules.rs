@@ -22,6 +22,15 @@ pub struct Rule {
     pub limit: Option<Limit>,
 }
 
+/// Returns the label that a rule has in metrics, where names of any characters cannot stand.
+pub fn label_value(rule: &str) -> String {
+    let plain = |char: char| char.is_ascii_alphanumeric() || "-_./".contains(char);
+    rule.chars().map(|char| if plain(char) { char } else { '_' }).collect()
+}
+
+/// The label of requests that no rule decided.
+pub const NO_RULE: &str = "none";
+
 /// What a rule decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -188,13 +197,6 @@ impl PathIndex {
             next = entry.shorter;
         }
     }
-}
-
-/// Returns a rule's name as a label in metrics has it: `_` for each character other than ASCII
-/// letters, digits and `-_./`, so that no separator of Envoy's names stands in it.
-pub fn label_value(rule: &str) -> String {
-    let is_plain = |char: char| char.is_ascii_alphanumeric() || "-_./".contains(char);
-    rule.chars().map(|char| if is_plain(char) { char } else { '_' }).collect()
 }
 
 fn any(conditions: &[StringMatch], value: &[u8]) -> bool {

@@ -17,7 +17,7 @@ use crate::otlp::{EncodedSpan, SpanFields, SpanIds};
 use crate::propagation::Link;
 use crate::response_flags::{self, Cut, SWITCHING_PROTOCOLS};
 use crate::rules::Direction;
-use crate::tags::{Facts, Tags};
+use crate::tags::{EarlyValues, Facts, Tags};
 use crate::url::{self, Url};
 
 /// A decision to record: who the span is and why.
@@ -77,6 +77,8 @@ pub struct ActiveSpan {
     request_body_bytes: Option<u64>,
     /// When the response's head came.
     first_byte_unix_nanos: Option<u64>,
+    /// For the tags that are added at the end.
+    early_values: EarlyValues,
 }
 
 /// What a request speaks on top of HTTP.
@@ -110,6 +112,7 @@ impl ActiveSpan {
             fields.text(key::HTTP_REQUEST_METHOD_ORIGINAL, head.method());
         }
         header_attributes(&mut fields, config, head);
+        let early_values = config.tags.at_request(&mut fields.tags, head);
         fields.text(key::REASON, recording.reason.as_str().as_bytes());
         if let Some(link) = &recording.link {
             fields.link(link);
@@ -122,6 +125,7 @@ impl ActiveSpan {
             application: Application::of(head),
             request_body_bytes: if end_of_stream { Some(0) } else { content_length(head) },
             first_byte_unix_nanos: None,
+            early_values,
         }
     }
 
@@ -148,7 +152,7 @@ impl ActiveSpan {
 
     /// Adds the tags whose values are known at the request's end.
     pub fn add_tags(&mut self, tags: &Tags, facts: &Facts<'_, '_>) {
-        tags.at_end(&mut self.fields.tags, facts);
+        tags.at_end(&mut self.fields.tags, &self.early_values, facts);
     }
 
     /// Ends the span with all that Envoy knows by then.
@@ -236,7 +240,6 @@ fn header_attributes(fields: &mut SpanFields, config: &Config, head: &Head<'_>) 
         }
     }
     fields.own.append(&config.tags.marks);
-    config.tags.at_request(&mut fields.tags, head);
 }
 
 fn server_attributes(fields: &mut SpanFields, url: &Url, source_address: &[u8]) {

@@ -16,7 +16,7 @@ use crate::decision::Kind;
 use crate::propagation::Form;
 use crate::queue::{Books, DropReason};
 use crate::request::Outcome;
-use crate::rules::{Rules, label_value};
+use crate::rules::{NO_RULE, Rules, label_value};
 use crate::token::TokenFault;
 
 /// Counts of requests and of what was wrong with them.
@@ -302,8 +302,6 @@ pub fn metric_name(family: &str, labels: &[(&str, &str)]) -> String {
 pub const EXPORT_DURATION: &str = "export_duration_milliseconds";
 /// The histogram of how many spans a call carried.
 pub const EXPORT_BATCH_SPANS: &str = "export_batch_spans";
-/// Stands for the rule of requests that no rule decided.
-const NO_RULE: &str = "none";
 
 #[cfg(test)]
 mod tests {

@@ -115,19 +115,25 @@ def test_bad_configuration_is_refused_with_its_path(outermost_envoy, tmp_path, r
     [
         pytest.param(
             "{sampling",
-            'expected a string, but found "s" at line 1 column 2',
+            "expected JSON, but found an error: key must be a string at line 1 column 2",
             id="no JSON",
         ),
         pytest.param("[" * 127 + "]" * 127, "expected an object, but found an array", id="deep"),
         pytest.param(
             "[" * 100_000,
-            'expected at most 127 arrays and objects in each other, but found "[" at line 1 column 128',
+            "[0]" * 127 + ": expected JSON, but found an error: recursion limit exceeded at line 1 column 128",
             id="deeper than the stack",
         ),
         pytest.param(
             '{"sampling": {"ratio": 1e400}}',
-            "sampling.ratio: expected a number from 0 to 1, but found 1e400",
+            "sampling.ratio: expected JSON, but found an error: number out of range at line 1 column 28",
             id="number that no double holds",
+        ),
+        pytest.param(
+            "sampling:\n  ratio: 0.1\n",
+            'expected one JSON object, but found what looks like YAML, with the key "sampling"; '
+            "Envoy's StringValue takes JSON",
+            id="YAML",
         ),
     ],
 )

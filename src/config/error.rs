@@ -2,38 +2,36 @@
 
 use std::fmt;
 
-/// One refused value. Displays as `path: expected X, but found Y`.
-///
-/// Boxed, since every step of the decoding passes a result on, and its size is code in the module.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigError(Box<Refusal>);
+use serde::de::{self, Expected, Unexpected};
 
+/// One refused value. Displays as `path: expected X, but found Y`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Refusal {
+pub struct ConfigError {
     path: String,
-    expected: String,
-    found: String,
+    /// What was expected, and what was found.
+    reason: String,
 }
 
+pub type Result<T> = std::result::Result<T, ConfigError>;
+
 impl ConfigError {
-    pub fn new(expected: impl AsRef<str>, found: impl AsRef<str>) -> Self {
-        Self::of(expected.as_ref(), found.as_ref())
+    pub fn new(expected: impl fmt::Display, found: impl fmt::Display) -> Self {
+        Self::of(&expected, &found)
     }
 
-    /// Out of line, like the others: nearly every line of the configuration's code can end here.
     #[inline(never)]
-    fn of(expected: &str, found: &str) -> Self {
-        let (expected, found) = (expected.to_owned(), found.to_owned());
-        Self(Box::new(Refusal { path: String::new(), expected, found }))
+    fn of(expected: &dyn fmt::Display, found: &dyn fmt::Display) -> Self {
+        let reason = format!("expected {expected}, but found {found}");
+        Self { path: String::new(), reason }
     }
 
     /// Returns the error as seen one object further out, where the value stands under `key`.
     #[inline(never)]
     pub fn under(mut self, key: &str) -> Self {
-        if !self.0.path.is_empty() && !self.0.path.starts_with('[') {
-            self.0.path.insert(0, '.');
+        if !self.path.is_empty() && !self.path.starts_with('[') {
+            self.path.insert(0, '.');
         }
-        self.0.path.insert_str(0, key);
+        self.path.insert_str(0, key);
         self
     }
 
@@ -42,47 +40,123 @@ impl ConfigError {
     pub fn at(self, index: usize) -> Self {
         self.under(&format!("[{index}]"))
     }
+
+    /// Returns the error of a deserializer with the path where it stopped.
+    pub fn locate(self, path: &serde_path_to_error::Path) -> Self {
+        use serde_path_to_error::Segment;
+        path.iter().rev().fold(self, |error, segment| match segment {
+            Segment::Seq { index } => error.at(*index),
+            Segment::Map { key } => error.under(key),
+            // A key that is no string, or the name of an enum's variant.
+            Segment::Unknown | Segment::Enum { .. } => error,
+        })
+    }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.0.path.is_empty() {
-            write!(f, "{}: ", self.0.path)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
         }
-        write!(f, "expected {}, but found {}", self.0.expected, self.0.found)
+        f.write_str(&self.reason)
     }
 }
 
 impl std::error::Error for ConfigError {}
 
-/// Quotes a string from the configuration, shortened to what a log line can bear.
-#[inline(never)]
-pub fn quoted(found: &str) -> String {
-    // Rust's own `{:?}` knows which characters can be seen, which takes 5 KB of the module.
-    let mut quoted = String::from("\"");
-    for char in found.chars().take(SHOWN_CHARS) {
-        match char {
-            '\n' => quoted.push_str("\\n"),
-            // A byte order mark is not seen either.
-            '\0'..' ' | '\x7f'..'\u{a0}' | '\u{feff}' => {
-                quoted.push_str("\\u{");
-                let digits = (0..4).rev().map(|place| (char as u32 >> (4 * place)) & 15);
-                for digit in digits.skip_while(|digit| *digit == 0) {
-                    quoted.extend(char::from_digit(digit, 16));
-                }
-                quoted.push('}');
-            }
-            char => {
-                if matches!(char, '"' | '\\') {
-                    quoted.push('\\');
-                }
-                quoted.push(char);
-            }
+/// The errors of serde's derived code, in the words of this crate.
+impl de::Error for ConfigError {
+    fn custom<T: fmt::Display>(reason: T) -> Self {
+        Self { path: String::new(), reason: reason.to_string() }
+    }
+
+    #[inline(never)]
+    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        let expected = expected.to_string();
+        match (found, expected.as_str()) {
+            (_, SECRET) => Self::new("a string", "something else, which is not shown"),
+            // In place of a token's keys, say, it may be a secret.
+            (Unexpected::Str(_), OBJECT) => Self::new(OBJECT, "a string"),
+            _ => Self::new(expected, shown(found)),
         }
     }
-    let is_cut = found.chars().nth(SHOWN_CHARS).is_some();
-    quoted.push_str(if is_cut { "\"…" } else { "\"" });
-    quoted
+
+    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
+        Self::invalid_type(found, expected)
+    }
+
+    #[inline(never)]
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::new(one_of(expected), quoted(variant))
+    }
+
+    #[inline(never)]
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        // Aliases are in the list too, and the documented keys have no capital letters.
+        let is_documented = |key: &&str| !key.bytes().any(|byte| byte.is_ascii_uppercase());
+        let keys: Vec<&str> = expected.iter().copied().filter(is_documented).collect();
+        if keys.is_empty() {
+            return Self::new("an object without keys", quoted(field));
+        }
+        Self::new(format_args!("a known key, {}", one_of(&keys)), quoted(field))
+    }
+
+    #[inline(never)]
+    fn missing_field(field: &'static str) -> Self {
+        Self::new("a value, which is required", "none").under(field)
+    }
+
+    #[inline(never)]
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::new("the key once, in one spelling", "it twice").under(field)
+    }
+}
+
+/// Puts a key or an index in front of an error's path.
+pub trait InPath: Sized {
+    /// See [`ConfigError::under`].
+    fn under(self, key: &str) -> Self;
+    /// See [`ConfigError::at`].
+    fn at(self, index: usize) -> Self;
+}
+
+impl<T> InPath for Result<T> {
+    fn under(self, key: &str) -> Self {
+        self.map_err(|error| error.under(key))
+    }
+
+    fn at(self, index: usize) -> Self {
+        self.map_err(|error| error.at(index))
+    }
+}
+
+fn shown(found: Unexpected<'_>) -> String {
+    match found {
+        Unexpected::Bool(value) => value.to_string(),
+        Unexpected::Float(number) => number_text(number),
+        Unexpected::Str(text) => quoted(text),
+        Unexpected::Unit => "null".to_owned(),
+        Unexpected::Seq => "an array".to_owned(),
+        Unexpected::Map => "an object".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// Writes a number without a point where it is whole, and with an exponent where it is huge.
+pub fn number_text(number: f64) -> String {
+    if number.fract() == 0.0 && number.abs() < 1e15 {
+        format!("{number}")
+    } else {
+        format!("{number:?}")
+    }
+}
+
+/// Quotes a string from the configuration, shortened to what a log line can bear.
+pub fn quoted(found: &str) -> String {
+    match found.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{:?}…", found.get(..end).unwrap_or_default()),
+        None => format!("{found:?}"),
+    }
 }
 
 /// Joins names into `one of …`.
@@ -93,4 +167,8 @@ pub fn one_of(names: &[&str]) -> String {
     }
 }
 
+/// What a visitor expects that takes an object.
+pub const OBJECT: &str = "an object";
+/// What a visitor expects that takes a secret: nothing else that it finds is shown.
+pub const SECRET: &str = "a secret";
 const SHOWN_CHARS: usize = 100;

@@ -425,11 +425,9 @@ impl Plugin {
         let read = |phase, map| {
             tags.asks(phase).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
         };
-        let request = read(Phase::Request, MapType::HttpRequestHeaders);
         let response = read(Phase::Response, MapType::HttpResponseHeaders);
         let trailers = read(Phase::Trailers, MapType::HttpResponseTrailers);
         let tag_facts = Facts {
-            request: &Head::new(pairs(&request)),
             response: &Head::new(pairs(&response)),
             trailers: &Head::new(pairs(&trailers)),
             properties,

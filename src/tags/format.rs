@@ -10,7 +10,7 @@
 
 use super::property::{Encoding, Type};
 use super::source::Source;
-use super::{Facts, Found};
+use super::{Found, Lookup};
 use crate::otlp::first_chars;
 
 /// A part of a compiled format string.
@@ -28,6 +28,13 @@ impl Part {
     pub fn sources(&self) -> &[Source] {
         match self {
             Self::Text(_) => &[],
+            Self::Value { sources, .. } => sources,
+        }
+    }
+
+    pub fn sources_mut(&mut self) -> &mut [Source] {
+        match self {
+            Self::Text(_) => &mut [],
             Self::Value { sources, .. } => sources,
         }
     }
@@ -72,13 +79,13 @@ fn split_before(text: &str, is_end: impl Fn(u8) -> bool) -> (&str, &str) {
 }
 
 /// Returns the text that the parts make.
-pub fn text(parts: &[Part], facts: &Facts<'_, '_>) -> Vec<u8> {
+pub(super) fn text(parts: &[Part], lookup: Lookup<'_, '_>) -> Vec<u8> {
     let mut text = Vec::new();
     for part in parts {
         match part {
             Part::Text(literal) => text.extend_from_slice(literal.as_bytes()),
             Part::Value { sources, max_length } => {
-                let found = sources.iter().find_map(|source| source.find(facts));
+                let found = sources.iter().find_map(|source| source.find(lookup));
                 let Some(value) = found.map(Found::into_text) else {
                     continue;
                 };

@@ -14,12 +14,12 @@ pub mod source;
 use std::borrow::Cow;
 
 use crate::digits;
-use crate::head::{self, Head};
+use crate::head::Head;
 use crate::otlp::Attributes;
 
 use self::format::Part;
 use self::property::Properties;
-use self::redact::Transformation;
+use self::redact::{Redaction, Transformation};
 use self::source::{Phase, Source};
 
 /// All tags, and what of Envoy they ask for.
@@ -31,10 +31,26 @@ pub struct Tags {
     pub constant: Attributes,
     request: Vec<Tag>,
     end: Vec<Tag>,
+    /// Sources of tags at the end that are read when the request arrives.
+    early: Vec<EarlySource>,
+    /// Characters of an attribute's value.
+    max_chars: usize,
     pub properties: Properties,
     /// What those at the end ask for: bits of [`Phase`].
     asks: u8,
 }
+
+/// A source that [`Source::Early`] stands for.
+#[derive(Debug, Clone)]
+struct EarlySource {
+    source: Source,
+    /// Bytes of the value that are kept.
+    max_bytes: usize,
+}
+
+/// Values that were read when the request arrived, for tags that are finished at its end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EarlyValues(Vec<Option<Vec<u8>>>);
 
 /// An attribute whose value is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,14 +70,20 @@ pub enum Value {
     Format(Vec<Part>),
 }
 
-/// What is known of a request when tags are looked up. What no tag asks for may be left empty.
+/// What is known of a request at its end. What no tag asks for may be left empty.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'f, 'a> {
-    pub request: &'f Head<'a>,
     pub response: &'f Head<'a>,
     pub trailers: &'f Head<'a>,
     /// The values of [`Properties::values`], in that order; one that is absent is empty.
     pub properties: &'f [&'a [u8]],
+}
+
+/// What sources are looked up in: the request when it arrives, or all else at its end.
+#[derive(Debug, Clone, Copy)]
+enum Lookup<'f, 'a> {
+    AtRequest(&'f Head<'a>),
+    AtEnd(&'a EarlyValues, &'f Facts<'f, 'a>),
 }
 
 /// A value that was found.
@@ -75,39 +97,65 @@ pub enum Found<'a> {
 
 impl Tags {
     /// Starts with the span's own constants, and no tags.
-    pub fn new(marks: Attributes, constant: Attributes) -> Self {
-        let (request, end) = (Vec::new(), Vec::new());
-        Self { marks, constant, request, end, properties: Properties::default(), asks: 0 }
-    }
-
-    /// Adds a tag to those of the request, or of its end, when its value is known.
-    pub fn push(&mut self, tag: Tag) {
-        let asks = tag.value.asks();
-        if asks & !Phase::Request.bit() == 0 {
-            self.request.push(tag);
-        } else {
-            self.asks |= asks;
-            self.end.push(tag);
+    pub fn new(marks: Attributes, constant: Attributes, max_chars: usize) -> Self {
+        Self {
+            marks,
+            constant,
+            request: Vec::new(),
+            end: Vec::new(),
+            early: Vec::new(),
+            max_chars,
+            properties: Properties::default(),
+            asks: 0,
         }
     }
 
-    /// Adds the tags that the request's headers say.
-    pub fn at_request(&self, attributes: &mut Attributes, request: &Head<'_>) {
-        attributes.append(&self.constant);
-        let none = &head::EMPTY;
-        let facts = Facts { request, response: none, trailers: none, properties: &[] };
-        add_all(&self.request, attributes, &facts);
+    /// Adds a tag to those of the request, or of its end, when its value is known. Request headers
+    /// are read when the request arrives in either case.
+    pub fn push(&mut self, mut tag: Tag) {
+        let asks = tag.value.asks() & !Phase::Request.bit();
+        if asks == 0 {
+            self.request.push(tag);
+            return;
+        }
+        self.asks |= asks;
+        let max_bytes = match tag.transformation.redact {
+            Some(Redaction::Hash) => MAX_HASHED_BYTES,
+            _ => MAX_CHAR_BYTES * (self.max_chars + UNCUT_CHARS),
+        };
+        for source in tag.value.sources_mut() {
+            if source.phase() == Phase::Request {
+                let index = self.early.len();
+                let source = std::mem::replace(source, Source::Early(index));
+                self.early.push(EarlySource { source, max_bytes });
+            }
+        }
+        self.end.push(tag);
     }
 
-    /// Adds the tags whose values are known at the request's end.
-    pub fn at_end(&self, attributes: &mut Attributes, facts: &Facts<'_, '_>) {
-        add_all(&self.end, attributes, facts);
+    /// Adds the tags that the request's headers say, and returns what later tags need of them.
+    pub fn at_request(&self, attributes: &mut Attributes, request: &Head<'_>) -> EarlyValues {
+        attributes.append(&self.constant);
+        let lookup = Lookup::AtRequest(request);
+        add_all(&self.request, attributes, lookup);
+        let value = |early: &EarlySource| {
+            let value = early.source.find(lookup)?.into_text();
+            Some(value.get(..early.max_bytes).unwrap_or(&value).to_vec())
+        };
+        EarlyValues(self.early.iter().map(value).collect())
+    }
+
+    /// Adds the tags whose values are known at the request's end. `early` is what
+    /// [`Tags::at_request`] returned.
+    pub fn at_end(&self, attributes: &mut Attributes, early: &EarlyValues, facts: &Facts<'_, '_>) {
+        add_all(&self.end, attributes, Lookup::AtEnd(early, facts));
     }
 
     /// Returns the names of the request headers that tags are made of; a name may come twice.
     pub fn request_headers(&self) -> impl Iterator<Item = &str> {
-        let sources = self.request.iter().chain(&self.end).flat_map(|tag| tag.value.sources());
-        sources.filter_map(Source::request_header)
+        let of_request = self.request.iter().flat_map(|tag| tag.value.sources());
+        let of_end = self.early.iter().map(|early| &early.source);
+        of_request.chain(of_end).filter_map(Source::request_header)
     }
 
     /// Whether a tag needs anything at the request's end.
@@ -121,17 +169,17 @@ impl Tags {
     }
 }
 
-fn add_all(tags: &[Tag], attributes: &mut Attributes, facts: &Facts<'_, '_>) {
+fn add_all(tags: &[Tag], attributes: &mut Attributes, lookup: Lookup<'_, '_>) {
     for tag in tags {
-        tag.add(attributes, facts);
+        tag.add(attributes, lookup);
     }
 }
 
 impl Tag {
-    fn add(&self, attributes: &mut Attributes, facts: &Facts<'_, '_>) {
+    fn add(&self, attributes: &mut Attributes, lookup: Lookup<'_, '_>) {
         let found = match &self.value {
-            Value::Source(source) => source.find(facts),
-            Value::Format(parts) => Some(Found::Text(format::text(parts, facts).into())),
+            Value::Source(source) => source.find(lookup),
+            Value::Format(parts) => Some(Found::Text(format::text(parts, lookup).into())),
         };
         match found {
             None => {
@@ -183,6 +231,14 @@ impl Value {
             }
         }
     }
+
+    fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
+        let (source, parts) = match self {
+            Self::Source(source) => (Some(source), &mut [][..]),
+            Self::Format(parts) => (None, parts.as_mut_slice()),
+        };
+        source.into_iter().chain(parts.iter_mut().flat_map(Part::sources_mut))
+    }
 }
 
 impl<'a> Found<'a> {
@@ -198,6 +254,14 @@ impl<'a> Found<'a> {
         Cow::Owned(text.into_bytes())
     }
 }
+
+/// Bytes of a character in UTF-8.
+const MAX_CHAR_BYTES: usize = 4;
+/// Characters that are kept beyond the limit, so that a cut is counted, and a mask hides as much.
+const UNCUT_CHARS: usize = 8;
+/// A hash is over the whole value: this is more than the headers of a request that Envoy accepts by
+/// default.
+const MAX_HASHED_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -245,16 +309,13 @@ mod tests {
                 "upstream/uri_san_peer_certificate" => b"spiffe://mesh/called",
                 "metadata/filter_metadata/a.b/c/d" => b"deep",
                 "xds/upstream_host_metadata/filter_metadata/lb/canary" => &[1],
+                // As a later filter has set it.
+                "request/headers/x-user" => b"grace",
                 _ => b"",
             })
             .collect();
         let values = tags.properties.values(Direction::Outbound, &values);
-        let facts = Facts {
-            request: &request,
-            response: &response,
-            trailers: &trailers,
-            properties: &values,
-        };
+        let facts = Facts { response: &response, trailers: &trailers, properties: &values };
         let ids = SpanIds {
             trace_id: TraceId::from(1),
             span_id: SpanId::from(2),
@@ -263,8 +324,8 @@ mod tests {
             trace_state: b"",
         };
         let mut fields = SpanFields::start(ids, 1, AttributeLimits::default());
-        tags.at_request(&mut fields.tags, &request);
-        tags.at_end(&mut fields.tags, &facts);
+        let early = tags.at_request(&mut fields.tags, &request);
+        tags.at_end(&mut fields.tags, &early, &facts);
         let encoded = fields.end(b"GET", &SpanKind::Client, 2, &Status::Unset);
         let span = Span::decode(encoded.bytes.as_slice()).unwrap();
         let pairs = span.attributes.into_iter();
@@ -355,6 +416,47 @@ mod tests {
         }
     }
 
+    /// The same operator has the same value, whatever it is joined with.
+    #[test]
+    fn request_headers_are_those_that_arrived() {
+        check(r#""value": "%REQ(X-USER)%""#, "ada");
+        check(r#""value": "%REQ(X-USER)%/%RESPONSE_CODE%""#, "ada/404");
+        check(r#""value": "%RESP(X-NONE)%%REQ(X-NONE?X-USER)%%REQ(X-EMPTY)%""#, "ada");
+        check(r#""value": "%REQ(X-USER):2%%RESP(X-ORDER)%", "redact": "mask""#, "*****");
+        check(r#""request_header": {"name": "x-user", "read": "start"}"#, "ada");
+    }
+
+    #[test]
+    fn request_headers_may_be_read_at_the_end() {
+        check(r#""request_header": {"name": "X-User", "read": "end"}"#, "grace");
+        check(r#""header": {"name": "x-a", "default_value": "d", "read": "end"}"#, "d");
+        check(r#""value": "%REQ(X-NONE?X-USER):3%", "read": "end""#, "gra");
+        check(
+            r#""formatter": {"value": "%REQ(X-USER)%-%RESP(X-ORDER)%", "read": "end"}"#,
+            "grace-o-1",
+        );
+    }
+
+    /// What is kept of a request is bounded, and enough for the limit on values and for a hash.
+    #[test]
+    fn early_values_are_bounded() {
+        let lens = |tag: &str, value: &str| {
+            let json = format!(
+                r#"{{"attribute_limits": {{"attribute_value_length_limit": 32}},
+                     "custom_tags": [{{"tag": "a", {tag}, "value": "%REQ(X)%%RESPONSE_CODE%"}}]}}"#
+            );
+            let tags = Config::parse(json.as_bytes(), &|_| None).unwrap().tags;
+            let EarlyValues(values) =
+                tags.at_request(&mut Attributes::new(32), &head(&[("x", value)]));
+            values.into_iter().map(|value| value.map(|value| value.len())).collect::<Vec<_>>()
+        };
+        let (short, long) = ("a".repeat(33), "a".repeat(100_000));
+        assert_eq!(lens(r#""redact": null"#, &short), [Some(33)]);
+        assert_eq!(lens(r#""redact": null"#, &long), [Some(160)]);
+        assert_eq!(lens(r#""redact": "mask""#, &long), [Some(160)]);
+        assert_eq!(lens(r#""redact": "hash""#, &long), [Some(65_536)]);
+    }
+
     #[test]
     fn values_are_redacted_and_cut_and_defaults_are_not() {
         let account = r#""baggage": {"name": "account"}"#;
@@ -396,7 +498,7 @@ mod tests {
         assert_eq!(asked(r#""request_header": {"name": "x"}"#), [false; 4]);
         assert_eq!(asked(r#""value": "%REQ(X)%""#), [false; 4]);
         assert_eq!(asked(r#""response_header": {"name": "x"}"#), [false, true, false, false]);
-        assert_eq!(asked(r#""value": "%REQ(X)%%RESP(X)%""#), [true, true, false, false]);
+        assert_eq!(asked(r#""value": "%REQ(X)%%RESP(X)%""#), [false, true, false, false]);
         assert_eq!(asked(r#""value": "%TRAILER(X)%%PROTOCOL%""#), [false, false, true, true]);
     }
 }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode;
 
 use super::property::Property;
-use super::{Facts, Found};
+use super::{EarlyValues, Found, Lookup};
 use crate::head::{self, Head, split_query};
 use crate::propagation::baggage;
 
@@ -29,6 +29,8 @@ pub enum Source {
     /// A member of the incoming W3C Baggage, decoded.
     Baggage(String),
     Property(Property),
+    /// The value at this index of those that were read when the request arrived.
+    Early(usize),
 }
 
 /// What a value is read from.
@@ -56,7 +58,8 @@ impl Source {
             Self::RequestHeader(_)
             | Self::QueryParameter(_)
             | Self::Cookie(_)
-            | Self::Baggage(_) => Phase::Request,
+            | Self::Baggage(_)
+            | Self::Early(_) => Phase::Request,
             Self::ResponseHeader(_) => Phase::Response,
             Self::ResponseTrailer(_) => Phase::Trailers,
             Self::Property(_) => Phase::Properties,
@@ -70,20 +73,37 @@ impl Source {
             Self::QueryParameter(_) => Some(head::PATH),
             Self::Cookie(_) => Some(COOKIE),
             Self::Baggage(_) => Some(baggage::BAGGAGE),
-            Self::ResponseHeader(_) | Self::ResponseTrailer(_) | Self::Property(_) => None,
+            Self::ResponseHeader(_)
+            | Self::ResponseTrailer(_)
+            | Self::Property(_)
+            | Self::Early(_) => None,
         }
     }
 
-    /// Looks the value up; one that is there may be empty.
-    pub fn find<'a>(&self, facts: &Facts<'_, 'a>) -> Option<Found<'a>> {
-        let text = match self {
-            Self::RequestHeader(name) => facts.request.first(name).map(Cow::Borrowed),
-            Self::ResponseHeader(name) => facts.response.first(name).map(Cow::Borrowed),
-            Self::ResponseTrailer(name) => facts.trailers.first(name).map(Cow::Borrowed),
-            Self::QueryParameter(name) => query_parameter(facts.request.target(), name),
-            Self::Cookie(name) => cookie(facts.request, name).map(Cow::Borrowed),
-            Self::Baggage(key) => baggage::value(facts.request, key),
-            Self::Property(property) => return property.find(facts.properties),
+    /// Looks the value up; one that is there may be empty. One of the other phase is absent.
+    pub(super) fn find<'a>(&self, lookup: Lookup<'_, 'a>) -> Option<Found<'a>> {
+        let text = match (lookup, self) {
+            (Lookup::AtRequest(head), Self::RequestHeader(name)) => {
+                head.first(name).map(Cow::Borrowed)
+            }
+            (Lookup::AtRequest(head), Self::QueryParameter(name)) => {
+                query_parameter(head.target(), name)
+            }
+            (Lookup::AtRequest(head), Self::Cookie(name)) => cookie(head, name).map(Cow::Borrowed),
+            (Lookup::AtRequest(head), Self::Baggage(key)) => baggage::value(head, key),
+            (Lookup::AtEnd(_, facts), Self::ResponseHeader(name)) => {
+                facts.response.first(name).map(Cow::Borrowed)
+            }
+            (Lookup::AtEnd(_, facts), Self::ResponseTrailer(name)) => {
+                facts.trailers.first(name).map(Cow::Borrowed)
+            }
+            (Lookup::AtEnd(_, facts), Self::Property(property)) => {
+                return property.find(facts.properties);
+            }
+            (Lookup::AtEnd(EarlyValues(values), _), Self::Early(index)) => {
+                values.get(*index)?.as_deref().map(Cow::Borrowed)
+            }
+            _ => None,
         };
         text.map(Found::Text)
     }
@@ -143,15 +163,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::head::EMPTY;
     use crate::propagation::testing::head;
 
     #[track_caller]
     fn check(source: Source, lines: &[(&str, &str)], expected: Option<&str>) {
-        let (request, none) = (head(lines), &EMPTY);
-        let facts = Facts { request: &request, response: none, trailers: none, properties: &[] };
+        let request = head(lines);
         let expected = expected.map(|text| Found::Text(text.as_bytes().into()));
-        assert_eq!(source.find(&facts), expected, "{lines:?}");
+        assert_eq!(source.find(Lookup::AtRequest(&request)), expected, "{lines:?}");
     }
 
     #[test]

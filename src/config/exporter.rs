@@ -1,0 +1,343 @@
+//! `exporter`: the receiver, the bounds of the queue before it, and retries.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::error::{ConfigError, InPath, Result, quoted};
+use super::queue::{RawBatch, RawRetry};
+use super::shapes::{Environment, Secret, at_least, header_name, non_empty};
+use crate::delivery::RetryPolicy;
+use crate::queue::Limits;
+
+/// Where spans go, and when.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Exporter {
+    pub protocol: Protocol,
+    pub cluster: String,
+    /// What the receiver is called in `:authority`.
+    pub authority: String,
+    pub path: String,
+    pub timeout: Duration,
+    /// Name and value of each header besides those that the protocol asks for. A value may be a
+    /// credential.
+    pub headers: Vec<(String, String)>,
+    /// Whether bodies are compressed, where the host can.
+    pub gzip: bool,
+    pub limits: Limits,
+    pub retry: RetryPolicy,
+    /// How often a batch that is not full is sent.
+    pub interval: Duration,
+}
+
+/// How spans are written for a receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    OtlpHttp,
+    OtlpGrpc,
+    Zipkin,
+}
+
+/// Shows the names of the headers, and no value.
+impl fmt::Debug for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            protocol,
+            cluster,
+            authority,
+            path,
+            timeout,
+            headers,
+            gzip,
+            limits,
+            retry,
+            interval,
+        } = self;
+        let header_names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Exporter")
+            .field("protocol", protocol)
+            .field("cluster", cluster)
+            .field("authority", authority)
+            .field("path", path)
+            .field("timeout", timeout)
+            .field("header_names", &header_names)
+            .field("gzip", gzip)
+            .field("limits", limits)
+            .field("retry", retry)
+            .field("interval", interval)
+            .finish()
+    }
+}
+
+/// Where spans go: `otlp` or `zipkin`; how many at once, and when again.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawExporter {
+    /// An OTLP receiver; this or `zipkin`. Example: `{cluster: otel-collector}`.
+    pub otlp: Option<RawOtlp>,
+    /// A receiver of Zipkin v2 JSON; this or `otlp`. Example: `{cluster: zipkin}`.
+    pub zipkin: Option<RawZipkin>,
+    /// The queue before it, for each worker.
+    pub batch: RawBatch,
+    /// When a batch that was not taken is sent again.
+    pub retry: RawRetry,
+}
+
+/// An OTLP receiver behind an Envoy cluster.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawOtlp {
+    /// Name of the Envoy cluster. Required.
+    /// Example: `outbound|4318||otel-collector.observability.svc.cluster.local`.
+    pub cluster: String,
+    /// `http/protobuf` or `grpc`, as in `OTEL_EXPORTER_OTLP_PROTOCOL`; the cluster of `grpc`
+    /// must speak HTTP/2. Default: `http/protobuf`.
+    pub protocol: Option<RawProtocol>,
+    /// Path of the receiver; `grpc` has its own. Default: `/v1/traces`.
+    pub path: Option<String>,
+    /// Time the receiver has to answer, in milliseconds, from 1. Default: `10000`.
+    #[serde(alias = "timeoutMs")]
+    pub timeout_ms: Option<u32>,
+    /// `gzip` or `none`, as in `OTEL_EXPORTER_OTLP_COMPRESSION`; `grpc` has none.
+    /// Default: `none`.
+    pub compression: Option<RawCompression>,
+    /// More headers of the export request, from `literal` or `environment`. Default: none.
+    /// Example: `[{name: authorization, environment: {name: OTLP_AUTHORIZATION}}]`.
+    #[serde(default)]
+    pub headers: Vec<RawExportHeader>,
+}
+
+/// A receiver of Zipkin v2 JSON behind an Envoy cluster.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawZipkin {
+    /// Name of the Envoy cluster. Required.
+    /// Example: `outbound|9411||zipkin.observability.svc.cluster.local`.
+    pub cluster: String,
+    /// Path of the receiver. Default: `/api/v2/spans`.
+    pub path: Option<String>,
+    /// Time the receiver has to answer, in milliseconds, from 1. Default: `10000`.
+    #[serde(alias = "timeoutMs")]
+    pub timeout_ms: Option<u32>,
+    /// `gzip` or `none`. Default: `none`.
+    pub compression: Option<RawCompression>,
+    /// More headers of the export request, from `literal` or `environment`. Default: none.
+    #[serde(default)]
+    pub headers: Vec<RawExportHeader>,
+}
+
+/// A header of the export request: `name` and exactly one source.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawExportHeader {
+    /// Name of the header. Required. Example: `authorization`.
+    pub name: String,
+    /// A fixed value.
+    pub literal: Option<RawSecretLiteral>,
+    /// The value of an environment variable of the VM.
+    pub environment: Option<RawSecretVariable>,
+}
+
+/// A fixed value that may be a credential.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSecretLiteral {
+    /// The value. Required.
+    pub value: Secret,
+}
+
+/// A variable of the VM's environment that may hold a credential.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawSecretVariable {
+    /// Its name. Required. Example: `OTLP_AUTHORIZATION`.
+    pub name: String,
+    /// Value where there is no such variable. Default: the configuration is refused.
+    #[serde(alias = "defaultValue")]
+    pub default_value: Option<Secret>,
+}
+
+/// The transport of OTLP.
+#[derive(Default, Clone, Copy, Deserialize)]
+pub enum RawProtocol {
+    #[default]
+    #[serde(rename = "http/protobuf")]
+    HttpProtobuf,
+    #[serde(rename = "grpc")]
+    Grpc,
+}
+
+/// How the body of an export request is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawCompression {
+    None,
+    Gzip,
+}
+
+impl RawExporter {
+    pub fn compile(self, environment: Environment<'_>) -> Result<Exporter> {
+        let (limits, interval) = self.batch.compile().under("batch")?;
+        let retry = self.retry.compile().under("retry")?;
+        let (receiver, key) = match (self.otlp, self.zipkin) {
+            (Some(otlp), None) => (otlp.receiver(), "otlp"),
+            (None, Some(zipkin)) => (Ok(zipkin.receiver()), "zipkin"),
+            (None, None) => return Err(ConfigError::new("`otlp` or `zipkin`", "neither")),
+            (Some(_), Some(_)) => return Err(ConfigError::new("`otlp` or `zipkin`", "both")),
+        };
+        let receiver = receiver.and_then(|it| it.compile(limits, retry, interval, environment));
+        receiver.under(key)
+    }
+}
+
+/// What receivers of all protocols have.
+struct Receiver {
+    protocol: Protocol,
+    cluster: String,
+    path: String,
+    timeout_ms: Option<u32>,
+    compression: Option<RawCompression>,
+    headers: Vec<RawExportHeader>,
+}
+
+impl RawOtlp {
+    fn receiver(self) -> Result<Receiver> {
+        let Self { cluster, protocol, path, timeout_ms, compression, headers } = self;
+        let (protocol, path) = match (protocol.unwrap_or_default(), path) {
+            (RawProtocol::HttpProtobuf, None) => (Protocol::OtlpHttp, DEFAULT_OTLP_PATH.to_owned()),
+            (RawProtocol::HttpProtobuf, Some(path)) => (Protocol::OtlpHttp, path),
+            (RawProtocol::Grpc, None) => (Protocol::OtlpGrpc, GRPC_PATH.to_owned()),
+            (RawProtocol::Grpc, Some(path)) => {
+                let expected = "none, since the protocol `grpc` has its own";
+                return Err(ConfigError::new(expected, quoted(&path)).under("path"));
+            }
+        };
+        if protocol == Protocol::OtlpGrpc && compression == Some(RawCompression::Gzip) {
+            // A gRPC server answers in the same compression, and then its message about rejected
+            // spans cannot be read.
+            let error = ConfigError::new("`none`, since the protocol is `grpc`", quoted("gzip"));
+            return Err(error.under("compression"));
+        }
+        Ok(Receiver { protocol, cluster, path, timeout_ms, compression, headers })
+    }
+}
+
+impl RawZipkin {
+    fn receiver(self) -> Receiver {
+        let Self { cluster, path, timeout_ms, compression, headers } = self;
+        let path = path.unwrap_or_else(|| DEFAULT_ZIPKIN_PATH.to_owned());
+        Receiver { protocol: Protocol::Zipkin, cluster, path, timeout_ms, compression, headers }
+    }
+}
+
+impl Receiver {
+    fn compile(
+        self,
+        limits: Limits,
+        retry: RetryPolicy,
+        interval: Duration,
+        environment: Environment<'_>,
+    ) -> Result<Exporter> {
+        let path = self.path;
+        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let expected = "a path that begins with /, without spaces";
+            return Err(ConfigError::new(expected, quoted(&path)).under("path"));
+        }
+        let timeout_ms = at_least(1, self.timeout_ms.unwrap_or(DEFAULT_TIMEOUT_MS));
+        let timeout_ms = timeout_ms.under("timeout_ms")?;
+        let mut headers = Vec::with_capacity(self.headers.len());
+        for (index, raw) in self.headers.into_iter().enumerate() {
+            headers.push(raw.compile(&headers, environment).at(index).under("headers")?);
+        }
+        let cluster = non_empty(self.cluster).under("cluster")?;
+        Ok(Exporter {
+            protocol: self.protocol,
+            authority: authority(&cluster),
+            cluster,
+            path,
+            timeout: Duration::from_millis(timeout_ms.into()),
+            headers,
+            gzip: self.compression == Some(RawCompression::Gzip),
+            limits,
+            retry,
+            interval,
+        })
+    }
+}
+
+impl RawExportHeader {
+    fn compile(
+        self,
+        others: &[(String, String)],
+        environment: Environment<'_>,
+    ) -> Result<(String, String)> {
+        let Ok(name) = header_name(&self.name) else {
+            // Whoever writes `authorization: Bearer …` here has put a secret into the name.
+            let found = "other characters, which are not shown";
+            return Err(ConfigError::new("the name of a header", found).under("name"));
+        };
+        let is_set = EXPORT_HEADERS.contains(&name.as_str());
+        if name.starts_with(':') || is_set || others.iter().any(|(other, _)| *other == name) {
+            let expected = "a header that neither the exporter nor another entry sets";
+            return Err(ConfigError::new(expected, quoted(&name)).under("name"));
+        }
+        let (value, source, key) = match (self.literal, self.environment) {
+            (Some(literal), None) => (literal.value, "literal", "value"),
+            (None, Some(variable)) => {
+                let found = environment(&variable.name).map(Secret).or(variable.default_value);
+                let value = found.ok_or_else(|| {
+                    let expected = "an environment variable of the VM, or a default_value";
+                    let error = ConfigError::new(expected, quoted(&variable.name));
+                    error.under("name").under("environment")
+                })?;
+                (value, "environment", "name")
+            }
+            (None, None) => return Err(ConfigError::new("`literal` or `environment`", "neither")),
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::new("`literal` or `environment`", "both"));
+            }
+        };
+        if value.0.bytes().any(|byte| byte.is_ascii_control()) {
+            let expected = "a value without control characters";
+            let error = ConfigError::new(expected, "one, such as a newline");
+            return Err(error.under(key).under(source));
+        }
+        Ok((name, value.0))
+    }
+}
+
+/// Returns the authority of a cluster's receiver. Istio's clusters are called
+/// `direction|port|subset|host`, and receivers refuse a `Host` with a `|` in it.
+fn authority(cluster: &str) -> String {
+    let parts: Vec<&str> = cluster.split('|').collect();
+    if let [_direction, port, _subset, host] = parts.as_slice() {
+        return format!("{host}:{port}");
+    }
+    let host_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if cluster.bytes().all(host_byte) { cluster.to_owned() } else { ANY_AUTHORITY.to_owned() }
+}
+
+const DEFAULT_OTLP_PATH: &str = "/v1/traces";
+/// <https://github.com/open-telemetry/opentelemetry-proto/blob/v1.9.0/opentelemetry/proto/collector/trace/v1/trace_service.proto>
+const GRPC_PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const DEFAULT_ZIPKIN_PATH: &str = "/api/v2/spans";
+const DEFAULT_TIMEOUT_MS: u32 = 10_000;
+/// Headers that the exporter sets itself.
+const EXPORT_HEADERS: [&str; 9] = [
+    "host",
+    "content-type",
+    "content-length",
+    "content-encoding",
+    "user-agent",
+    "te",
+    // Compressed answers cannot be read.
+    "accept-encoding",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+];
+/// The authority where a cluster's name cannot be one.
+const ANY_AUTHORITY: &str = "otlp";
+
+#[cfg(test)]
+mod tests;

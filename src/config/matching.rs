@@ -1,0 +1,214 @@
+//! Conditions on strings and headers.
+
+use std::fmt;
+
+use regex_lite::{Regex, RegexBuilder};
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+
+use super::error::{ConfigError, InPath, Result, quoted};
+use super::shapes::{Environment, OneOrMany, header_name, not_null};
+use super::token::RawToken;
+use crate::matching::{HeaderCondition, HeaderMatch, MAX_TOKENS, StringMatch, StringMatchKind};
+use crate::propagation;
+use crate::request::TokenHeader;
+
+/// A condition on a string: exactly one of the five kinds.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "an object")]
+pub struct RawStringMatch {
+    /// The value is this. Example: `/healthz`.
+    pub exact: Option<String>,
+    /// The value begins with this. Example: `/api/`.
+    pub prefix: Option<String>,
+    /// The value ends with this. Example: `.css`.
+    pub suffix: Option<String>,
+    /// The value holds this somewhere. Example: `debug`.
+    pub contains: Option<String>,
+    /// The whole value matches this regular expression, as in Envoy's `safe_regex`.
+    /// Example: `/items/[0-9]+`.
+    pub regex: Option<String>,
+    /// Whether ASCII letters match in either case. Default: `false`.
+    #[serde(alias = "ignoreCase")]
+    pub ignore_case: bool,
+}
+
+/// A condition on the method: a plain string is an exact one.
+pub struct RawMethodMatch(pub RawStringMatch);
+
+/// A condition on a header: its name, and `present`, `token` or a condition on the value.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object")]
+pub struct RawHeaderMatch {
+    /// Name of the header, in either case; `:path`, `:method`, `:authority` and `:scheme` too.
+    /// Required. Example: `x-debug-trace`.
+    pub name: String,
+    /// Whether the header is there (`true`) or not (`false`), whatever its value.
+    pub present: Option<bool>,
+    /// Whether the condition must not hold; a header that is absent then matches.
+    /// Default: `false`.
+    #[serde(default)]
+    pub invert: bool,
+    /// The header holds a signed token.
+    pub token: Option<RawToken>,
+    /// Whether the header is removed before the upstream. Default: `true` with `token`, else
+    /// `false`.
+    pub strip: Option<bool>,
+    /// As in a condition on a string, like those below.
+    pub exact: Option<String>,
+    pub prefix: Option<String>,
+    pub suffix: Option<String>,
+    pub contains: Option<String>,
+    pub regex: Option<String>,
+    #[serde(default, alias = "ignoreCase", deserialize_with = "not_null")]
+    pub ignore_case: Option<bool>,
+}
+
+impl<'de> Deserialize<'de> for RawMethodMatch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(MethodVisitor)
+    }
+}
+
+struct MethodVisitor;
+
+impl<'de> Visitor<'de> for MethodVisitor {
+    type Value = RawMethodMatch;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a method or an object")
+    }
+
+    fn visit_str<E: de::Error>(self, method: &str) -> std::result::Result<RawMethodMatch, E> {
+        let exact = Some(method.to_owned());
+        Ok(RawMethodMatch(RawStringMatch { exact, ..RawStringMatch::default() }))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<RawMethodMatch, A::Error> {
+        RawStringMatch::deserialize(MapAccessDeserializer::new(map)).map(RawMethodMatch)
+    }
+}
+
+/// Compiles conditions on headers, and collects the headers that the filter must look after.
+pub struct HeaderConditions<'e> {
+    pub environment: Environment<'e>,
+    /// The headers that hold tokens; a condition names its index.
+    pub tokens: Vec<TokenHeader>,
+    /// Headers that are removed before the upstream.
+    pub strip: Vec<String>,
+}
+
+impl HeaderConditions<'_> {
+    pub fn compile(&mut self, raw: OneOrMany<RawHeaderMatch>) -> Result<Vec<HeaderMatch>> {
+        raw.compile(&mut |raw| self.header_match(raw))
+    }
+
+    fn header_match(&mut self, raw: RawHeaderMatch) -> Result<HeaderMatch> {
+        let name = header_name(&raw.name).under("name")?;
+        let strip = raw.strip.unwrap_or(raw.token.is_some());
+        let RawHeaderMatch { exact, prefix, suffix, contains, regex, ignore_case, .. } = raw;
+        let has_value = ignore_case.is_some()
+            || [&exact, &prefix, &suffix, &contains, &regex].iter().any(|it| it.is_some());
+        let condition = match (raw.present, raw.token) {
+            (Some(present), None) if !has_value => HeaderCondition::Present(present),
+            (None, Some(token)) if !has_value => {
+                HeaderCondition::Token(self.token(&name, token).under("token")?)
+            }
+            (None, None) if has_value => {
+                let ignore_case = ignore_case.unwrap_or_default();
+                let value = RawStringMatch { exact, prefix, suffix, contains, regex, ignore_case };
+                HeaderCondition::Value(value.compile()?)
+            }
+            (None, None) => {
+                let expected =
+                    "one of `exact`, `prefix`, `suffix`, `contains`, `regex`, `present`, `token`";
+                return Err(ConfigError::new(expected, "none of them"));
+            }
+            _ => {
+                let expected = "`present`, `token` or a condition on the value";
+                return Err(ConfigError::new(expected, "several of them"));
+            }
+        };
+        if strip && (name.starts_with(':') || propagation::is_context_header(&name)) {
+            let expected = "a header that a request can do without and that holds no context";
+            return Err(ConfigError::new(expected, quoted(&name)).under("name"));
+        }
+        if strip && !self.strip.contains(&name) {
+            self.strip.push(name.clone());
+        }
+        Ok(HeaderMatch { name, condition, invert: raw.invert })
+    }
+
+    /// Returns the index of the token among all.
+    fn token(&mut self, header: &str, raw: RawToken) -> Result<u32> {
+        let index = self.tokens.len() as u32;
+        if index == MAX_TOKENS {
+            return Err(ConfigError::new("at most 64 tokens in all", "more"));
+        }
+        let check = raw.compile(self.environment)?;
+        self.tokens.push(TokenHeader { name: header.to_owned(), check });
+        Ok(index)
+    }
+}
+
+impl RawStringMatch {
+    pub fn compile(self) -> Result<StringMatch> {
+        let given = [
+            ("exact", self.exact),
+            ("prefix", self.prefix),
+            ("suffix", self.suffix),
+            ("contains", self.contains),
+            ("regex", self.regex),
+        ];
+        let mut given = given.into_iter().filter_map(|(kind, value)| Some((kind, value?)));
+        let one = "one of `exact`, `prefix`, `suffix`, `contains`, `regex`";
+        let (kind, value) = match (given.next(), given.next()) {
+            (Some(only), None) => only,
+            (Some((first, _)), Some((second, _))) => {
+                return Err(ConfigError::new(one, format_args!("both `{first}` and `{second}`")));
+            }
+            (None, _) => return Err(ConfigError::new(one, "none of them")),
+        };
+        let kind = match kind {
+            "exact" => StringMatchKind::Exact(value.into_bytes()),
+            "prefix" => StringMatchKind::Prefix(value.into_bytes()),
+            "suffix" => StringMatchKind::Suffix(value.into_bytes()),
+            "contains" => return Ok(StringMatch::contains(value.as_bytes(), self.ignore_case)),
+            _ => StringMatchKind::Regex(regex(&value, self.ignore_case).under("regex")?),
+        };
+        Ok(StringMatch { kind, ignore_case: self.ignore_case })
+    }
+}
+
+/// Compiles a pattern that matches a value as a whole.
+fn regex(pattern: &str, ignore_case: bool) -> Result<Regex> {
+    let build = |pattern: &str, max_bytes, max_depth| {
+        let mut builder = RegexBuilder::new(pattern);
+        builder.case_insensitive(ignore_case).size_limit(max_bytes).nest_limit(max_depth).build()
+    };
+    let anchored = |pattern: &str| {
+        build(pattern, MAX_REGEX_BYTES + ANCHOR_BYTES, MAX_REGEX_DEPTH + ANCHOR_DEPTH)
+    };
+    let compiled = match build(pattern, MAX_REGEX_BYTES, MAX_REGEX_DEPTH) {
+        // In the mode `(?x)` a comment in the last line hides the bracket too. The second form ends
+        // that line; outside of this mode it is invalid wherever the first is.
+        Ok(_) => anchored(&format!("^(?:{pattern})$"))
+            .or_else(|_| anchored(&format!("^(?:{pattern}\n)$"))),
+        // Checked alone: `a)|(b` is valid between the anchors only.
+        Err(error) => Err(error),
+    };
+    compiled.map_err(|_| ConfigError::new("a valid regular expression", quoted(pattern)))
+}
+
+/// Largest compiled regular expression: with [`crate::matching::MAX_REGEX_INPUT_BYTES`] it bounds
+/// the time that one match can take.
+const MAX_REGEX_BYTES: usize = 64 * 1024;
+/// Brackets inside each other, as many as the crate allows by default.
+const MAX_REGEX_DEPTH: u32 = 50;
+/// More than the anchors and their group take.
+const ANCHOR_BYTES: usize = 1024;
+const ANCHOR_DEPTH: u32 = 2;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! `propagation`: which contexts are read, written and trusted, and where they go.
+
+use serde::Deserialize;
+
+use super::error::{ConfigError, InPath, Result, quoted};
+use super::matching::{HeaderConditions, RawHeaderMatch, RawStringMatch};
+use super::sampling::RawDirection;
+use super::shapes::{OneOrMany, at_least};
+use crate::cidr::Cidr;
+use crate::propagation::baggage::Limits;
+use crate::propagation::{Form, Propagation};
+use crate::trust::{EgressRule, Trust, TrustRule};
+
+/// Context formats, by their names in `OTEL_PROPAGATORS` where they have one.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawPropagation {
+    /// Formats to read, in order; the first valid context wins. `b3` and `b3multi` both read both
+    /// forms of B3. Default: `[tracecontext, b3, baggage]`.
+    pub extract: Option<Vec<RawFormat>>,
+    /// Formats to write. `b3` is the single header, `b3multi` the `x-b3-*` headers.
+    /// Default: `[tracecontext, baggage]`.
+    pub inject: Option<Vec<RawFormat>>,
+    /// Bounds of the `baggage` header. Default: none; the header goes on as it came.
+    pub baggage: RawBaggage,
+    /// How an incoming context is handled: `accept`, `restart` or `ignore_flags`.
+    /// Default: `accept`.
+    pub trust: Option<RawTrust>,
+    /// The same for some requests, in order; the first that matches decides. Default: none.
+    #[serde(alias = "trustRules")]
+    pub trust_rules: Vec<RawTrustRule>,
+    /// Where contexts and baggage do not go, in order; the first that matches decides. Default:
+    /// none; they go everywhere.
+    pub egress: Vec<RawEgressRule>,
+    /// Whether new traces get W3C's random flag, which OpenTelemetry's SDK for Go before 1.42
+    /// refuses. Default: `false`.
+    #[serde(alias = "randomFlag")]
+    pub random_flag: bool,
+}
+
+/// A name in `propagation.extract` or `propagation.inject`.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RawFormat {
+    TraceContext,
+    B3,
+    B3Multi,
+    Jaeger,
+    XRay,
+    OtTrace,
+    Datadog,
+    #[serde(rename = "grpc-trace-bin")]
+    GrpcTraceBin,
+    Baggage,
+    None,
+}
+
+/// Bounds of the `baggage` header; members behind them are dropped and counted.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawBaggage {
+    /// Members that go on at most, from 64 up. Default: any number. Example: `64`.
+    #[serde(alias = "maxMembers")]
+    pub max_members: Option<u32>,
+    /// Bytes that go on at most, whole members with their properties, from 8192 up. Default: any
+    /// number. Example: `8192`.
+    #[serde(alias = "maxBytes")]
+    pub max_bytes: Option<u32>,
+}
+
+/// How an incoming context is handled.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawTrust {
+    /// It is followed.
+    Accept,
+    /// A new trace starts, whose span links to the old one.
+    Restart,
+    /// Its ids are kept, and sampling is decided anew.
+    IgnoreFlags,
+}
+
+/// How far the contexts of some callers are trusted.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawTrustRule {
+    /// Which requests the rule is for: all conditions must hold; within a list, any one.
+    /// Default: every request.
+    #[serde(default)]
+    pub r#match: RawTrustMatch,
+    /// How the context is handled: `accept`, `restart` or `ignore_flags`. Required.
+    pub trust: RawTrust,
+}
+
+/// Conditions on the caller.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawTrustMatch {
+    /// `inbound` or `outbound`; a gateway's requests are inbound. Default: both.
+    pub direction: Option<RawDirection>,
+    /// Ranges of the client's address as Envoy knows it (`source.address`), in CIDR notation.
+    /// Default: any. Example: `[10.0.0.0/8, "fd00::/8"]`.
+    #[serde(alias = "sourceRanges")]
+    pub source_ranges: OneOrMany<String>,
+    /// Conditions on request headers. Default: none.
+    pub headers: OneOrMany<RawHeaderMatch>,
+}
+
+/// Whether contexts go to an authority.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawEgressRule {
+    /// Conditions on `:authority` (`Host`), with its port where it has one. Default: every one.
+    /// Example: `[{suffix: .example.com}]`.
+    #[serde(default)]
+    pub authority: OneOrMany<RawStringMatch>,
+    /// `strip`: no context and no baggage, in no format; `keep`: as everywhere. Required.
+    pub action: RawEgress,
+}
+
+/// What goes on with a request.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawEgress {
+    Keep,
+    /// No context and no baggage.
+    Strip,
+}
+
+impl RawPropagation {
+    pub fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Propagation> {
+        let extract = self.extract.unwrap_or_else(|| DEFAULT_EXTRACT.to_vec());
+        let inject = self.inject.unwrap_or_else(|| DEFAULT_INJECT.to_vec());
+        no_contradiction(&extract).under("extract")?;
+        no_contradiction(&inject).under("inject")?;
+        let mut read: Vec<Form> = Vec::new();
+        for form in extract.iter().flat_map(|format| format.read()) {
+            if !read.contains(&form) {
+                read.push(form);
+            }
+        }
+        let silent = inject.is_empty() || inject.contains(&RawFormat::None);
+        let written = || inject.iter().filter_map(|format| format.written()).collect();
+        let baggage = self.baggage.compile().under("baggage")?;
+        let mut propagation = Propagation::new(read, (!silent).then(written), baggage);
+        propagation.trust = self.trust.map_or(Trust::Accept, Trust::from);
+        for (index, raw) in self.trust_rules.into_iter().enumerate() {
+            let rule = raw.compile(headers).at(index).under("trust_rules")?;
+            propagation.trust_rules.push(rule);
+        }
+        for (index, raw) in self.egress.into_iter().enumerate() {
+            propagation.egress.push(raw.compile().at(index).under("egress")?);
+        }
+        propagation.random_flag = self.random_flag;
+        Ok(propagation)
+    }
+}
+
+fn no_contradiction(formats: &[RawFormat]) -> Result<()> {
+    if formats.len() > 1 && formats.contains(&RawFormat::None) {
+        return Err(ConfigError::new("`none` alone or other formats", "both"));
+    }
+    for (index, format) in formats.iter().enumerate() {
+        if formats.iter().take(index).any(|before| before == format) {
+            return Err(ConfigError::new("each format once", "it again").at(index));
+        }
+    }
+    Ok(())
+}
+
+impl RawFormat {
+    /// The form that is written. Baggage goes on as it came.
+    fn written(self) -> Option<Form> {
+        match self {
+            Self::TraceContext => Some(Form::TraceContext),
+            Self::B3 => Some(Form::B3Single),
+            Self::B3Multi => Some(Form::B3Multi),
+            Self::Jaeger => Some(Form::Jaeger),
+            Self::XRay => Some(Form::XRay),
+            Self::OtTrace => Some(Form::OtTrace),
+            Self::Datadog => Some(Form::Datadog),
+            Self::GrpcTraceBin => Some(Form::GrpcTraceBin),
+            Self::Baggage | Self::None => None,
+        }
+    }
+
+    /// The forms that are read, in order: both of B3, by either name.
+    fn read(self) -> Vec<Form> {
+        match self {
+            Self::B3 | Self::B3Multi => vec![Form::B3Single, Form::B3Multi],
+            other => other.written().into_iter().collect(),
+        }
+    }
+}
+
+impl RawBaggage {
+    fn compile(&self) -> Result<Option<Limits>> {
+        let limit = |key, least: usize, value: Option<u32>| match value {
+            None => Ok(usize::MAX),
+            Some(value) => at_least(least as u32, value).map(|value| value as usize).under(key),
+        };
+        let limits = Limits {
+            max_members: limit("max_members", Limits::LEAST.max_members, self.max_members)?,
+            max_bytes: limit("max_bytes", Limits::LEAST.max_bytes, self.max_bytes)?,
+        };
+        Ok((self.max_members.is_some() || self.max_bytes.is_some()).then_some(limits))
+    }
+}
+
+impl From<RawTrust> for Trust {
+    fn from(raw: RawTrust) -> Self {
+        match raw {
+            RawTrust::Accept => Self::Accept,
+            RawTrust::Restart => Self::Restart,
+            RawTrust::IgnoreFlags => Self::IgnoreFlags,
+        }
+    }
+}
+
+impl RawTrustRule {
+    fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<TrustRule> {
+        let RawTrustMatch { direction, source_ranges, headers: conditions } = self.r#match;
+        let source_ranges = source_ranges
+            .compile(&mut |text| range(&text))
+            .under("source_ranges")
+            .under("match")?;
+        let headers = headers.compile(conditions).under("headers").under("match")?;
+        let direction = direction.map(Into::into);
+        Ok(TrustRule { direction, source_ranges, headers, trust: self.trust.into() })
+    }
+}
+
+fn range(text: &str) -> Result<Cidr> {
+    Cidr::parse(text).ok_or_else(|| {
+        ConfigError::new("an address range, such as 10.0.0.0/8 or fd00::/8", quoted(text))
+    })
+}
+
+impl RawEgressRule {
+    fn compile(self) -> Result<EgressRule> {
+        let authority = self.authority.compile(&mut RawStringMatch::compile).under("authority")?;
+        Ok(EgressRule { authority, strip: self.action == RawEgress::Strip })
+    }
+}
+
+const DEFAULT_EXTRACT: [RawFormat; 3] =
+    [RawFormat::TraceContext, RawFormat::B3, RawFormat::Baggage];
+const DEFAULT_INJECT: [RawFormat; 2] = [RawFormat::TraceContext, RawFormat::Baggage];
+
+#[cfg(test)]
+mod tests;

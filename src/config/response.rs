@@ -1,0 +1,127 @@
+//! `response`: what the client is told of its trace.
+
+use serde::Deserialize;
+
+use super::error::{ConfigError, InPath, Result, quoted};
+use super::shapes::header_name;
+use crate::response::{Response, When};
+
+/// Headers of the response that name the trace.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawResponse {
+    /// Name of a header that gets the trace id, 32 hex digits. Default: none.
+    /// Example: `x-trace-id`.
+    #[serde(alias = "traceIdHeader")]
+    pub trace_id_header: Option<String>,
+    /// Whether the response gets W3C's `traceresponse`. Default: `false`.
+    pub traceresponse: bool,
+    /// Whether it gets the same in `server-timing`, which scripts in browsers can read.
+    /// Default: `false`.
+    #[serde(alias = "serverTiming")]
+    pub server_timing: bool,
+    /// Which requests get these headers: `always`, `sampled` or `forced`. Default: `always`.
+    pub when: Option<RawWhen>,
+}
+
+/// Which requests get headers of the response.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawWhen {
+    Always,
+    /// Requests that are sampled.
+    Sampled,
+    /// Requests that a rule forced.
+    Forced,
+}
+
+impl RawResponse {
+    pub fn compile(self) -> Result<Response> {
+        let trace_id_header = self.trace_id_header.as_deref().map(free_header).transpose();
+        Ok(Response {
+            trace_id_header: trace_id_header.under("trace_id_header")?,
+            traceresponse: self.traceresponse,
+            server_timing: self.server_timing,
+            when: match self.when {
+                None | Some(RawWhen::Always) => When::Always,
+                Some(RawWhen::Sampled) => When::Sampled,
+                Some(RawWhen::Forced) => When::Forced,
+            },
+        })
+    }
+}
+
+/// Checks that a trace id in this header replaces nothing else.
+fn free_header(name: &str) -> Result<String> {
+    let name = header_name(name)?;
+    let is_taken = TAKEN_HEADERS.contains(&name.as_str())
+        || [":", "content-", "access-control-", "grpc-"].iter().any(|it| name.starts_with(it));
+    if is_taken {
+        let expected = "a header that says nothing else of the response";
+        return Err(ConfigError::new(expected, quoted(&name)));
+    }
+    Ok(name)
+}
+
+/// Headers of a response that its message, caches, the browser or this filter need.
+const TAKEN_HEADERS: [&str; 20] = [
+    "cache-control",
+    "connection",
+    "date",
+    "etag",
+    "expires",
+    "keep-alive",
+    "last-modified",
+    "location",
+    "proxy-authenticate",
+    "retry-after",
+    "server-timing",
+    "set-cookie",
+    "strict-transport-security",
+    "te",
+    "traceresponse",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "vary",
+    "www-authenticate",
+];
+
+#[cfg(test)]
+mod tests {
+    use crate::config::testing::{check_refused, parse};
+
+    #[test]
+    fn responses_are_refused_with_their_path() {
+        let taken = "a header that says nothing else of the response";
+        for (members, path, findings) in [
+            (r#""trace_id_header": "x y""#, "trace_id_header", ["name of a header", "\"x y\""]),
+            (r#""trace_id_header": """#, "trace_id_header", ["name of a header", "\"\""]),
+            (r#""trace_id_header": ":path""#, "trace_id_header", [taken, "\":path\""]),
+            (
+                r#""traceIdHeader": "Content-Length""#,
+                "trace_id_header",
+                [taken, "\"content-length\""],
+            ),
+            (r#""trace_id_header": "Set-Cookie""#, "trace_id_header", [taken, "\"set-cookie\""]),
+            (
+                r#""trace_id_header": "traceresponse""#,
+                "trace_id_header",
+                [taken, "\"traceresponse\""],
+            ),
+            (
+                r#""when": "never""#,
+                "when",
+                ["one of `always`, `sampled`, `forced`", "found \"never\""],
+            ),
+            (r#""when": {"always": null}"#, "when", ["one of `always`", "found an object"]),
+            (r#""server_timing": "yes""#, "server_timing", ["true or false", "found \"yes\""]),
+            (r#""serverTiming": null"#, "serverTiming", ["true or false", "found null"]),
+        ] {
+            let json = format!(r#"{{"response": {{{members}}}}}"#);
+            check_refused(&json, &format!("response.{path}"), &findings);
+        }
+        let config = parse(r#"{"response": {"traceIdHeader": "X-Trace-Id"}}"#).unwrap();
+        assert_eq!(config.response.trace_id_header.as_deref(), Some("x-trace-id"));
+    }
+}

@@ -1,0 +1,239 @@
+//! `sampling`: ratios, limits and rules.
+
+use serde::Deserialize;
+
+use super::error::{ConfigError, InPath, Result, number_text, quoted};
+use super::export_on::RawExportOn;
+use super::matching::{HeaderConditions, RawHeaderMatch, RawMethodMatch, RawStringMatch};
+use super::shapes::{OneOrMany, non_empty, within};
+use crate::late::ExportOn;
+use crate::limit::Limit;
+use crate::ratio::Ratio;
+use crate::rules::{Action, Conditions, Direction, NO_RULE, Rule, Rules, label_value};
+
+/// The trace decision.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawSampling {
+    /// Share of root requests that are sampled where no rule says otherwise, from 0 to 1.
+    /// Default: `1.0`. Example: `0.05`.
+    pub ratio: Option<f64>,
+    /// Hex digits of the threshold that a ratio becomes, from 1 to 14. Default: `4`.
+    pub precision: Option<u32>,
+    /// Rules in order; the first that matches decides. Default: none.
+    pub rules: Vec<RawRule>,
+    /// Spans of this filter at most; a request beyond is not sampled. Default: any number.
+    /// Example: `{per_second: 100}`.
+    pub limit: Option<RawLimit>,
+    /// Requests whose span is exported although they are not sampled. Default: none.
+    #[serde(alias = "exportOn")]
+    pub export_on: Option<RawExportOn>,
+}
+
+/// A rate that holds for all workers of an Envoy together.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawLimit {
+    /// How many a second, from 0.001 to 1000000. Required. Example: `10`.
+    #[serde(alias = "perSecond")]
+    pub per_second: f64,
+    /// How many at once, from 1 to 1000000. Default: `per_second`, rounded up.
+    pub burst: Option<u32>,
+}
+
+/// One sampling rule.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawRule {
+    /// Name of the rule, which the spans have that the rule forces. In the label `rule` of metrics,
+    /// characters other than ASCII letters, digits and `-_./` become `_`; no two rules may have the
+    /// same label, and none that of requests without a rule, `none`. Required.
+    /// Example: `debug-header`.
+    pub name: String,
+    /// Which requests the rule is for: all conditions must hold; within a list, any one.
+    /// Default: every request.
+    #[serde(default)]
+    pub r#match: RawMatch,
+    /// What is decided: `force`, `drop`, `ignore` or `parent`. Default: `parent`.
+    pub decision: Option<RawDecision>,
+    /// With `parent`: share of root requests that are sampled, from 0 to 1.
+    /// Default: `sampling.ratio`.
+    pub ratio: Option<f64>,
+    /// With `force` and `parent`: what the rule samples at most; a request beyond falls to the
+    /// next rule. Default: any number.
+    pub limit: Option<RawLimit>,
+}
+
+/// Conditions on a request.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawMatch {
+    /// Conditions on the path without its query string. Example: `[{prefix: /healthz}]`.
+    pub path: OneOrMany<RawStringMatch>,
+    /// Methods, as plain strings or conditions. Example: `[POST, PUT]`.
+    pub method: OneOrMany<RawMethodMatch>,
+    /// Conditions on `:authority` (`Host`), with its port where it has one.
+    pub authority: OneOrMany<RawStringMatch>,
+    /// Conditions on request headers. Example: `[{name: x-debug-trace, exact: "true"}]`.
+    pub headers: OneOrMany<RawHeaderMatch>,
+    /// `inbound` or `outbound`; a gateway's requests are inbound. Default: both.
+    pub direction: Option<RawDirection>,
+}
+
+/// What a rule decides.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawDecision {
+    /// Sampled, whatever the parent said; the incoming trace id is kept.
+    Force,
+    /// No span here and an unsampled context upstream, whatever the parent said.
+    Drop,
+    /// As if the filter were absent.
+    Ignore,
+    /// The parent's decision; a root is sampled with `ratio`.
+    Parent,
+}
+
+/// The direction of a listener.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawDirection {
+    Inbound,
+    Outbound,
+}
+
+/// `sampling`, compiled.
+pub struct Sampling {
+    pub root_ratio: Ratio,
+    pub rules: Rules,
+    pub limit: Option<Limit>,
+    pub export_on: Option<ExportOn>,
+}
+
+impl RawSampling {
+    pub fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Sampling> {
+        let precision = self.precision.unwrap_or(DEFAULT_PRECISION);
+        let precision = within(1, MAX_PRECISION, precision).under("precision")?;
+        let root_ratio = match self.ratio {
+            Some(share) => ratio(share, precision).under("ratio")?,
+            None => Ratio::ALWAYS,
+        };
+        let mut rules: Vec<Rule> = Vec::with_capacity(self.rules.len());
+        for (index, raw) in self.rules.into_iter().enumerate() {
+            let rule = check_name(&raw.name, &rules)
+                .under("name")
+                .and_then(|()| raw.compile(root_ratio, precision, headers));
+            rules.push(rule.at(index).under("rules")?);
+        }
+        let export_on = self.export_on.map(RawExportOn::compile).transpose().under("export_on")?;
+        let limit = self.limit.map(|raw| raw.compile("all")).transpose().under("limit")?;
+        Ok(Sampling { root_ratio, rules: Rules::new(rules), limit, export_on })
+    }
+}
+
+/// Checks that a rule is told from the others by its name, and by the label of its metrics.
+fn check_name(name: &str, rules: &[Rule]) -> Result<()> {
+    let label = label_value(name);
+    if label == NO_RULE {
+        let found = format_args!("{}, which stands for requests without a rule", quoted(name));
+        return Err(ConfigError::new("another name", found));
+    }
+    let Some(index) = rules.iter().position(|rule| label_value(&rule.name) == label) else {
+        return Ok(());
+    };
+    let other = rules.get(index).map_or("", |rule| &rule.name);
+    if other == name {
+        let found = format_args!("{}, which is the name of rules[{index}]", quoted(name));
+        return Err(ConfigError::new("a name that no other rule has", found));
+    }
+    Err(ConfigError::new(
+        "a name whose label in metrics no other rule has",
+        format_args!(
+            "{}, whose label {} is also that of rules[{index}], {}",
+            quoted(name),
+            quoted(&label),
+            quoted(other),
+        ),
+    ))
+}
+
+impl RawRule {
+    fn compile(
+        self,
+        root_ratio: Ratio,
+        precision: u32,
+        headers: &mut HeaderConditions<'_>,
+    ) -> Result<Rule> {
+        let name = non_empty(self.name).under("name")?;
+        let own_ratio = self.ratio.map(|share| ratio(share, precision)).transpose();
+        let action = match (self.decision.unwrap_or(RawDecision::Parent), own_ratio.under("ratio")?)
+        {
+            (RawDecision::Parent, own) => Action::Parent(own.unwrap_or(root_ratio)),
+            (_, Some(_)) => {
+                let expected = "no ratio, since it goes with the decision `parent` alone";
+                return Err(ConfigError::new(expected, "one").under("ratio"));
+            }
+            (RawDecision::Force, None) => Action::Force,
+            (RawDecision::Drop, None) => Action::Drop,
+            (RawDecision::Ignore, None) => Action::Ignore,
+        };
+        if self.limit.is_some() && matches!(action, Action::Drop | Action::Ignore) {
+            let expected = "no limit, since it goes with the decisions `force` and `parent`";
+            return Err(ConfigError::new(expected, "one").under("limit"));
+        }
+        let limit = self.limit.map(|raw| raw.compile(&format!("rule/{name}"))).transpose();
+        let limit = limit.under("limit")?;
+        let conditions = self.r#match.compile(headers).under("match")?;
+        Ok(Rule { name, conditions, action, limit })
+    }
+}
+
+impl RawMatch {
+    fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Conditions> {
+        Ok(Conditions {
+            path: self.path.compile(&mut RawStringMatch::compile).under("path")?,
+            method: self.method.compile(&mut |raw| raw.0.compile()).under("method")?,
+            authority: self.authority.compile(&mut RawStringMatch::compile).under("authority")?,
+            headers: headers.compile(self.headers).under("headers")?,
+            direction: self.direction.map(Into::into),
+        })
+    }
+}
+
+impl From<RawDirection> for Direction {
+    fn from(raw: RawDirection) -> Self {
+        match raw {
+            RawDirection::Inbound => Self::Inbound,
+            RawDirection::Outbound => Self::Outbound,
+        }
+    }
+}
+
+impl RawLimit {
+    /// Compiles a limit. Its name tells it from the others of the same Envoy.
+    pub fn compile(&self, name: &str) -> Result<Limit> {
+        let rate = self.per_second;
+        if !(MIN_PER_SECOND..=MAX_PER_SECOND).contains(&rate) {
+            let expected = "a number from 0.001 to 1000000";
+            return Err(ConfigError::new(expected, number_text(rate)).under("per_second"));
+        }
+        let burst = self.burst.unwrap_or(rate.ceil() as u32);
+        Limit::new(name, rate, burst).ok_or_else(|| {
+            ConfigError::new("a whole number from 1 to 1000000", burst).under("burst")
+        })
+    }
+}
+
+fn ratio(share: f64, precision: u32) -> Result<Ratio> {
+    Ratio::new(share, precision)
+        .ok_or_else(|| ConfigError::new("a number from 0 to 1", number_text(share)))
+}
+
+/// The recommendation of OpenTelemetry's specification.
+const DEFAULT_PRECISION: u32 = 4;
+const MAX_PRECISION: u32 = 14;
+const MIN_PER_SECOND: f64 = 0.001;
+const MAX_PER_SECOND: f64 = 1e6;
+
+#[cfg(test)]
+mod tests;

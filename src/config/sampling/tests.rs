@@ -1,0 +1,104 @@
+use crate::config::testing::{check_refused, parse, rule};
+
+#[test]
+fn wrong_sampling_is_refused_with_its_path() {
+    let rate = "a number from 0.001 to 1000000";
+    for (members, path, findings) in [
+        (r#""ratio": 1.5"#, "ratio", ["a number from 0 to 1", "found 1.5"]),
+        (r#""ratio": -0.5"#, "ratio", ["a number from 0 to 1", "found -0.5"]),
+        (r#""ratio": "1""#, "ratio", ["a number", "found \"1\""]),
+        (
+            r#""export": {}"#,
+            "export",
+            [
+                "a known key, one of `ratio`, `precision`, `rules`, `limit`, `export_on`, but",
+                "found \"export\"",
+            ],
+        ),
+        (r#""precision": 15"#, "precision", ["from 1 to 14", "found 15"]),
+        (r#""precision": 0"#, "precision", ["from 1 to 14", "found 0"]),
+        (r#""limit": {"per_second": 0}"#, "limit.per_second", [rate, "found 0"]),
+        (r#""limit": {"perSecond": 1000001}"#, "limit.per_second", [rate, "found 1000001"]),
+        (r#""limit": {"per_second": "10"}"#, "limit.per_second", ["a number", "found \"10\""]),
+        (r#""limit": {}"#, "limit.per_second", ["a value, which is required", "found none"]),
+    ] {
+        let json = format!(r#"{{"sampling": {{{members}}}}}"#);
+        check_refused(&json, &format!("sampling.{path}"), &findings);
+    }
+}
+
+#[test]
+fn wrong_rules_are_refused_with_their_path() {
+    let whole = "a whole number from 1 to 1000000";
+    for (member, path, findings) in [
+        (
+            r#""limits": {}"#,
+            "limits",
+            [
+                "a known key, one of `name`, `match`, `decision`, `ratio`, `limit`, but",
+                "found \"limits\"",
+            ],
+        ),
+        (
+            r#""decision": "sample""#,
+            "decision",
+            ["one of `force`, `drop`, `ignore`, `parent`", "found \"sample\""],
+        ),
+        (r#""decision": {"force": null}"#, "decision", ["one of `force`", "found an object"]),
+        (
+            r#""decision": "force", "ratio": 0.5"#,
+            "ratio",
+            ["no ratio, since it goes with the decision `parent` alone", "found one"],
+        ),
+        (r#""ratio": -1"#, "ratio", ["a number from 0 to 1", "found -1"]),
+        (r#""limit": {"per_second": 1, "burst": 0}"#, "limit.burst", [whole, "found 0"]),
+        (
+            r#""decision": "drop", "limit": {"per_second": 1}"#,
+            "limit",
+            ["no limit, since it goes with the decisions `force` and `parent`", "found one"],
+        ),
+        (
+            r#""match": {"direction": "in"}"#,
+            "match.direction",
+            ["one of `inbound`, `outbound`", "found \"in\""],
+        ),
+        (r#""match": []"#, "match", ["an object", "found an array"]),
+    ] {
+        check_refused(&rule(member), &format!("sampling.rules[1].{path}"), &findings);
+    }
+}
+
+#[test]
+fn rules_are_told_apart_by_their_names_and_labels() {
+    let rules = |names: &str| format!(r#"{{"sampling": {{"rules": [{names}]}}}}"#);
+    let other = "a name whose label in metrics no other rule has";
+    for (names, path, findings) in [
+        (r#"{}"#, "rules[0].name", ["a value, which is required", "none"]),
+        (r#"{"name": ""}"#, "rules[0].name", ["a non-empty string", "found \"\""]),
+        (
+            r#"{"name": "a"}, {"name": "a"}"#,
+            "rules[1].name",
+            ["a name that no other rule has", "\"a\", which is the name of rules[0]"],
+        ),
+        (
+            r#"{"name": "x"}, {"name": "a b"}, {"name": "a_b"}"#,
+            "rules[2].name",
+            [other, "\"a_b\", whose label \"a_b\" is also that of rules[1], \"a b\""],
+        ),
+        (
+            r#"{"name": "größe"}, {"name": "gr..e"}, {"name": "gräße"}"#,
+            "rules[2].name",
+            [other, "\"gräße\", whose label \"gr__e\" is also that of rules[0], \"größe\""],
+        ),
+        (
+            r#"{"name": "none"}"#,
+            "rules[0].name",
+            ["another name", "\"none\", which stands for requests without a rule"],
+        ),
+    ] {
+        check_refused(&rules(names), &format!("sampling.{path}"), &findings);
+    }
+    let valid = r#"{"name": "a b"}, {"name": "a-b"}, {"name": "a.b"}, {"name": "a/b"},
+                   {"name": "A b"}, {"name": "None"}"#;
+    assert_eq!(parse(&rules(valid)).unwrap().rules.iter().count(), 6);
+}

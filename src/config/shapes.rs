@@ -1,0 +1,178 @@
+//! Shapes that several sections have, and checks of their values.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{
+    self, Deserialize, DeserializeOwned, Deserializer, IntoDeserializer, MapAccess, SeqAccess,
+    Visitor,
+};
+
+use super::error::{ConfigError, InPath, OBJECT, Result, SECRET, quoted};
+use crate::head;
+
+/// Looks a variable of the VM's environment up.
+pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// A value, or an array of at least one.
+pub enum OneOrMany<T> {
+    One(T),
+    Many(Vec<T>),
+}
+
+impl<T> OneOrMany<T> {
+    /// Compiles each value; the path of an error has an index where there is an array.
+    pub fn compile<C>(self, compile: &mut dyn FnMut(T) -> Result<C>) -> Result<Vec<C>> {
+        match self {
+            Self::One(value) => Ok(vec![compile(value)?]),
+            Self::Many(values) => {
+                let values = values.into_iter().enumerate();
+                values.map(|(index, value)| compile(value).at(index)).collect()
+            }
+        }
+    }
+}
+
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for OneOrMany<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrManyVisitor(PhantomData))
+    }
+}
+
+struct OneOrManyVisitor<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for OneOrManyVisitor<T> {
+    type Value = OneOrMany<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value or an array of values")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> std::result::Result<Self::Value, A::Error> {
+        let values = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
+        if values.is_empty() {
+            // A condition without anything in it would hold for everything.
+            return Err(de::Error::custom(ConfigError::new("at least one", "an empty array")));
+        }
+        Ok(OneOrMany::Many(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(OneOrMany::One)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> std::result::Result<Self::Value, E> {
+        T::deserialize(text.into_deserializer()).map(OneOrMany::One)
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> std::result::Result<Self::Value, E> {
+        T::deserialize(number.into_deserializer()).map(OneOrMany::One)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> std::result::Result<Self::Value, E> {
+        T::deserialize(value.into_deserializer()).map(OneOrMany::One)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> std::result::Result<Self::Value, E> {
+        T::deserialize(().into_deserializer()).map(OneOrMany::One)
+    }
+}
+
+/// An object with any keys, in the order of the text.
+#[derive(Default)]
+pub struct Entries<T>(pub Vec<(String, T)>);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Entries<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(EntriesVisitor(PhantomData))
+    }
+}
+
+struct EntriesVisitor<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for EntriesVisitor<T> {
+    type Value = Entries<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(OBJECT)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(
+        self,
+        mut map: A,
+    ) -> std::result::Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Entries(entries))
+    }
+}
+
+/// A string that no log and no error may show.
+pub struct Secret(pub String);
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretVisitor)
+    }
+}
+
+struct SecretVisitor;
+
+impl Visitor<'_> for SecretVisitor {
+    type Value = Secret;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SECRET)
+    }
+
+    fn visit_str<E>(self, secret: &str) -> std::result::Result<Secret, E> {
+        Ok(Secret(secret.to_owned()))
+    }
+}
+
+/// Reads a key that may be absent, but not null.
+pub fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+pub fn non_empty(value: String) -> Result<String> {
+    if value.is_empty() { Err(ConfigError::new("a non-empty string", "\"\"")) } else { Ok(value) }
+}
+
+pub fn at_least(least: u32, value: u32) -> Result<u32> {
+    if value < least {
+        return Err(ConfigError::new(format_args!("a whole number from {least} up"), value));
+    }
+    Ok(value)
+}
+
+pub fn within(least: u32, most: u32, value: u32) -> Result<u32> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(ConfigError::new(format_args!("a whole number from {least} to {most}"), value))
+}
+
+/// Checks a header's name (a token of RFC 9110, section 5.6.2, or a pseudo header of a request)
+/// and returns it in lower case, as Envoy keeps it.
+pub fn header_name(name: &str) -> Result<String> {
+    let lower = name.to_ascii_lowercase();
+    let pseudo = [head::PATH, head::METHOD, head::AUTHORITY, head::SCHEME];
+    if pseudo.contains(&lower.as_str())
+        || (!name.is_empty() && name.as_bytes().iter().all(head::is_tchar))
+    {
+        return Ok(lower);
+    }
+    Err(ConfigError::new("the name of a header", quoted(name)))
+}

@@ -1,0 +1,289 @@
+use crate::config::testing::{check_refused, parse, tag};
+
+const SOURCES: &str = "one of `literal`, `environment`, `request_header`, `header`, \
+     `response_header`, `response_trailer`, `query_parameter`, `cookie`, `baggage`, `property`, \
+     `identity`, `metadata`, `value`, `formatter`";
+const SECRET: &str = "a header without credentials, or one of `allow_sensitive_headers`";
+
+#[test]
+fn tags_have_one_source() {
+    for (member, found) in [
+        (
+            r#""literal": {"value": "a"}, "environment": {"name": "A"}"#,
+            "both `literal` and `environment`",
+        ),
+        (
+            r#""header": {"name": "a"}, "requestHeader": {"name": "a"}"#,
+            "both `request_header` and `header`",
+        ),
+        (r#""literal": null, "redact": "hash""#, "none of them"),
+        (r#""read": "end""#, "none of them"),
+    ] {
+        check_refused(&tag(member), "custom_tags[0]", &[SOURCES, found]);
+    }
+    assert!(parse(&tag(r#""literal": {"value": "a"}, "environment": null"#)).is_ok());
+}
+
+#[test]
+fn wrong_sources_are_refused_with_their_path() {
+    let path = "a path such as `xds.route_name`, or its parts";
+    let kinds = "one of `request`, `route`, `cluster`, `host`";
+    let namespace = "a namespace, and a key in it";
+    let name = "the name of a header";
+    let long = format!(r#""literal": {{"value": "{}"}}"#, "a".repeat(1025));
+    for (member, at, findings) in [
+        (r#""literal": {"value": ""}"#, ".literal.value", ["a non-empty string", "\"\""]),
+        (&long, ".literal.value", ["a value of at most 1024 characters", "1025 characters"]),
+        (r#""literal": "a""#, ".literal", ["an object", "found a string"]),
+        (r#""environment": {"name": ""}"#, ".environment.name", ["a non-empty string", "\"\""]),
+        (r#""request_header": {"name": "x\n"}"#, ".request_header.name", [name, "\"x\\n\""]),
+        (r#""cookie": {"name": ""}"#, ".cookie.name", ["a non-empty string", "\"\""]),
+        (
+            r#""baggage": {"nam": "a"}"#,
+            ".baggage.nam",
+            ["a known key, one of `name`, `default_value`, but", "found \"nam\""],
+        ),
+        (
+            r#""property": {"path": "request.headers"}"#,
+            ".property.path",
+            ["the path of one value", "\"request.headers\""],
+        ),
+        (
+            r#""property": {"path": "response"}"#,
+            ".property.path",
+            ["the path of one value", "\"response\""],
+        ),
+        (
+            r#""property": {"path": "request.headers.a.b"}"#,
+            ".property.path",
+            ["the path of one value", "\"request.headers.a.b\""],
+        ),
+        (r#""property": {"path": "a..b"}"#, ".property.path", [path, "\"a..b\""]),
+        (
+            r#""property": {"path": "request.headers[x-user]"}"#,
+            ".property.path",
+            [path, "\"request.headers[x-user]\""],
+        ),
+        (r#""property": {"path": []}"#, ".property.path", ["at least one", "an empty array"]),
+        (r#""property": {"path": ["a", 1]}"#, ".property.path[1]", ["a string", "found 1"]),
+        (r#""property": {"path": {}}"#, ".property.path", ["a string", "found an object"]),
+        (r#""property": {}"#, ".property.path", ["a value, which is required", "none"]),
+        (
+            r#""property": {"path": "a", "type": "integer"}"#,
+            ".property.type",
+            ["one of `string`, `int`, `double`, `bool`", "\"integer\""],
+        ),
+        (r#""identity": "peer""#, ".identity", ["one of `source`, `destination`", "\"peer\""]),
+        (
+            r#""metadata": {"kind": {"host": {}}, "metadata_key": {"key": "a"}}"#,
+            ".metadata.metadata_key",
+            [namespace, "found \"a\""],
+        ),
+        (
+            r#""metadata": {"kind": {"peer": {}}, "metadata_key": {"key": "a"}}"#,
+            ".metadata.kind.peer",
+            ["a known key, one of `request`, `route`, `cluster`, `host`, but", "\"peer\""],
+        ),
+        (
+            r#""metadata": {"kind": {}, "metadata_key": {"key": "a"}}"#,
+            ".metadata.kind",
+            [kinds, "none of them"],
+        ),
+        (
+            r#""metadata": {"kind": {"route": {}, "host": {}}, "metadata_key": {"key": "a"}}"#,
+            ".metadata.kind",
+            [kinds, "several of them"],
+        ),
+        (
+            r#""metadata": {"kind": {"host": {"a": 1}}, "metadata_key": {"key": "a"}}"#,
+            ".metadata.kind.host.a",
+            ["an object without keys", "\"a\""],
+        ),
+        (
+            r#""metadata": {"kind": "host", "metadata_key": {"key": "a"}}"#,
+            ".metadata.kind",
+            ["an object", "found a string"],
+        ),
+        (
+            r#""metadata": {"kind": {"host": {}}, "metadataKey": {"key": "a", "path": [{}]}}"#,
+            ".metadata.metadataKey.path[0].key",
+            ["a value, which is required", "none"],
+        ),
+        (
+            r#""value": "50% off""#,
+            ".value",
+            ["text with commands such as %REQ(X?Y):12%, and %% for a %", "\"% off\""],
+        ),
+        (r#""value": """#, ".value", ["a non-empty string", "\"\""]),
+        (r#""formatter": {"value": ""}"#, ".formatter.value", ["a non-empty string", "\"\""]),
+        (r#""value": "%DYNAMIC_METADATA(a)%""#, ".value", [namespace, "\"a\""]),
+        (r#""value": "%REQ()%""#, ".value", [name, "\"\""]),
+        (
+            r#""cookie": {"name": "a"}, "max_length": 0"#,
+            ".max_length",
+            ["a whole number from 1 up", "found 0"],
+        ),
+        (
+            r#""cookie": {"name": "a"}, "redact": "drop""#,
+            ".redact",
+            ["one of `hash`, `mask`", "\"drop\""],
+        ),
+        (
+            r#""cookie": {"name": "a"}, "max_length": 3, "maxLength": 3"#,
+            ".max_length",
+            ["the key once, in one spelling", "it twice"],
+        ),
+    ] {
+        check_refused(&tag(member), &format!("custom_tags[0]{at}"), &findings);
+    }
+}
+
+#[test]
+fn headers_with_credentials_are_refused() {
+    let header = |source: &str| format!(r#""{source}": {{"name": "Authorization"}}"#);
+    for (member, at, found) in [
+        (header("request_header"), ".request_header.name", "\"authorization\""),
+        (header("responseHeader"), ".response_header.name", "\"authorization\""),
+        (header("response_trailer"), ".response_trailer.name", "\"authorization\""),
+        (header("header"), ".header.name", "\"authorization\""),
+        (r#""header": {"name": "Cookie", "read": "end"}"#.to_owned(), ".header.name", "\"cookie\""),
+        (r#""value": "a %REQ(X?Cookie):3%""#.to_owned(), ".value", "\"cookie\""),
+        (r#""value": "%REQ(Cookie)%", "read": "end""#.to_owned(), ".value", "\"cookie\""),
+        (
+            r#""formatter": {"value": "%RESP(SET-COOKIE)%"}"#.to_owned(),
+            ".formatter.value",
+            "\"set-cookie\"",
+        ),
+        (
+            r#""property": {"path": "request.headers.X-Api-Key"}"#.to_owned(),
+            ".property.path",
+            "\"x-api-key\"",
+        ),
+        (
+            r#""property": {"path": ["response", "headers", "set-cookie"]}"#.to_owned(),
+            ".property.path",
+            "\"set-cookie\"",
+        ),
+    ] {
+        check_refused(&tag(&member), &format!("custom_tags[0]{at}"), &[SECRET, found]);
+    }
+    let tag = r#""custom_tags": [{"tag": "a", "request_header": {"name": "Cookie"}}]"#;
+    let allowed = |names: &str| format!(r#"{{"allow_sensitive_headers": [{names}], {tag}}}"#);
+    assert!(parse(&allowed(r#""authorization", "COOKIE", "x-other""#)).is_ok());
+    assert!(parse(&allowed(r#""authorization""#)).is_err());
+}
+
+#[test]
+fn unknown_commands_are_refused_with_those_that_are_known() {
+    for command in ["START_TIME", "REQUEST(X)", "PROTOCOL()"] {
+        let name = command.split('(').next().unwrap();
+        check_refused(
+            &tag(&format!(r#""value": "%{command}%""#)),
+            "custom_tags[0].value",
+            &["a known command, one of `REQ`,", &format!("found \"{name}\"")],
+        );
+    }
+}
+
+#[test]
+fn read_stands_where_request_headers_are_named() {
+    let read = "one of `start`, `end`";
+    let elsewhere = "no `read` here, since it stands beside `value`, or in `request_header`, \
+                     `header` or `formatter`";
+    let nothing = "no `read`, since the format reads no request header";
+    for (member, at, findings) in [
+        (
+            r#""request_header": {"name": "a", "read": "later"}"#,
+            ".request_header.read",
+            [read, "\"later\""],
+        ),
+        (r#""request_header": {"name": "a"}, "read": "end""#, ".read", [elsewhere, "one"]),
+        (r#""formatter": {"value": "%REQ(A)%"}, "read": "end""#, ".read", [elsewhere, "one"]),
+        (r#""cookie": {"name": "a"}, "read": "start""#, ".read", [elsewhere, "one"]),
+        (
+            r#""response_header": {"name": "a", "read": "end"}"#,
+            ".response_header.read",
+            ["a known key, one of `name`, `default_value`, but", "\"read\""],
+        ),
+        (r#""value": "%RESP(A)%", "read": "end""#, ".read", [nothing, "one"]),
+        (r#""value": "%%REQ(A)%%", "read": "start""#, ".read", [nothing, "one"]),
+        (
+            r#""formatter": {"value": "%PROTOCOL%", "read": "end"}"#,
+            ".formatter.read",
+            [nothing, "one"],
+        ),
+    ] {
+        check_refused(&tag(member), &format!("custom_tags[0]{at}"), &findings);
+    }
+    for member in [
+        r#""request_header": {"name": "a", "read": "start"}"#,
+        r#""header": {"name": "a", "default_value": "-", "read": "end"}"#,
+        r#""formatter": {"value": "%REQ(A)%", "read": "end"}"#,
+        r#""value": "a%REQ(A?B)%", "read": "end""#,
+    ] {
+        assert!(parse(&tag(member)).is_ok(), "{member}");
+    }
+}
+
+#[test]
+fn wrong_names_of_tags_are_refused_with_their_path() {
+    let literal = r#""literal": {"value": "a"}"#;
+    let set = "a tag that the filter does not set itself";
+    for (tags, path, findings) in [
+        (
+            format!(r#"[{{"tag": "", {literal}}}]"#),
+            "custom_tags[0].tag",
+            ["a non-empty string", "found \"\""],
+        ),
+        (format!("[{{{literal}}}]"), "custom_tags[0].tag", ["a value, which is required", "none"]),
+        (
+            format!(r#"[{{"tag": "url.path", {literal}}}]"#),
+            "custom_tags[0].tag",
+            [set, "found \"url.path\""],
+        ),
+        (
+            format!(r#"[{{"tag": "a", {literal}}}, {{"tag": "a", {literal}}}]"#),
+            "custom_tags[1].tag",
+            ["a tag that no other entry has", "found \"a\", which is the tag of custom_tags[0]"],
+        ),
+        (
+            format!(r#"{{"url.path": {{{literal}}}}}"#),
+            "custom_tags.url.path",
+            [set, "found \"url.path\""],
+        ),
+        (
+            r#"{"a": {"header": {"name": "cookie"}}}"#.to_owned(),
+            "custom_tags.a.header.name",
+            [SECRET, "found \"cookie\""],
+        ),
+        (
+            r#"{"a": {"environment": {"defaultValue": "b"}}}"#.to_owned(),
+            "customTags.a.environment.name",
+            ["a value, which is required", "none"],
+        ),
+        (
+            format!(r#"{{"a": {{"tag": null, {literal}}}}}"#),
+            "customTags.a.tag",
+            ["a string", "found null"],
+        ),
+        (r#"{"a": 1}"#.to_owned(), "customTags.a", ["an object", "found 1"]),
+        (r#""a""#.to_owned(), "customTags", ["an array, or an object by name", "found \"a\""]),
+        (
+            format!(r#"{{"a": {{"tag": "b", {literal}}}}}"#),
+            "custom_tags.a.tag",
+            ["no `tag`, since the name above is the tag", "found \"b\""],
+        ),
+        (
+            format!(r#"{{"a": {{{literal}}}, "a": {{{literal}}}}}"#),
+            "customTags.a",
+            ["the key once", "it twice"],
+        ),
+        (
+            r#"[], "custom_tags": []"#.to_owned(),
+            "custom_tags",
+            ["the key once, in one spelling", "it twice"],
+        ),
+    ] {
+        check_refused(&format!(r#"{{"customTags": {tags}}}"#), path, &findings);
+    }
+}
