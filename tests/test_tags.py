@@ -156,6 +156,46 @@ def test_attributes_of_tags_are_read_with_those_of_the_span(outermost_envoy):
     assert "proxy_get_property(" not in hostcalls
 
 
+def correct_header(resources: dict) -> None:
+    """Has a filter behind ours correct a header, as one that authenticates does."""
+    for listener in resources["listeners"]:
+        correction = {"append": {"header": {"key": "x-auth-email", "value": "ada@shop"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+        connection_manager(listener)["http_filters"].insert(
+            -1,
+            {
+                "name": "envoy.filters.http.header_mutation",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+                    "mutations": {"request_mutations": [correction]},
+                },
+            },
+        )
+
+
+def test_request_headers_are_read_when_the_tag_says(outermost_envoy):
+    email = "X-Auth-Email"
+    tags = {
+        "start": named("request_header", email),
+        "end": named("request_header", email, read="end"),
+        "absent": named("request_header", "x-none", read="end", default_value="d"),
+        "format": {"value": f"<%REQ({email})%>", "read": "end"},
+        # Read when the request arrives, though the other half is known at its end alone.
+        "joined": {"value": f"%REQ({email})%-%RESPONSE_CODE%"},
+    }
+    tags = [{"tag": f"tag.{name}", **tag} for name, tag in tags.items()]
+    lanes = {"": lane(1, listeners=tagged(tags), change=correct_header)}
+    with Topology(lanes, envoy=outermost_envoy) as running:
+        span = only_span(running, "/a", [("x-auth-email", "forged")])
+    found = {key: value for key, value in span.attributes.items() if key.startswith("tag.")}
+    assert found == {
+        "tag.start": "forged",
+        "tag.end": "ada@shop",
+        "tag.absent": "d",
+        "tag.format": "<ada@shop>",
+        "tag.joined": "forged-200",
+    }
+
+
 def test_trailers_are_read(each_envoy):
     tags = [
         {"tag": "status", **named("response_trailer", "grpc-status")},

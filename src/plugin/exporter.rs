@@ -181,10 +181,8 @@ impl Exporter {
             .flatten()
             .unwrap_or_default();
         let trailers = pairs(&trailers);
-        let read_body =
-            || hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, MAX_ANSWER_BYTES);
-        let body = if body_size > 0 { read_body().ok().flatten() } else { None };
-        let body = body.unwrap_or_default();
+        let read_body = || host::buffer(BufferType::HttpCallResponseBody, MAX_ANSWER_BYTES);
+        let body = if body_size > 0 { read_body().unwrap_or_default() } else { Vec::new() };
         let find = |name: &str| {
             let mut lines = trailers.iter().chain(&headers);
             lines.find(|(found, _)| *found == name.as_bytes()).map_or(&b""[..], |(_, value)| value)

@@ -8,7 +8,7 @@
 
 use std::ptr::null_mut;
 
-use proxy_wasm::types::{Bytes, MapType};
+use proxy_wasm::types::{BufferType, Bytes, MapType};
 
 use crate::edits::HeaderEdit;
 
@@ -22,6 +22,14 @@ pub struct Failure;
 pub fn headers(map: MapType) -> Result<Bytes, Failure> {
     // SAFETY: the host writes one pointer and one length to the two places.
     returned(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
+}
+
+/// Returns the first `max_size` bytes of a buffer: the configuration, or the body of an answer.
+///
+/// The SDK panics where Envoy answers `BadArgument`.
+pub fn buffer(buffer: BufferType, max_size: usize) -> Result<Bytes, Failure> {
+    // SAFETY: the host writes one pointer and one length to the two places.
+    returned(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, 0, max_size, data, size) })
 }
 
 /// Makes one change to the request's headers. A header that the host refuses stays as it came.
@@ -114,6 +122,13 @@ const OK: u32 = 0;
 unsafe extern "C" {
     fn proxy_get_current_time_nanoseconds(nanos: *mut u64) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        buffer: u32,
+        start: usize,
+        max_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_add_header_map_value(
         map: u32,
         name: *const u8,

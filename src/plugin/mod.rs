@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, ContextType, LogLevel, MapType};
+use proxy_wasm::types::{Action, BufferType, Bytes, ContextType, LogLevel, MapType};
 use talc::TalckWasm;
 
 use self::exporter::Exporter;
@@ -93,8 +93,15 @@ impl Context for Root {
 }
 
 impl RootContext for Root {
-    fn on_configure(&mut self, _size: usize) -> bool {
-        let json = self.get_plugin_configuration().unwrap_or_default();
+    fn on_configure(&mut self, size: usize) -> bool {
+        let json = match size {
+            0 => Ok(Bytes::new()),
+            size => host::buffer(BufferType::PluginConfiguration, size),
+        };
+        let Ok(json) = json else {
+            let _ = hostcalls::log(LogLevel::Error, "sidespan: the configuration cannot be read");
+            return false;
+        };
         let config = match Config::parse(&json, &environment::variable) {
             Ok(config) => config,
             Err(error) => {

@@ -122,13 +122,15 @@ const HUGE_EVERY: usize = 100;
 
 /// Hostcalls that the filter leaves to the proxy-wasm SDK, which panics where one answers with a
 /// status that Envoy does not give.
-pub const BY_THE_SDK: [&str; 7] = [
+pub const BY_THE_SDK: [&str; 9] = [
     "proxy_define_metric",
+    "proxy_get_shared_data",
     "proxy_http_call",
     "proxy_increment_metric",
     "proxy_log",
     "proxy_record_metric",
     "proxy_set_effective_context",
+    "proxy_set_shared_data",
     "proxy_set_tick_period_milliseconds",
 ];
 

@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::url::{Url, host_and_port, redacted_query};
+use sidespan::url::{MAX_URL_PART_BYTES, Url, host_and_port, redacted_query};
 
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(2, |byte| *byte == b'\n');
@@ -12,5 +12,6 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(redacted_query(&redacted), redacted);
     let url = Url::new(b"https", authority, target);
     assert!(url.full().starts_with(b"https://"));
+    assert!(url.full().len() <= "https://?".len() + 2 * MAX_URL_PART_BYTES);
     assert!(url.full().windows(url.path().len().max(1)).any(|part| part.starts_with(url.path())));
 });
