@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::de::{self, Expected, Unexpected};
 
+use crate::digits;
+
 /// One refused value. Displays as `path: expected X, but found Y`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -133,21 +135,13 @@ impl<T> InPath for Result<T> {
 fn shown(found: Unexpected<'_>) -> String {
     match found {
         Unexpected::Bool(value) => value.to_string(),
-        Unexpected::Float(number) => number_text(number),
+        Unexpected::Float(number) => digits::float(number),
         Unexpected::Str(text) => quoted(text),
         Unexpected::Unit => "null".to_owned(),
         Unexpected::Seq => "an array".to_owned(),
         Unexpected::Map => "an object".to_owned(),
-        other => other.to_string(),
-    }
-}
-
-/// Writes a number without a point where it is whole, and with an exponent where it is huge.
-pub fn number_text(number: f64) -> String {
-    if number.fract() == 0.0 && number.abs() < 1e15 {
-        format!("{number}")
-    } else {
-        format!("{number:?}")
+        // Nothing else comes from a JSON value.
+        _ => "another value".to_owned(),
     }
 }
 

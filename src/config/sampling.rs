@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::error::{ConfigError, InPath, Result, number_text, quoted};
+use super::error::{ConfigError, InPath, Result, quoted};
 use super::export_on::RawExportOn;
 use super::matching::{HeaderConditions, RawHeaderMatch, RawMethodMatch, RawStringMatch};
 use super::shapes::{OneOrMany, non_empty, within};
+use crate::digits;
 use crate::late::ExportOn;
 use crate::limit::Limit;
 use crate::ratio::Ratio;
@@ -215,7 +216,7 @@ impl RawLimit {
         let rate = self.per_second;
         if !(MIN_PER_SECOND..=MAX_PER_SECOND).contains(&rate) {
             let expected = "a number from 0.001 to 1000000";
-            return Err(ConfigError::new(expected, number_text(rate)).under("per_second"));
+            return Err(ConfigError::new(expected, digits::float(rate)).under("per_second"));
         }
         let burst = self.burst.unwrap_or(rate.ceil() as u32);
         Limit::new(name, rate, burst).ok_or_else(|| {
@@ -226,7 +227,7 @@ impl RawLimit {
 
 fn ratio(share: f64, precision: u32) -> Result<Ratio> {
     Ratio::new(share, precision)
-        .ok_or_else(|| ConfigError::new("a number from 0 to 1", number_text(share)))
+        .ok_or_else(|| ConfigError::new("a number from 0 to 1", digits::float(share)))
 }
 
 /// The recommendation of OpenTelemetry's specification.

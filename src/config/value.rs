@@ -16,7 +16,8 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::error::{ConfigError, InPath, OBJECT, Result, number_text, one_of, quoted};
+use super::error::{ConfigError, InPath, OBJECT, Result, one_of, quoted};
+use crate::digits;
 
 /// A JSON value. The keys of an object are in the order of the text.
 pub enum Value {
@@ -40,7 +41,7 @@ impl Value {
             Self::Null => "null",
             Self::Bool(true) => "true",
             Self::Bool(false) => "false",
-            Self::Number(number) => &number_text(*number),
+            Self::Number(number) => &digits::float(*number),
             Self::String(text) => &quoted(text),
             Self::Array(_) => "an array",
             Self::Object(_) => "an object",
