@@ -11,6 +11,7 @@
 use super::property::{Encoding, Type};
 use super::source::Source;
 use super::{Found, Lookup};
+use crate::digits;
 use crate::otlp::first_chars;
 
 /// A part of a compiled format string.
@@ -64,8 +65,8 @@ pub fn split_part(format: &str) -> Option<(Written<'_>, &str)> {
         let (inner, after) = split_before(after, |byte| byte == b')');
         (argument, rest) = (Some(inner), after.strip_prefix(')')?);
         if let Some(after) = rest.strip_prefix(':') {
-            let (digits, after) = split_before(after, |byte| !byte.is_ascii_digit());
-            (max_length, rest) = (Some(digits.parse().ok()?), after);
+            let (length, after) = split_before(after, |byte| byte == b'%');
+            (max_length, rest) = (Some(digits::decimal(length.as_bytes())?), after);
         }
     }
     let rest = rest.strip_prefix('%')?;
