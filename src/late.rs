@@ -40,16 +40,27 @@ pub struct Ending {
 /// Keeps what a late span needs of request heads until the requests end, within a number of bytes.
 #[derive(Debug)]
 pub struct HeldHeads {
-    /// Name and longest value of each line that is kept.
-    names: Vec<(String, usize)>,
+    lines: Rc<[KeptLine]>,
     max_bytes: usize,
     bytes: Rc<Cell<usize>>,
+}
+
+/// A header of which a late span is made.
+#[derive(Debug)]
+struct KeptLine {
+    name: String,
+    /// Bytes of a value that are kept.
+    max_bytes: usize,
 }
 
 /// The kept lines of one request's head.
 #[derive(Debug)]
 pub struct HeldHead {
-    lines: Vec<u8>,
+    kept: Rc<[KeptLine]>,
+    /// Index of the name and length of the value of each line.
+    lines: Vec<(u16, u32)>,
+    /// The values one after the other.
+    values: Vec<u8>,
     /// Bytes of all requests, of which these are given back at the end.
     bytes: Rc<Cell<usize>>,
 }
@@ -64,58 +75,70 @@ impl HeldHeads {
     ) -> Self {
         // A character has at most four bytes, and one more tells that the value was cut.
         let value_bytes = 4 * (max_chars + 1);
-        let mut names = vec![
-            (head::PATH.to_owned(), MAX_URL_PART_BYTES),
-            (head::AUTHORITY.to_owned(), MAX_URL_PART_BYTES),
+        let own = [
+            (head::PATH, MAX_URL_PART_BYTES),
+            (head::AUTHORITY, MAX_URL_PART_BYTES),
+            (head::METHOD, value_bytes),
+            (head::SCHEME, value_bytes),
+            (head::USER_AGENT, value_bytes),
+            (head::REQUEST_ID, value_bytes),
+            (head::CONTENT_TYPE, value_bytes),
+            (head::CONTENT_LENGTH, value_bytes),
+            (head::UPGRADE, value_bytes),
         ];
-        let others = [
-            head::METHOD,
-            head::SCHEME,
-            head::USER_AGENT,
-            head::REQUEST_ID,
-            head::CONTENT_TYPE,
-            head::CONTENT_LENGTH,
-            head::UPGRADE,
-        ];
-        names.extend(others.map(|name| (name.to_owned(), value_bytes)));
+        let line = |(name, max_bytes): (&str, usize)| KeptLine { name: name.to_owned(), max_bytes };
+        let mut lines: Vec<KeptLine> = own.map(line).into();
         for name in tag_headers {
-            match names.iter_mut().find(|(known, _)| known == name) {
-                Some((_, longest)) => *longest = usize::MAX,
-                None => names.push((name.to_owned(), usize::MAX)),
+            match lines.iter_mut().find(|line| line.name == name) {
+                Some(line) => line.max_bytes = usize::MAX,
+                None => lines.push(line((name, usize::MAX))),
             }
         }
-        Self { names, max_bytes, bytes: Rc::default() }
+        Self { lines: lines.into(), max_bytes, bytes: Rc::default() }
     }
 
     /// Keeps what is needed of a head; nothing where there is no room for it.
     pub fn hold(&self, head: &Head<'_>) -> Option<HeldHead> {
-        let mut lines: Vec<(&[u8], &[u8])> = Vec::with_capacity(self.names.len());
-        for (name, longest) in &self.names {
-            let values = head.all(name);
-            lines.extend(
-                values.map(|value| (name.as_bytes(), value.get(..*longest).unwrap_or(value))),
-            );
+        let mut lines = Vec::with_capacity(self.lines.len());
+        let mut values = Vec::with_capacity(TYPICAL_VALUES_BYTES);
+        for (index, line) in (0..).zip(self.lines.iter()) {
+            for value in head.all(&line.name) {
+                let value = value.get(..line.max_bytes).unwrap_or(value);
+                lines.push((index, value.len() as u32));
+                values.extend_from_slice(value);
+            }
         }
-        let len = head::serialized_len(&lines) + STREAM_BYTES;
-        let bytes = self.bytes.get() + len;
-        if bytes > self.max_bytes {
-            return None;
-        }
-        self.bytes.set(bytes);
-        Some(HeldHead { lines: head::serialized(&lines), bytes: self.bytes.clone() })
+        let (kept, bytes) = (self.lines.clone(), self.bytes.clone());
+        let held = HeldHead { kept, lines, values, bytes };
+        let total = self.bytes.get() + held.len();
+        self.bytes.set(total);
+        // Where it is too much, its drop gives the bytes back.
+        (total <= self.max_bytes).then_some(held)
     }
 }
 
 impl HeldHead {
     pub fn head(&self) -> Head<'_> {
-        Head::new(head::pairs(&self.lines))
+        let mut rest = self.values.as_slice();
+        let mut lines = Vec::with_capacity(self.lines.len());
+        for (index, len) in &self.lines {
+            let Some((value, after)) = rest.split_at_checked(*len as usize) else { break };
+            let Some(line) = self.kept.get(usize::from(*index)) else { break };
+            rest = after;
+            lines.push((line.name.as_bytes(), value));
+        }
+        Head::new(lines)
+    }
+
+    /// Returns the bytes of memory that it takes.
+    fn len(&self) -> usize {
+        self.values.capacity() + self.lines.capacity() * size_of::<(u16, u32)>() + STREAM_BYTES
     }
 }
 
 impl Drop for HeldHead {
     fn drop(&mut self) {
-        let held = self.lines.len() + STREAM_BYTES;
-        self.bytes.set(self.bytes.get().saturating_sub(held));
+        self.bytes.set(self.bytes.get().saturating_sub(self.len()));
     }
 }
 
@@ -147,6 +170,8 @@ impl ExportOn {
 
 /// Memory that a request takes beside its lines, until it ends.
 const STREAM_BYTES: usize = 256;
+/// Room for the values of most requests.
+const TYPICAL_VALUES_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -213,9 +238,14 @@ mod tests {
         let held = HeldHeads::new(1 << 20, 32, tag_headers.iter().copied());
         let head = crate::propagation::testing::head(lines);
         let kept = held.hold(&head).unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let pairs = head::pairs(&kept.lines);
-        pairs.into_iter().map(|(name, value)| (text(name), text(value))).collect()
+        let value = |(index, len): &(u16, u32), start: &mut usize| {
+            let value = &kept.values[*start..*start + *len as usize];
+            *start += value.len();
+            let name = kept.kept[usize::from(*index)].name.clone();
+            (name, String::from_utf8_lossy(value).into_owned())
+        };
+        let mut start = 0;
+        kept.lines.iter().map(|line| value(line, &mut start)).collect()
     }
 
     #[test]
@@ -243,13 +273,13 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_not_kept_until_others_end() {
-        let held = HeldHeads::new(700, 32, std::iter::empty());
+        let held = HeldHeads::new(1500, 32, std::iter::empty());
         let lines = [(":path", "/a")];
         let head = crate::propagation::testing::head(&lines);
         let first = held.hold(&head).unwrap();
         let second = held.hold(&head).unwrap();
         assert!(held.hold(&head).is_none());
-        assert_eq!(held.bytes.get(), 2 * (STREAM_BYTES + 21));
+        assert_eq!(held.bytes.get(), first.len() + second.len());
         drop(first);
         let third = held.hold(&head).unwrap();
         assert_eq!(third.head().path(), b"/a");

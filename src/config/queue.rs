@@ -161,7 +161,7 @@ mod tests {
                 "batch.interval_ms",
                 [whole, "found 4294967296"],
             ),
-            (batch(r#""interval_ms": 1e300"#), "batch.interval_ms", [whole, "found 1e300"]),
+            (batch(r#""interval_ms": 1e300"#), "batch.interval_ms", [whole, "found 1e+300"]),
             (batch(r#""interval_ms": "10""#), "batch.interval_ms", [whole, "found \"10\""]),
             (retry(r#""max_interval_ms": 0"#), "retry.max_interval_ms", ["from 1 up", "found 0"]),
             (

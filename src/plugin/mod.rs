@@ -172,7 +172,8 @@ fn registered() -> Vec<Rc<Plugin>> {
 /// One request.
 struct Stream {
     plugin: Option<Rc<Plugin>>,
-    span: Option<ActiveSpan>,
+    /// Boxed, since most requests have none.
+    span: Option<Box<ActiveSpan>>,
     /// What a span is made of, should the request end as `export_on` says.
     late: Option<Box<Late>>,
     /// What the client is told.
@@ -314,7 +315,7 @@ impl Plugin {
         if let Some(recording) = outcome.recording {
             let now = host::now();
             let span = ActiveSpan::start(&self.config, &head, end_of_stream, &recording, now);
-            stream.span = Some(span);
+            stream.span = Some(Box::new(span));
         } else if let (Some(recording), Some(held_heads)) = (outcome.late, &self.held_heads) {
             let Some(head) = held_heads.hold(&head) else {
                 state.tally.late_not_held += 1;
@@ -359,13 +360,9 @@ impl Plugin {
             return;
         }
         let (recording, start) = (&late.recording, late.start_unix_nanos);
-        let mut span = ActiveSpan::start(
-            &self.config,
-            &late.head.head(),
-            late.end_of_stream,
-            recording,
-            start,
-        );
+        let head = late.head.head();
+        let span = ActiveSpan::start(&self.config, &head, late.end_of_stream, recording, start);
+        let mut span = Box::new(span);
         span.export_on(condition);
         if let Some(unix_nanos) = late.first_byte_unix_nanos {
             span.response_started(unix_nanos);
@@ -373,7 +370,7 @@ impl Plugin {
         self.on_end(span);
     }
 
-    fn on_end(&self, mut span: ActiveSpan) {
+    fn on_end(&self, mut span: Box<ActiveSpan>) {
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
         };
