@@ -81,7 +81,7 @@ pub struct Facts<'f, 'a> {
 
 /// What sources are looked up in: the request when it arrives, or all else at its end.
 #[derive(Debug, Clone, Copy)]
-enum Lookup<'f, 'a> {
+pub enum Lookup<'f, 'a> {
     AtRequest(&'f Head<'a>),
     AtEnd(&'a EarlyValues, &'f Facts<'f, 'a>),
 }

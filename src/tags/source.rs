@@ -81,7 +81,7 @@ impl Source {
     }
 
     /// Looks the value up; one that is there may be empty. One of the other phase is absent.
-    pub(super) fn find<'a>(&self, lookup: Lookup<'_, 'a>) -> Option<Found<'a>> {
+    pub fn find<'a>(&self, lookup: Lookup<'_, 'a>) -> Option<Found<'a>> {
         let text = match (lookup, self) {
             (Lookup::AtRequest(head), Self::RequestHeader(name)) => {
                 head.first(name).map(Cow::Borrowed)

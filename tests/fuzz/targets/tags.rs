@@ -1,20 +1,19 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::head::{EMPTY, Head};
+use sidespan::head::Head;
 use sidespan::tags::property::{Encoding, Property};
 use sidespan::tags::redact::{Redaction, Transformation};
 use sidespan::tags::source::Source;
-use sidespan::tags::{Facts, format};
+use sidespan::tags::{Lookup, format};
 use sidespan_fuzz::lines;
 
 const HEADERS: &[&str] = &[":path", "cookie", "baggage"];
 
 fuzz_target!(|input: &[u8]| {
-    let (request, none) = (Head::new(lines(HEADERS, input)), &EMPTY);
-    let facts = Facts { request: &request, response: none, trailers: none, properties: &[input] };
+    let request = Head::new(lines(HEADERS, input));
     for kind in [Source::QueryParameter, Source::Cookie, Source::Baggage] {
-        if let Some(found) = kind("a".to_owned()).find(&facts) {
+        if let Some(found) = kind("a".to_owned()).find(Lookup::AtRequest(&request)) {
             let masked = Transformation { redact: Some(Redaction::Mask), max_length: Some(9) };
             assert!(masked.apply(&found.into_text()).0.chars().count() <= 9);
         }
