@@ -108,6 +108,10 @@ impl HeldHeads {
                 values.extend_from_slice(value);
             }
         }
+        if values.capacity() > TYPICAL_VALUES_BYTES {
+            // What has grown has up to twice the room that it needs.
+            values.shrink_to_fit();
+        }
         let (kept, bytes) = (self.lines.clone(), self.bytes.clone());
         let held = HeldHead { kept, lines, values, bytes };
         let total = self.bytes.get() + held.len();

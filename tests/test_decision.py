@@ -9,6 +9,7 @@ from traffic import Client, new_context
 NEVER = [
     "late_exported",
     "late_limited",
+    "late_not_held",
     "spans_limited",
     "contexts_restarted",
     "attributes_truncated",

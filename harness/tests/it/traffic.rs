@@ -121,8 +121,10 @@ fn base() -> [(&'static str, &'static str); 6] {
 const HUGE_EVERY: usize = 100;
 
 /// Hostcalls that the filter leaves to the proxy-wasm SDK, which panics where one answers with a
-/// status that Envoy does not give.
-pub const BY_THE_SDK: [&str; 9] = [
+/// status that Envoy does not give, and to the C library, which exits where there is no environment.
+pub const BY_THE_SDK: [&str; 11] = [
+    "environ_get",
+    "environ_sizes_get",
     "proxy_define_metric",
     "proxy_get_shared_data",
     "proxy_http_call",
