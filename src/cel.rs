@@ -7,10 +7,12 @@
 //! ```
 
 /// Returns an expression for the value of an attribute, and for `""` where any part of its path is
-/// absent. `path` is its parts with a zero byte between them.
-pub fn value_or_empty(path: &str) -> String {
+/// absent. `path` is its parts with a zero byte between them. There is none for a path of one part,
+/// whose absence CEL cannot test, nor where the first part is no identifier: it would stand in the
+/// expression as it is.
+pub fn value_or_empty(path: &str) -> Option<String> {
     let mut parts = path.split('\0');
-    let mut value = parts.next().unwrap_or_default().to_owned();
+    let mut value = parts.next().filter(|root| is_identifier(root))?.to_owned();
     let mut tests = Vec::new();
     for part in parts {
         if is_identifier(part) {
@@ -25,7 +27,7 @@ pub fn value_or_empty(path: &str) -> String {
             value = format!("{value}[{key}]");
         }
     }
-    if tests.is_empty() { value } else { format!("({}?{value}:\"\")", tests.join("&&")) }
+    (!tests.is_empty()).then(|| format!("({}?{value}:\"\")", tests.join("&&")))
 }
 
 fn is_identifier(part: &str) -> bool {
@@ -82,12 +84,11 @@ mod tests {
 
     #[track_caller]
     fn check(path: &str, expected: &str) {
-        assert_eq!(value_or_empty(&path.replace('/', "\0")), expected);
+        assert_eq!(value_or_empty(&path.replace('/', "\0")).as_deref(), Some(expected));
     }
 
     #[test]
     fn each_part_of_a_path_is_tested() {
-        check("plugin_name", "plugin_name");
         check("response/code", r#"(has(response.code)?response.code:"")"#);
         check(
             "request/headers/x-user",
@@ -109,6 +110,22 @@ mod tests {
              &&has(xds.upstream_host_metadata.filter_metadata)\
              ?xds.upstream_host_metadata.filter_metadata:\"\")",
         );
+    }
+
+    #[test]
+    fn no_path_is_an_expression_of_its_own() {
+        for path in [
+            "plugin_name",
+            "request.headers/authorization",
+            "response.code,response.code/a",
+            "1/a",
+            "'x'/a",
+            "in/a",
+            "/a",
+            "",
+        ] {
+            assert_eq!(value_or_empty(&path.replace('/', "\0")), None, "{path}");
+        }
     }
 
     #[test]

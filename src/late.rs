@@ -77,7 +77,8 @@ impl HeldHeads {
         let value_bytes = 4 * (max_chars + 1);
         let own = [
             (head::PATH, MAX_URL_PART_BYTES),
-            (head::AUTHORITY, MAX_URL_PART_BYTES),
+            // Whole, since user information at its front is left out of spans.
+            (head::AUTHORITY, usize::MAX),
             (head::METHOD, value_bytes),
             (head::SCHEME, value_bytes),
             (head::USER_AGENT, value_bytes),

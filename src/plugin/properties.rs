@@ -8,6 +8,8 @@
 //!
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
 
+use std::cell::Cell;
+
 use once_cell::unsync::OnceCell;
 use proxy_wasm::types::Bytes;
 
@@ -19,9 +21,9 @@ use crate::head::pairs;
 pub struct PropertyList<const N: usize> {
     /// Named as in CEL: `response.code`.
     own: [&'static str; N],
-    /// Paths, with a zero byte between their parts.
-    of_tags: Vec<String>,
-    /// All attributes. It fails where one of its own is absent, which most requests have all.
+    /// Paths, with a zero byte between their parts, and whether they stand in the list.
+    of_tags: Vec<(String, bool)>,
+    /// All attributes. It fails if one of its own is absent; most requests have them all.
     plain: Expression,
     /// All attributes, each behind a test that it is there, which costs half as much again.
     guarded: Expression,
@@ -34,13 +36,16 @@ pub struct Values<const N: usize> {
     list: Bytes,
     /// In place of the list, where it could not be read.
     own: Option<[Bytes; N]>,
-    of_tags: Option<Vec<Bytes>>,
+    /// For each attribute of a tag, its value where that is not in the list.
+    of_tags: Vec<Option<Bytes>>,
 }
 
 /// A CEL expression, compiled by the host when it is used first.
 struct Expression {
     text: String,
     token: OnceCell<Bytes>,
+    /// The host did not compile it, and is not asked again.
+    is_refused: Cell<bool>,
 }
 
 impl<const N: usize> PropertyList<N> {
@@ -48,9 +53,11 @@ impl<const N: usize> PropertyList<N> {
         let list = |items: &[String]| Expression {
             text: format!("[{}]", items.join(",")),
             token: OnceCell::new(),
+            is_refused: Cell::new(false),
         };
-        let guarded_tags = of_tags.iter().map(|path| cel::value_or_empty(path));
-        let guarded_own = own.map(|name| cel::value_or_empty(&name.replace('.', "\0")));
+        let guarded_tags = of_tags.iter().filter_map(|path| cel::value_or_empty(path));
+        let guarded = |name: &str| cel::value_or_empty(&name.replace('.', "\0"));
+        let guarded_own = own.map(|name| guarded(name).unwrap_or_else(|| name.to_owned()));
         let with_tags = |own: &[String]| -> Vec<_> {
             own.iter().cloned().chain(guarded_tags.clone()).collect()
         };
@@ -59,18 +66,22 @@ impl<const N: usize> PropertyList<N> {
             guarded: list(&with_tags(&guarded_own)),
             own_guarded: list(&guarded_own),
             own,
-            of_tags,
+            of_tags: of_tags
+                .iter()
+                .map(|path| (path.clone(), cel::value_or_empty(path).is_some()))
+                .collect(),
         }
     }
 
     /// Reads the attributes of the current stream.
     pub fn read(&self) -> Values<N> {
         let all = [&self.plain, &self.guarded].into_iter().find_map(Expression::evaluate);
-        if let Some(list) = all {
-            return Values { list, own: None, of_tags: None };
-        }
         let read = |path: &str| host::property(path).unwrap_or_default();
-        let of_tags = Some(self.of_tags.iter().map(|path| read(path)).collect());
+        if let Some(list) = all {
+            let of_tag = |(path, is_listed): &(String, bool)| (!is_listed).then(|| read(path));
+            return Values { list, own: None, of_tags: self.of_tags.iter().map(of_tag).collect() };
+        }
+        let of_tags = self.of_tags.iter().map(|(path, _)| Some(read(path))).collect();
         let own_guarded = if self.of_tags.is_empty() { None } else { self.own_guarded.evaluate() };
         match own_guarded {
             Some(list) => Values { list, own: None, of_tags },
@@ -104,18 +115,29 @@ impl<const N: usize> Values<N> {
 
     /// Returns the values of the attributes of tags, in their order.
     pub fn of_tags(&self) -> Vec<&[u8]> {
-        match &self.of_tags {
-            None => pairs(&self.list).into_iter().skip(N).map(|(value, _)| value).collect(),
-            Some(each) => each.iter().map(Vec::as_slice).collect(),
-        }
+        let mut listed = pairs(&self.list).into_iter().skip(N).map(|(value, _)| value);
+        let value = |single: &'_ Option<Bytes>| match single {
+            Some(_) => None,
+            None => listed.next(),
+        };
+        let from_list: Vec<_> = self.of_tags.iter().map(value).collect();
+        let singles = self.of_tags.iter().map(|single| single.as_deref());
+        singles
+            .zip(from_list)
+            .map(|(single, listed)| single.or(listed).unwrap_or_default())
+            .collect()
     }
 }
 
 impl Expression {
     /// Returns its value for the current stream; none where it fails, or the host has no CEL.
     fn evaluate(&self) -> Option<Bytes> {
+        if self.is_refused.get() {
+            return None;
+        }
         let compile = || host::call_foreign("expr_create", self.text.as_bytes());
         let token: Result<_, Failure> = self.token.get_or_try_init(compile);
+        self.is_refused.set(token.is_err());
         host::call_foreign("expr_evaluate", token.ok()?).ok()
     }
 }
