@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use crate::digits;
 
-/// An IP address, and a port where there is one.
+/// An IP address with an optional port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address<'a> {
     pub ip: IpAddr,

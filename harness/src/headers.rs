@@ -87,8 +87,8 @@ impl<'de> Deserialize<'de> for ExpectedHeaders {
     }
 }
 
-/// Not `serde(untagged)`: that keeps neither the place of what is wrong nor a value such as `007`
-/// as it was written.
+/// Written by hand: with `serde(untagged)` errors lose their place, and a value such as `007` is
+/// read as a number.
 struct LinesVisitor;
 
 impl<'de> Visitor<'de> for LinesVisitor {

@@ -30,7 +30,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// Reads a value of this type; an error has the path of what is wrong.
+    /// Reads a value of this type; an error names the path of the wrong value.
     pub fn read<T: DeserializeOwned>(self) -> Result<T> {
         T::deserialize(self)
     }

@@ -151,7 +151,7 @@ impl Drop for Root {
     }
 }
 
-/// Adds a configuration to those of this VM, and forgets those that are gone.
+/// Registers a configuration of this VM, and drops the entries of removed ones.
 fn register(plugin: &Rc<Plugin>) {
     PLUGINS.with(|plugins| {
         if let Ok(mut plugins) = plugins.try_borrow_mut() {

@@ -23,7 +23,7 @@ pub struct RawLiteral {
 pub struct RawNamed {
     /// Name of the header, variable, parameter, cookie or member. Required. Example: `order`.
     pub name: String,
-    /// Value where there is none by that name. Default: the tag is left out. Example: `-`.
+    /// Value if nothing has that name. Default: the tag is left out. Example: `-`.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
 }
@@ -107,7 +107,7 @@ pub struct RawMetadata {
     /// Example: `{key: envoy.filters.http.jwt_authn, path: [{key: sub}]}`.
     #[serde(alias = "metadataKey")]
     pub metadata_key: RawMetadataKey,
-    /// Value where there is none. Default: the tag is left out.
+    /// Value if the attribute or key is absent. Default: the tag is left out.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
 }
