@@ -219,7 +219,7 @@ impl Exporter {
                         self.cluster(),
                         "\" takes spans again",
                     ];
-                    let _ = hostcalls::log(LogLevel::Info, &message.concat());
+                    host::log(LogLevel::Info, &message.concat());
                 }
                 self.log.said.clear();
             }
@@ -282,7 +282,7 @@ impl Exporter {
     }
 
     fn warn(&self, message: &[&str]) {
-        let _ = hostcalls::log(LogLevel::Warn, &["sidespan: ", &message.concat()].concat());
+        host::log(LogLevel::Warn, &["sidespan: ", &message.concat()].concat());
     }
 
     fn cluster(&self) -> &str {
@@ -306,7 +306,7 @@ impl Exporter {
 
     fn set_tick_period(&mut self, period: Duration) {
         self.tick_period = period;
-        let _ = hostcalls::set_tick_period(period);
+        host::set_tick_period(period);
     }
 }
 

@@ -7,10 +7,14 @@
 //! status that Envoy gives. Whatever the host answers is a value here.
 
 use std::ptr::null_mut;
+use std::time::Duration;
 
-use proxy_wasm::types::{BufferType, Bytes, MapType};
+use proxy_wasm::types::{BufferType, Bytes, LogLevel, MapType, MetricType};
 
 use crate::edits::HeaderEdit;
+
+// Envoy answers a call that `capability_restriction_config` does not allow with a status of which the
+// SDK knows nothing, and on which it panics (`proxy-wasm-cpp-host`, `src/exports.cc`).
 
 /// The host answered with a status other than OK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,12 +105,101 @@ pub fn now() -> u64 {
     nanos
 }
 
+/// Logs a message. One that the host does not take is lost.
+///
+/// The SDK panics where the host does not allow it.
+pub fn log(level: LogLevel, message: &str) {
+    // SAFETY: the host reads the message, which lives until the call returns.
+    unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
+}
+
+/// Sets the period of the root context's ticks in whole milliseconds; zero stops them.
+///
+/// The SDK panics where the host does not allow it.
+pub fn set_tick_period(period: Duration) {
+    let millis = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
+    // SAFETY: only numbers are passed.
+    unsafe { proxy_set_tick_period_milliseconds(millis) };
+}
+
+/// Defines a metric and returns its number, by which the host knows it.
+///
+/// The SDK panics where the host does not allow it.
+pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, Failure> {
+    let mut id = 0;
+    // SAFETY: the host reads the name, and writes a 32-bit number to the place.
+    ok(unsafe { proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &mut id) })?;
+    Ok(id)
+}
+
+/// Adds an offset to a counter or gauge.
+///
+/// The SDK panics where the host does not allow it.
+pub fn increment_metric(id: u32, offset: i64) -> Result<(), Failure> {
+    // SAFETY: only numbers are passed.
+    ok(unsafe { proxy_increment_metric(id, offset) })
+}
+
+/// Adds a measurement to a histogram. One that the host does not take is lost.
+///
+/// The SDK panics where the host does not allow it.
+pub fn record_metric(id: u32, value: u64) {
+    // SAFETY: only numbers are passed.
+    unsafe { proxy_record_metric(id, value) };
+}
+
+/// Returns the value of a key in the data that all workers share, and the value's version; none
+/// where the key has no value.
+///
+/// The SDK panics where the host does not allow it.
+pub fn shared_data(key: &str) -> Result<Option<(Bytes, u32)>, Failure> {
+    let mut version = 0;
+    let mut status = OK;
+    let value = returned(|data, size| {
+        // SAFETY: the host reads the key, and writes a pointer, a length and a 32-bit number to the
+        // places.
+        status =
+            unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version) };
+        status
+    });
+    match (value, status) {
+        (Ok(value), _) => Ok(Some((value, version))),
+        (Err(_), NOT_FOUND) => Ok(None),
+        (Err(failure), _) => Err(failure),
+    }
+}
+
+/// Why shared data was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotShared {
+    /// The value has another version by now.
+    Changed,
+    Failed,
+}
+
+/// Sets the value of a key in the data that all workers share, if its value still has this version.
+///
+/// The SDK panics where the host does not allow it.
+pub fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<(), NotShared> {
+    // SAFETY: the host reads key and value, which live until the call returns.
+    let status = unsafe {
+        proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version)
+    };
+    match status {
+        OK => Ok(()),
+        CAS_MISMATCH => Err(NotShared::Changed),
+        _ => Err(NotShared::Failed),
+    }
+}
+
+fn ok(status: u32) -> Result<(), Failure> {
+    if status == OK { Ok(()) } else { Err(Failure) }
+}
+
 fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes, Failure> {
     let mut data = null_mut();
     let mut size = 0;
-    if call(&mut data, &mut size) != OK {
-        return Err(Failure);
-    }
+    ok(call(&mut data, &mut size))?;
     if data.is_null() || size == 0 {
         return Ok(Bytes::new());
     }
@@ -116,6 +209,8 @@ fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes,
 }
 
 const OK: u32 = 0;
+const NOT_FOUND: u32 = 1;
+const CAS_MISMATCH: u32 = 8;
 
 // The statuses are numbers: the SDK's enum has no value for a status that it does not know.
 #[link(wasm_import_module = "env")]
@@ -157,5 +252,24 @@ unsafe extern "C" {
         argument_size: usize,
         data: *mut *mut u8,
         size: *mut usize,
+    ) -> u32;
+    fn proxy_log(level: u32, message: *const u8, message_size: usize) -> u32;
+    fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
+    fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
+    fn proxy_increment_metric(id: u32, offset: i64) -> u32;
+    fn proxy_record_metric(id: u32, value: u64) -> u32;
+    fn proxy_get_shared_data(
+        key: *const u8,
+        key_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        version: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        key: *const u8,
+        key_size: usize,
+        value: *const u8,
+        value_size: usize,
+        version: u32,
     ) -> u32;
 }

@@ -1,9 +1,8 @@
 //! Limits that hold for all workers of an Envoy: their states are in Envoy's shared data.
 
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::Status;
+use proxy_wasm::types::Bytes;
 
-use super::host;
+use super::host::{self, NotShared};
 use crate::limit::{Limit, take_each};
 
 /// Takes one from each limit, or from none; the error is the index of the one that refuses. A limit
@@ -24,19 +23,18 @@ pub fn take_one(limit: &Limit) -> bool {
 /// `next` returns nothing, the state stays.
 fn update(limit: &Limit, next: impl Fn(Option<u64>) -> Option<u64>) -> bool {
     for _ in 0..MAX_TRIES {
-        let Ok((state, version)) = hostcalls::get_shared_data(limit.key()) else {
+        let Ok(found) = host::shared_data(limit.key()) else {
             return false;
         };
-        let state = state.and_then(|state| state.try_into().ok()).map(u64::from_le_bytes);
+        let (state, version) = found.unwrap_or((Bytes::new(), NO_VERSION));
+        let state = state.try_into().ok().map(u64::from_le_bytes);
         let Some(next) = next(state) else {
             return false;
         };
-        let version = version.unwrap_or(NO_VERSION);
-        let bytes = next.to_le_bytes();
-        match hostcalls::set_shared_data(limit.key(), Some(&bytes), Some(version)) {
+        match host::set_shared_data(limit.key(), &next.to_le_bytes(), version) {
             Ok(()) => return true,
-            Err(Status::CasMismatch) => {}
-            Err(_) => return false,
+            Err(NotShared::Changed) => {}
+            Err(NotShared::Failed) => return false,
         }
     }
     false

@@ -1,8 +1,8 @@
 //! Statistics on their way into Envoy.
 
-use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 
+use super::host;
 use crate::rules::Rules;
 use crate::statistics::{
     self, EXPORT_BATCH_SPANS, EXPORT_DURATION, ExportTally, MetricKind, Statistic, Totals,
@@ -33,7 +33,7 @@ impl Metrics {
         });
         let histogram = |name| {
             let name = statistics::metric_name(name, &[]);
-            hostcalls::define_metric(MetricType::Histogram, &name).ok()
+            host::define_metric(MetricType::Histogram, &name).ok()
         };
         let export_duration = histogram(EXPORT_DURATION);
         Self { all, export_duration, export_batch_spans: histogram(EXPORT_BATCH_SPANS) }
@@ -54,7 +54,9 @@ impl Metrics {
         ];
         for (id, values) in histograms {
             for value in values.drain(..) {
-                let _ = id.map(|id| hostcalls::record_metric(id, value));
+                if let Some(id) = id {
+                    host::record_metric(id, value);
+                }
             }
         }
     }
@@ -68,7 +70,7 @@ impl Metric {
             MetricKind::Gauge => MetricType::Gauge,
         };
         if self.id.is_none() {
-            self.id = hostcalls::define_metric(kind, &self.statistic.name).ok();
+            self.id = host::define_metric(kind, &self.statistic.name).ok();
         }
         self.id
     }
@@ -78,7 +80,7 @@ impl Metric {
         let offset = value.wrapping_sub(self.published).cast_signed();
         if offset != 0
             && let Some(id) = self.id()
-            && hostcalls::increment_metric(id, offset).is_ok()
+            && host::increment_metric(id, offset).is_ok()
         {
             self.published = value;
         }

@@ -122,19 +122,8 @@ const HUGE_EVERY: usize = 100;
 
 /// Hostcalls that the filter leaves to the proxy-wasm SDK, which panics where one answers with a
 /// status that Envoy does not give, and to the C library, which exits where there is no environment.
-pub const BY_THE_SDK: [&str; 11] = [
-    "environ_get",
-    "environ_sizes_get",
-    "proxy_define_metric",
-    "proxy_get_shared_data",
-    "proxy_http_call",
-    "proxy_increment_metric",
-    "proxy_log",
-    "proxy_record_metric",
-    "proxy_set_effective_context",
-    "proxy_set_shared_data",
-    "proxy_set_tick_period_milliseconds",
-];
+pub const BY_THE_SDK: [&str; 4] =
+    ["environ_get", "environ_sizes_get", "proxy_http_call", "proxy_set_effective_context"];
 
 pub const CONFIGURATION: &str = r#"{
   "service_name": "checkout",
