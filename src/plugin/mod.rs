@@ -14,11 +14,10 @@ mod metrics;
 mod node;
 mod properties;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, BufferType, Bytes, ContextType, LogLevel, MapType};
 use talc::TalckWasm;
@@ -54,6 +53,8 @@ proxy_wasm::main! {{
 #[derive(Default)]
 struct Root {
     plugin: Option<Rc<Plugin>>,
+    /// The text of the configuration in force.
+    configuration: Bytes,
 }
 
 /// One configuration of the filter in one worker.
@@ -65,6 +66,8 @@ struct Plugin {
     stream_facts: PropertyList<11>,
     ending_facts: PropertyList<2>,
     held_heads: Option<HeldHeads>,
+    /// Another configuration took its place; only streams that began before still use it.
+    is_retired: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -99,14 +102,18 @@ impl RootContext for Root {
             size => host::buffer(BufferType::PluginConfiguration, size),
         };
         let Ok(json) = json else {
-            let _ = hostcalls::log(LogLevel::Error, "sidespan: the configuration cannot be read");
+            host::log(LogLevel::Error, "sidespan: the configuration cannot be read");
             return false;
         };
+        // Envoy configures a root context anew for each listener that has the same configuration.
+        if self.plugin.is_some() && self.configuration == json {
+            return true;
+        }
         let config = match Config::parse(&json, &environment::variable) {
             Ok(config) => config,
             Err(error) => {
                 let message = format!("sidespan: configuration refused: {error}");
-                let _ = hostcalls::log(LogLevel::Error, &message);
+                host::log(LogLevel::Error, &message);
                 return false;
             }
         };
@@ -115,7 +122,8 @@ impl RootContext for Root {
         if let Some(former) = self.plugin.replace(plugin.clone()) {
             former.retire();
         }
-        self.set_tick_period(plugin.tick_period());
+        host::set_tick_period(plugin.tick_period());
+        self.configuration = json;
         true
     }
 
@@ -145,7 +153,7 @@ impl Drop for Root {
     fn drop(&mut self) {
         if let Some(plugin) = self.plugin.take() {
             // Envoy keeps the timer of a root context that is gone.
-            self.set_tick_period(Duration::ZERO);
+            host::set_tick_period(Duration::ZERO);
             plugin.retire();
         }
     }
@@ -247,6 +255,7 @@ impl Plugin {
             stream_facts: PropertyList::new(STREAM_FACTS, of_tags),
             ending_facts: PropertyList::new(ENDING_FACTS, Vec::new()),
             held_heads,
+            is_retired: Cell::new(false),
             config,
             state: RefCell::new(state),
         }
@@ -262,6 +271,7 @@ impl Plugin {
     /// Hands over what this configuration has not exported to the newest one that exports to the same
     /// place; without such a one, counts it as dropped.
     fn retire(&self) {
+        self.is_retired.set(true);
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
         };
@@ -419,6 +429,10 @@ impl Plugin {
         state.tally.attributes_truncated += u64::from(finished.truncated);
         if let Some(exporter) = &mut state.exporter {
             exporter.push(&finished.bytes);
+        }
+        if self.is_retired.get() {
+            drop(state);
+            self.retire();
         }
     }
 

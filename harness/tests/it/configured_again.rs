@@ -1,6 +1,6 @@
 //! A root context that is configured a second time: no span is lost uncounted.
 
-use sidespan_harness::host::{CallAnswer, Headers, Settings, Vm};
+use sidespan_harness::host::{CallAnswer, Headers, Message, Settings, StreamInfo, Vm};
 
 use crate::module;
 use crate::traffic::{Books, CONFIGURATION, Traffic};
@@ -19,7 +19,7 @@ fn worker() -> Vm {
 #[test]
 fn spans_go_to_the_new_configuration_of_the_same_collector() {
     let mut vm = worker();
-    assert_eq!(vm.configure(CONFIGURATION.as_bytes()), Ok(true));
+    assert_eq!(vm.configure(with_another_tag().as_bytes()), Ok(true));
     let before = Books::of(&vm);
     assert!(before.recorded > 0 && before.queued == before.recorded, "{before:?}");
     vm.tick().expect("no trap");
@@ -29,6 +29,39 @@ fn spans_go_to_the_new_configuration_of_the_same_collector() {
     }
     vm.tick().expect("no trap");
     assert_eq!(Books::of(&vm), Books { exported: before.recorded, queued: 0, ..before });
+}
+
+/// The configuration with a difference that its exporter knows nothing of.
+fn with_another_tag() -> String {
+    CONFIGURATION.replace("production", "staging")
+}
+
+#[test]
+fn the_same_configuration_changes_nothing() {
+    let mut vm = worker();
+    vm.tick().expect("no trap");
+    let call = vm.take_calls().pop().expect("an export");
+    assert_eq!(vm.configure(CONFIGURATION.as_bytes()), Ok(true));
+    let headers = Headers::from_iter([(":status", "200")]);
+    vm.answer(&call, CallAnswer { headers, ..CallAnswer::default() }).expect("no trap");
+    vm.tick().expect("no trap");
+    let books = Books::of(&vm);
+    assert!(books.exported > 0 && books.exported == books.recorded, "{books:?}");
+}
+
+#[test]
+fn a_request_that_began_before_leaves_its_span_to_the_new_configuration() {
+    let mut vm = worker();
+    let lines =
+        [(":authority", "shop"), (":path", "/"), (":method", "GET"), ("x-debug-trace", "true")];
+    let message = Message { headers: lines.into_iter().collect(), ..Message::default() };
+    let context = vm.request(StreamInfo::default(), message).expect("no trap");
+    assert_eq!(vm.configure(with_another_tag().as_bytes()), Ok(true));
+    let before = Books::of(&vm);
+    vm.finish(context).expect("no trap");
+    vm.tick().expect("no trap");
+    let (recorded, queued) = (before.recorded + 1, before.queued + 1);
+    assert_eq!(Books::of(&vm), Books { recorded, queued, ..before });
 }
 
 #[test]
