@@ -15,10 +15,12 @@ UNUSED := $(addprefix proxy_on_,vm_start done new_connection downstream_data ups
 	grpc_receive_initial_metadata grpc_receive_trailing_metadata)
 # What wasm-opt gains, against -O3 alone: constants folded into addresses (the lowest kilobyte is the far
 # end of the stack, so no address lies there), control flow written anew and unreachable values removed:
-# 5 % of the bytes, 2.5 % of the WebAssembly instructions of a request. V8 needs memory to compile large
-# functions, so only small ones are moved into their one caller: 17 MiB less of an Envoy's RSS.
-OPTIMISE := --low-memory-unused --flatten --rereloop -O3 --gufa -O3 \
-	--one-caller-inline-max-function-size=500
+# 5 % of the bytes, 2.5 % of the WebAssembly instructions of a request. -Oz in place of -O3 takes off 1.5 %
+# of the bytes, and constants in locals 2.4 %; neither shows in Envoy's instructions. V8 needs memory to
+# compile large functions, so only small ones are moved into their one caller: 17 MiB less of an Envoy's
+# RSS.
+OPTIMISE := --low-memory-unused --flatten --rereloop -Oz --gufa -Oz --converge --const-hoisting \
+	--reorder-functions --reorder-locals --one-caller-inline-max-function-size=500
 comma := ,
 space := $(subst ,, )
 FUZZ_SECONDS ?= 60
