@@ -32,6 +32,20 @@ impl Context {
         if self.short_trace_id { &hex[16..] } else { hex }
     }
 
+    /// Returns the properties that access logs read, with their values in hex: the fields of
+    /// <https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/>.
+    pub fn properties(&self) -> [(&'static str, Vec<u8>); 3] {
+        let mut trace_id = vec![0; 32];
+        encode_hex(&self.trace_id.to_bytes(), &mut trace_id);
+        let mut flags = vec![0; 2];
+        encode_hex(&[self.flags().to_u8()], &mut flags);
+        [
+            ("sidespan.trace_id", trace_id),
+            ("sidespan.span_id", self.span_id_hex().to_vec()),
+            ("sidespan.trace_flags", flags),
+        ]
+    }
+
     pub fn span_id_hex(&self) -> [u8; 16] {
         let mut hex = [0; 16];
         encode_hex(&self.span_id.to_bytes(), &mut hex);
@@ -50,6 +64,13 @@ impl Context {
             self.sampling = Sampling::Debug;
         }
     }
+}
+
+/// Fresh random ids, neither all zeros.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FreshIds {
+    pub trace_id: TraceId,
+    pub span_id: SpanId,
 }
 
 /// What a context says of sampling.

@@ -1,9 +1,7 @@
 //! One request, from its headers to what becomes of it: the one place where features meet.
 
-use opentelemetry::trace::{SpanId, TraceId};
-
 use crate::config::Config;
-use crate::context::{Context, Sampling};
+use crate::context::{Context, FreshIds, Sampling};
 use crate::decision::{Decision, Kind, Reason, decide};
 use crate::edits::{Edits, HeaderEdit};
 use crate::head::Head;
@@ -14,13 +12,6 @@ use crate::propagation::{self, Faults, Incoming};
 use crate::rules::{Action, Direction, Facts, Rule};
 use crate::span::Recording;
 use crate::token::{TokenCheck, TokenFault};
-
-/// Fresh random ids, neither all zeros.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FreshIds {
-    pub trace_id: TraceId,
-    pub span_id: SpanId,
-}
 
 /// A header that holds a token, and who may have signed it.
 #[derive(Debug, Clone)]
@@ -67,6 +58,8 @@ pub struct Outcome<'c> {
     pub late: Option<Box<Recording<'static>>>,
     /// The context that the client is told, where it is. Boxed, since most are not.
     pub answer: Option<Box<Context>>,
+    /// The context that access logs get, where they do.
+    pub logged: Option<Box<Context>>,
 }
 
 /// Takes one from each limit, or from none; the error is the index of the one that refuses.
@@ -172,6 +165,10 @@ pub fn on_request_headers<'c>(
         Box::new(recording(&mut incoming, context, Reason::Late))
     });
     let recording = recorded.then(|| recording(&mut incoming, context, decision.reason));
+    let logged = config.logs_context.then(|| {
+        let of_late = late.as_ref().map(|late| late.context);
+        Box::new(of_late.unwrap_or(context))
+    });
     let answer = config.response.is_for(kind, &context).then(|| Box::new(context));
     Outcome {
         kind,
@@ -185,6 +182,7 @@ pub fn on_request_headers<'c>(
         recording,
         late,
         answer,
+        logged,
     }
 }
 
@@ -206,6 +204,7 @@ fn ignored<'c>(rule: Option<(usize, &Rule)>, limited: Vec<usize>) -> Outcome<'c>
         recording: None,
         late: None,
         answer: None,
+        logged: None,
     }
 }
 
@@ -252,6 +251,7 @@ fn recording<'r>(
 mod tests {
     use std::collections::BTreeMap;
 
+    use opentelemetry::trace::{SpanId, TraceId};
     use proptest::prelude::*;
 
     use super::*;

@@ -37,6 +37,8 @@ pub struct Tally {
     late_limited: u64,
     /// Requests whose headers had no room until their end.
     pub late_not_held: u64,
+    /// Requests whose upstream got another context than this filter's, of those that were compared.
+    pub contexts_overwritten: u64,
     tokens_malformed: u64,
     tokens_foreign: u64,
     tokens_expired: u64,
@@ -189,12 +191,13 @@ pub fn statistics(rules: &Rules) -> Vec<Statistic> {
         table.always("exports_total", &[("result", result)], exports(count));
     }
 
-    let plain: [Count<Tally>; 9] = [
+    let plain: [Count<Tally>; 10] = [
         ("attributes_truncated_total", |tally| tally.attributes_truncated),
         ("attributes_dropped_total", |tally| tally.attributes_dropped),
         ("tracestate_members_dropped_total", |tally| tally.trace_state_members_dropped),
         ("baggage_members_dropped_total", |tally| tally.baggage_members_dropped),
         ("contexts_restarted_total", |tally| tally.contexts_restarted),
+        ("context_overwritten_total", |tally| tally.contexts_overwritten),
         ("spans_limited_total", |tally| tally.spans_limited),
         ("late_exported_total", |tally| tally.late_exported),
         ("late_limited_total", |tally| tally.late_limited),
@@ -298,6 +301,15 @@ pub fn metric_name(family: &str, labels: &[(&str, &str)]) -> String {
     format!("sidespan.{}{family}", labels.collect::<String>())
 }
 
+/// Returns the name of the gauge that says which versions run.
+pub fn build_info() -> String {
+    metric_name("build_info", &[("version", env!("CARGO_PKG_VERSION"))])
+}
+
+/// The counter of configurations that were taken.
+pub const CONFIGURED: &str = "configured_total";
+/// The gauge of configurations that are not valid, and were taken all the same.
+pub const CONFIGURATION_REJECTED: &str = "configuration_rejected";
 /// The histogram of how long the collector took to answer, in milliseconds.
 pub const EXPORT_DURATION: &str = "export_duration_milliseconds";
 /// The histogram of how many spans a call carried.

@@ -16,6 +16,7 @@ import tools
 import topology
 from conftest import lane
 from topology import BOOTSTRAP, Program, Topology, admin_answer
+from second_tracer import trace_too
 from traffic import Client, new_context
 
 MONITORING = BOOTSTRAP.parent / "monitoring"
@@ -48,7 +49,12 @@ def prometheus(request, tmp_path_factory) -> Iterator[int]:
     }
     often = {"stats_flush_interval": "0.5s"}
     envoy = tools.envoy(request.param)
-    with Topology({"": topology.Lane(filter=filter)}, envoy=envoy, change=lambda it: it.update(often)) as running:
+    lanes = {
+        "": topology.Lane(filter=filter),
+        "traced": lane(1, change=trace_too),
+        "invalid": topology.Lane(filter={"sampling": {"ratio": "all"}}, change=bypass_invalid),
+    }
+    with Topology(lanes, envoy=envoy, change=lambda it: it.update(often)) as running:
         configuration = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
         configuration["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
         (scraped,) = configuration["scrape_configs"]
@@ -83,6 +89,17 @@ def send_all_kinds(client: Client) -> None:
     ]:
         client.through("", "/a", headers)
     client.through("", "/a?status=503", unsampled)
+    client.through("traced", "/a")
+    client.through("invalid", "/a")
+
+
+def bypass_invalid(resources: dict) -> None:
+    variables = {"key_values": {"SIDESPAN_INVALID_CONFIGURATION": "bypass"}}
+    for listener in resources["listeners"]:
+        config = topology.wasm_configuration(listener)
+        # Envoy 1.36 shares a VM, and so its environment, among all of one vm_id.
+        config["vm_config"]["vm_id"] = "invalid"
+        config["vm_config"]["environment_variables"] = variables
 
 
 def soon(rules: list[dict]) -> list[dict]:

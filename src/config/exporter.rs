@@ -39,6 +39,19 @@ pub enum Protocol {
     Zipkin,
 }
 
+impl Exporter {
+    /// Says where spans go, and how.
+    pub fn summary(&self) -> String {
+        let protocol = match self.protocol {
+            Protocol::OtlpHttp => "\" by OTLP, http/protobuf",
+            Protocol::OtlpGrpc => "\" by OTLP, grpc",
+            Protocol::Zipkin => "\" by Zipkin v2 JSON",
+        };
+        let compression = if self.gzip { ", gzip" } else { "" };
+        ["spans go to cluster \"", &self.cluster, protocol, compression].concat()
+    }
+}
+
 /// Shows the names of the headers, and no value.
 impl fmt::Debug for Exporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,5 +1,6 @@
 //! The configuration: JSON text in, everything that a request needs compiled out.
 
+mod access_log;
 mod attribute_limits;
 mod document;
 mod error;
@@ -8,6 +9,7 @@ mod exporter;
 mod matching;
 mod propagation;
 mod queue;
+mod resource;
 mod response;
 mod sampling;
 mod shapes;
@@ -22,10 +24,11 @@ mod tests;
 
 use serde::Deserialize;
 
+use crate::digits;
 use crate::late::ExportOn;
 use crate::limit::Limit;
 use crate::otlp::AttributeLimits;
-use crate::propagation::Propagation;
+use crate::propagation::{Form, Propagation};
 use crate::ratio::Ratio;
 use crate::request::TokenHeader;
 use crate::response::Response;
@@ -47,6 +50,8 @@ pub struct Config {
     pub propagation: Propagation,
     /// Share of roots that are sampled where no rule says otherwise.
     pub ratio: Ratio,
+    /// The same as it was written.
+    configured_ratio: f64,
     pub rules: Rules,
     /// Spans that are made at most, of all reasons.
     pub limit: Option<Limit>,
@@ -58,6 +63,8 @@ pub struct Config {
     pub tags: Tags,
     pub attribute_limits: AttributeLimits,
     pub response: Response,
+    /// Access logs get the trace context.
+    pub logs_context: bool,
     pub exporter: Option<Exporter>,
 }
 
@@ -72,6 +79,31 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         document::parse(json)?.read::<RawConfig>()?.compile(environment)
     }
+
+    /// Says in one line what is configured: rules, ratio, where spans go and how, the formats.
+    pub fn summary(&self) -> String {
+        let rules = self.rules.iter().count();
+        let names = |forms: &[Form]| match forms {
+            [] => "nothing".to_owned(),
+            forms => forms.iter().map(|form| form.name()).collect::<Vec<_>>().join(", "),
+        };
+        let destination = match &self.exporter {
+            Some(exporter) => exporter.summary(),
+            None => "spans are not exported".to_owned(),
+        };
+        [
+            rules.to_string().as_str(),
+            if rules == 1 { " rule, ratio " } else { " rules, ratio " },
+            &digits::float(self.configured_ratio),
+            "; ",
+            &destination,
+            "; contexts are read as ",
+            &names(&self.propagation.extract),
+            " and written as ",
+            &names(self.propagation.inject.as_deref().unwrap_or_default()),
+        ]
+        .concat()
+    }
 }
 
 /// The whole configuration, `pluginConfig` in Istio.
@@ -83,9 +115,10 @@ struct RawConfig {
     #[serde(alias = "serviceName")]
     service_name: Option<String>,
     /// More resource attributes; they replace those of the node. Default: none.
-    /// Example: `{deployment.environment.name: production}`.
+    /// A value is a string, or an object with `literal` or `environment` as in `custom_tags`.
+    /// Example: `{deployment.environment.name: production, cloud.region: {environment: {name: REGION}}}`.
     #[serde(alias = "resourceAttributes")]
-    resource_attributes: Entries<String>,
+    resource_attributes: Entries<resource::RawResourceValue>,
     /// Which contexts are read, written and trusted.
     propagation: propagation::RawPropagation,
     /// Which requests are traced.
@@ -105,11 +138,16 @@ struct RawConfig {
     exporter: Option<exporter::RawExporter>,
     /// What the client is told of its trace, in headers of the response. Default: nothing.
     response: response::RawResponse,
+    /// What Envoy's access logs can show of the trace. Default: nothing.
+    #[serde(alias = "accessLog")]
+    access_log: access_log::RawAccessLog,
 }
 
 impl RawConfig {
     fn compile(self, environment: Environment<'_>) -> Result<Config, ConfigError> {
         let service_name = self.service_name.map(non_empty).transpose().under("service_name")?;
+        let resource_attributes = resource::compile(self.resource_attributes, environment);
+        let resource_attributes = resource_attributes.under("resource_attributes")?;
         let mut headers = HeaderConditions { environment, tokens: Vec::new(), strip: Vec::new() };
         let sampling = self.sampling.compile(&mut headers).under("sampling")?;
         let propagation = self.propagation.compile(&mut headers).under("propagation")?;
@@ -125,9 +163,10 @@ impl RawConfig {
         let exporter = self.exporter.map(|raw| raw.compile(environment)).transpose();
         Ok(Config {
             service_name,
-            resource_attributes: self.resource_attributes.0,
+            resource_attributes,
             propagation,
             ratio: sampling.root_ratio,
+            configured_ratio: sampling.configured_root_ratio,
             rules: sampling.rules,
             limit: sampling.limit,
             export_on: sampling.export_on,
@@ -136,6 +175,7 @@ impl RawConfig {
             tags,
             attribute_limits,
             response,
+            logs_context: self.access_log.filter_state,
             exporter: exporter.under("exporter")?,
         })
     }

@@ -106,6 +106,8 @@ pub enum RawDirection {
 /// `sampling`, compiled.
 pub struct Sampling {
     pub root_ratio: Ratio,
+    /// The same as it was written.
+    pub configured_root_ratio: f64,
     pub rules: Rules,
     pub limit: Option<Limit>,
     pub export_on: Option<ExportOn>,
@@ -115,10 +117,8 @@ impl RawSampling {
     pub fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Sampling> {
         let precision = self.precision.unwrap_or(DEFAULT_PRECISION);
         let precision = within(1, MAX_PRECISION, precision).under("precision")?;
-        let root_ratio = match self.ratio {
-            Some(share) => ratio(share, precision).under("ratio")?,
-            None => Ratio::ALWAYS,
-        };
+        let configured_root_ratio = self.ratio.unwrap_or(1.0);
+        let root_ratio = ratio(configured_root_ratio, precision).under("ratio")?;
         let mut rules: Vec<Rule> = Vec::with_capacity(self.rules.len());
         for (index, raw) in self.rules.into_iter().enumerate() {
             let rule = check_name(&raw.name, &rules)
@@ -128,7 +128,8 @@ impl RawSampling {
         }
         let export_on = self.export_on.map(RawExportOn::compile).transpose().under("export_on")?;
         let limit = self.limit.map(|raw| raw.compile("all")).transpose().under("limit")?;
-        Ok(Sampling { root_ratio, rules: Rules::new(rules), limit, export_on })
+        let rules = Rules::new(rules);
+        Ok(Sampling { root_ratio, configured_root_ratio, rules, limit, export_on })
     }
 }
 

@@ -6,6 +6,32 @@ use crate::propagation::Form;
 use crate::trust::Trust;
 
 #[test]
+fn the_summary_says_what_operators_ask_first() {
+    for (json, expected) in [
+        (
+            "{}",
+            "0 rules, ratio 1; spans are not exported; contexts are read as tracecontext, b3, b3multi \
+             and written as tracecontext",
+        ),
+        (
+            r#"{"sampling": {"ratio": 0.05, "rules": [{"name": "a"}]},
+                "propagation": {"extract": ["xray"], "inject": ["none"]},
+                "exporter": {"otlp": {"cluster": "c", "compression": "gzip",
+                    "headers": [{"name": "a", "literal": {"value": "secret"}}]}}}"#,
+            "1 rule, ratio 0.05; spans go to cluster \"c\" by OTLP, http/protobuf, gzip; contexts are \
+             read as xray and written as nothing",
+        ),
+        (
+            r#"{"exporter": {"otlp": {"cluster": "c", "protocol": "grpc"}}}"#,
+            "0 rules, ratio 1; spans go to cluster \"c\" by OTLP, grpc; contexts are read as \
+             tracecontext, b3, b3multi and written as tracecontext",
+        ),
+    ] {
+        assert_eq!(parse(json).unwrap().summary(), expected);
+    }
+}
+
+#[test]
 fn nothing_configured_is_valid() {
     for nothing in ["", " \n", "{}", r#"{"sampling": {}, "propagation": {}, "exporter": null}"#] {
         let config = parse(nothing).unwrap();
@@ -28,7 +54,7 @@ fn errors_say_where_and_what_was_expected_and_found() {
             r#"{"responses": {}}"#,
             "responses: expected a known key, one of `service_name`, `resource_attributes`, \
              `propagation`, `sampling`, `custom_tags`, `allow_sensitive_headers`, \
-             `attribute_limits`, `exporter`, `response`, but found \"responses\"",
+             `attribute_limits`, `exporter`, `response`, `access_log`, but found \"responses\"",
         ),
         (
             r#"{"sampling": {"ratio": "all"}}"#,

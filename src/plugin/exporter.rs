@@ -11,14 +11,15 @@ use opentelemetry::KeyValue;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, Status};
 
+use super::ids::IdGenerator;
 use super::{host, limits};
 use crate::config::{self, Protocol};
 use crate::delivery::{Answer, Judgement, Verdict};
 use crate::grpc;
 use crate::gzip;
 use crate::head::pairs;
-use crate::limit::Limit;
 use crate::otlp;
+use crate::propagation::Propagation;
 use crate::queue::{Batch, Books, DropReason, Queue};
 use crate::statistics::ExportTally;
 use crate::zipkin;
@@ -26,6 +27,8 @@ use crate::zipkin;
 /// The exporter of one worker.
 pub struct Exporter {
     settings: config::Exporter,
+    propagation: Propagation,
+    ids: IdGenerator,
     /// Where bodies are compressed.
     gzip: bool,
     queue: Queue,
@@ -50,13 +53,30 @@ struct Log {
 }
 
 impl Exporter {
-    pub fn new(settings: config::Exporter, resource: &[KeyValue]) -> Self {
+    pub fn new(
+        settings: config::Exporter,
+        propagation: Propagation,
+        resource: &[KeyValue],
+    ) -> Self {
         let resource = otlp::encode_resource(resource);
         let queue = Queue::new(settings.limits, settings.retry, resource);
         let tick_period = settings.interval;
         let gzip = settings.gzip;
         let (tally, log) = Default::default();
-        Self { settings, gzip, queue, tick_period, call: None, sent_unix_nanos: 0, tally, log }
+        let (ids, call) = (IdGenerator::seeded(), None);
+        let sent_unix_nanos = 0;
+        Self {
+            settings,
+            propagation,
+            ids,
+            gzip,
+            queue,
+            tick_period,
+            call,
+            sent_unix_nanos,
+            tally,
+            log,
+        }
     }
 
     pub fn books(&self) -> Books {
@@ -72,9 +92,13 @@ impl Exporter {
         }
     }
 
+    /// Sets the timer of the root context to the interval.
+    pub fn start_timer(&mut self) {
+        self.set_tick_period(self.settings.interval);
+    }
+
     /// Sends what is due. Runs in the root context.
-    pub fn tick(&mut self) {
-        let now = host::now();
+    pub fn tick(&mut self, now: u64) {
         let waited = Duration::from_nanos(now.saturating_sub(self.sent_unix_nanos));
         if self.call.is_some() && waited > self.settings.timeout + ANSWER_GRACE {
             self.call = None;
@@ -148,6 +172,16 @@ impl Exporter {
         let body = compressed.unwrap_or(body);
         let own = settings.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         headers.extend(own);
+        // Without it a filter in front of the collector would take each export for a root.
+        let unsampled = self.propagation.unsampled_headers(self.ids.fresh());
+        let is_free = |name: &str| settings.headers.iter().all(|(own, _)| own != name);
+        for (name, value) in &unsampled {
+            if let Ok(value) = str::from_utf8(value)
+                && is_free(name)
+            {
+                headers.push((name, value));
+            }
+        }
         let (cluster, timeout) = (&settings.cluster, settings.timeout);
         let called =
             hostcalls::dispatch_http_call(cluster, headers, Some(&body), Vec::new(), timeout);
@@ -275,10 +309,8 @@ impl Exporter {
         ]);
     }
 
-    /// Tells whether a message of this kind may be logged: once a minute, by all workers together.
     fn may_log(&self, kind: &str) -> bool {
-        let name = ["log/", kind, "/", self.cluster()].concat();
-        Limit::new(&name, LOGGED_PER_SECOND, 1).as_ref().is_some_and(limits::take_one)
+        limits::may_log(kind, self.cluster())
     }
 
     fn warn(&self, message: &[&str]) {
@@ -353,8 +385,6 @@ fn random() -> u32 {
 const ANSWER_GRACE: Duration = Duration::from_secs(5);
 /// Shortest period that Envoy's timer takes.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// Messages of one kind.
-const LOGGED_PER_SECOND: f64 = 1.0 / 60.0;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const NANOS_PER_MILLI: u64 = 1_000_000;
 /// How much of an answer is read: a partial success with its message is far shorter.

@@ -76,6 +76,16 @@ pub fn property(path: &str) -> Result<Bytes, Failure> {
     returned(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
+/// Sets a property of the stream, which Envoy keeps as filter state under `wasm.` and the path
+/// (`Context::setProperty`, `source/extensions/common/wasm/context.cc`). One that the host refuses
+/// is missing.
+///
+/// The SDK panics where the host does not allow it.
+pub fn set_property(path: &str, value: &[u8]) {
+    // SAFETY: the host reads path and value, which live until the call returns.
+    unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) };
+}
+
 /// Calls one of the functions that Envoy has beside the ABI
 /// (`source/extensions/common/wasm/foreign.cc`).
 ///
@@ -244,6 +254,12 @@ unsafe extern "C" {
         path_size: usize,
         data: *mut *mut u8,
         size: *mut usize,
+    ) -> u32;
+    fn proxy_set_property(
+        path: *const u8,
+        path_size: usize,
+        value: *const u8,
+        value_size: usize,
     ) -> u32;
     fn proxy_call_foreign_function(
         name: *const u8,

@@ -62,6 +62,15 @@ impl Metrics {
     }
 }
 
+/// Adds to a metric that belongs to no configuration alone, and shows it from then on.
+pub fn add(kind: MetricType, name: &str, offset: i64) {
+    if let Ok(id) = host::define_metric(kind, name)
+        && offset != 0
+    {
+        let _ = host::increment_metric(id, offset);
+    }
+}
+
 impl Metric {
     /// Returns the number at the host, and defines the metric where it has none.
     fn id(&mut self) -> Option<u32> {

@@ -5,6 +5,7 @@
 //! No callback panics, pauses or answers a request: a panic would take the VM of a worker, and all
 //! its requests, with it.
 
+mod acceptance;
 mod environment;
 mod exporter;
 mod host;
@@ -13,30 +14,34 @@ mod limits;
 mod metrics;
 mod node;
 mod properties;
+mod root;
+mod shared;
+mod stream;
 
 use std::cell::{Cell, RefCell};
-use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, BufferType, Bytes, ContextType, LogLevel, MapType};
+use proxy_wasm::types::{LogLevel, MapType};
 use talc::TalckWasm;
+
+use self::acceptance::PluginName;
 
 use self::exporter::Exporter;
 use self::ids::IdGenerator;
 use self::metrics::Metrics;
 use self::properties::{PropertyList, integer};
+use self::root::Root;
+use self::stream::{Late, Stream};
 use crate::config::Config;
-use crate::context;
+use crate::decision::Kind;
 use crate::grpc;
 use crate::head::{Head, pairs};
-use crate::late::{Ending, HeldHead, HeldHeads};
+use crate::late::{Ending, HeldHeads};
 use crate::queue::Batch;
 use crate::request::{self, Known, on_request_headers};
-use crate::resource::resource;
-use crate::response::ResponseHeader;
+use crate::resource::{ResourceVariables, resource};
 use crate::rules::Direction;
-use crate::span::{self, ActiveSpan, Recording, StreamFacts};
+use crate::span::{self, ActiveSpan, StreamFacts};
 use crate::statistics::{Tally, Totals};
 use crate::tags::Facts;
 use crate::tags::source::Phase;
@@ -49,16 +54,9 @@ proxy_wasm::main! {{
     proxy_wasm::set_root_context(|_| Box::new(Root::default()));
 }}
 
-/// One plugin of Envoy's: a configuration, once there is one.
-#[derive(Default)]
-struct Root {
-    plugin: Option<Rc<Plugin>>,
-    /// The text of the configuration in force.
-    configuration: Bytes,
-}
-
 /// One configuration of the filter in one worker.
 struct Plugin {
+    name: PluginName,
     config: Config,
     gateway: bool,
     /// A rule asks for the direction.
@@ -66,8 +64,10 @@ struct Plugin {
     stream_facts: PropertyList<11>,
     ending_facts: PropertyList<2>,
     held_heads: Option<HeldHeads>,
-    /// Another configuration took its place; only streams that began before still use it.
-    is_retired: Cell<bool>,
+    /// Root contexts that hold it; without one, only streams that began before still use it.
+    roots: Cell<u32>,
+    /// Envoy uses it: it is none that is tried, or configured at the same time as another.
+    has_begun: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -77,172 +77,29 @@ struct State {
     tally: Tally,
     exporter: Option<Exporter>,
     metrics: Metrics,
-}
-
-thread_local! {
-    /// The configurations of this VM, in the order in which they came.
-    static PLUGINS: RefCell<Vec<Weak<Plugin>>> = const { RefCell::new(Vec::new()) };
-}
-
-impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, trailers: usize) {
-        if let Some(plugin) = &self.plugin
-            && let Ok(mut state) = plugin.state.try_borrow_mut()
-            && let Some(exporter) = &mut state.exporter
-        {
-            exporter.answered(token, body_size, trailers);
-        }
-    }
-}
-
-impl RootContext for Root {
-    fn on_configure(&mut self, size: usize) -> bool {
-        let json = match size {
-            0 => Ok(Bytes::new()),
-            size => host::buffer(BufferType::PluginConfiguration, size),
-        };
-        let Ok(json) = json else {
-            host::log(LogLevel::Error, "sidespan: the configuration cannot be read");
-            return false;
-        };
-        // Envoy configures a root context anew for each listener that has the same configuration.
-        if self.plugin.is_some() && self.configuration == json {
-            return true;
-        }
-        let config = match Config::parse(&json, &environment::variable) {
-            Ok(config) => config,
-            Err(error) => {
-                let message = format!("sidespan: configuration refused: {error}");
-                host::log(LogLevel::Error, &message);
-                return false;
-            }
-        };
-        let plugin = Rc::new(Plugin::new(config));
-        register(&plugin);
-        if let Some(former) = self.plugin.replace(plugin.clone()) {
-            former.retire();
-        }
-        host::set_tick_period(plugin.tick_period());
-        self.configuration = json;
-        true
-    }
-
-    fn on_tick(&mut self) {
-        let Some(plugin) = &self.plugin else {
-            return;
-        };
-        if let Ok(mut state) = plugin.state.try_borrow_mut() {
-            if let Some(exporter) = &mut state.exporter {
-                exporter.tick();
-            }
-            state.publish();
-        }
-    }
-
-    fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
-    }
-
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        let plugin = self.plugin.clone();
-        Some(Box::new(Stream { plugin, span: None, late: None, answer: None }))
-    }
-}
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        if let Some(plugin) = self.plugin.take() {
-            // Envoy keeps the timer of a root context that is gone.
-            host::set_tick_period(Duration::ZERO);
-            plugin.retire();
-        }
-    }
-}
-
-/// Registers a configuration of this VM, and drops the entries of removed ones.
-fn register(plugin: &Rc<Plugin>) {
-    PLUGINS.with(|plugins| {
-        if let Ok(mut plugins) = plugins.try_borrow_mut() {
-            plugins.retain(|other| other.strong_count() > 0);
-            plugins.push(Rc::downgrade(plugin));
-        }
-    });
-}
-
-/// Returns the configurations of this VM, the newest first.
-fn registered() -> Vec<Rc<Plugin>> {
-    PLUGINS.with(|plugins| match plugins.try_borrow() {
-        Ok(plugins) => plugins.iter().rev().filter_map(Weak::upgrade).collect(),
-        Err(_) => Vec::new(),
-    })
-}
-
-/// One request.
-struct Stream {
-    plugin: Option<Rc<Plugin>>,
-    /// Boxed, since most requests have none.
-    span: Option<Box<ActiveSpan>>,
-    /// What a span is made of, should the request end as `export_on` says.
-    late: Option<Box<Late>>,
-    /// What the client is told.
-    answer: Option<Box<context::Context>>,
-}
-
-/// A request that is not sampled and may be exported late.
-struct Late {
-    recording: Recording<'static>,
-    /// The headers as they came: others may change them meanwhile.
-    head: HeldHead,
-    end_of_stream: bool,
-    start_unix_nanos: u64,
-    first_byte_unix_nanos: Option<u64>,
-}
-
-impl Context for Stream {}
-
-impl HttpContext for Stream {
-    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        if let Some(plugin) = self.plugin.clone() {
-            plugin.on_request(end_of_stream, self);
-        }
-        Action::Continue
-    }
-
-    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if let (Some(plugin), Some(context)) = (&self.plugin, self.answer.take()) {
-            for ResponseHeader { name, value, replace } in plugin.config.response.headers(&context)
-            {
-                host::put_header(MapType::HttpResponseHeaders, name, &value, replace);
-            }
-        }
-        if let Some(span) = &mut self.span {
-            span.response_started(host::now());
-        } else if let Some(late) = &mut self.late {
-            late.first_byte_unix_nanos.get_or_insert_with(host::now);
-        }
-        Action::Continue
-    }
-
-    fn on_log(&mut self) {
-        let Some(plugin) = &self.plugin else {
-            return;
-        };
-        if let Some(span) = self.span.take() {
-            plugin.on_end(span);
-        } else if let Some(late) = self.late.take() {
-            plugin.on_late_end(&late);
-        }
-    }
+    /// When it was last looked whether the upstream got this filter's context.
+    checked_unix_nanos: u64,
+    /// The next request is one to look at.
+    is_check_due: bool,
 }
 
 impl Plugin {
-    fn new(config: Config) -> Self {
-        let service_name = config.service_name.as_deref();
-        let resource = resource(service_name, &config.resource_attributes, &node::node());
-        let exporter = config.exporter.clone().map(|settings| Exporter::new(settings, &resource));
+    fn new(name: PluginName, config: Config) -> Self {
+        let resource = resource(&config, &resource_variables(), &node::node());
+        let exporter = config
+            .exporter
+            .clone()
+            .map(|settings| Exporter::new(settings, config.propagation.clone(), &resource));
         let tally = Tally::new(config.rules.iter().count());
         let metrics = Metrics::define(&config.rules);
-        let mut state = State { ids: IdGenerator::seeded(), tally, exporter, metrics };
+        let mut state = State {
+            ids: IdGenerator::seeded(),
+            tally,
+            exporter,
+            metrics,
+            checked_unix_nanos: 0,
+            is_check_due: false,
+        };
         state.publish();
         let held_heads = config.export_on.as_ref().map(|export_on| {
             let max_chars = config.attribute_limits.value_length as usize;
@@ -250,35 +107,48 @@ impl Plugin {
         });
         let of_tags = config.tags.properties.paths().to_vec();
         Self {
+            name,
             gateway: node::is_gateway(),
             asks_direction: config.rules.ask_direction() || config.propagation.ask_direction(),
             stream_facts: PropertyList::new(STREAM_FACTS, of_tags),
             ending_facts: PropertyList::new(ENDING_FACTS, Vec::new()),
             held_heads,
-            is_retired: Cell::new(false),
+            roots: Cell::new(0),
+            has_begun: Cell::new(false),
             config,
             state: RefCell::new(state),
         }
     }
 
-    fn tick_period(&self) -> Duration {
-        match &self.config.exporter {
-            Some(exporter) => exporter.interval,
-            None => PUBLISH_PERIOD,
+    /// Sets the timer of the root context.
+    fn start_timer(&self) {
+        let Ok(mut state) = self.state.try_borrow_mut() else {
+            return;
+        };
+        match &mut state.exporter {
+            Some(exporter) => exporter.start_timer(),
+            None => host::set_tick_period(PUBLISH_PERIOD),
+        }
+    }
+
+    /// Logs what is configured, once for all workers.
+    fn log_start(&self) {
+        let summary = self.config.summary();
+        if limits::may_log("start", &summary) {
+            let message = ["sidespan ", env!("CARGO_PKG_VERSION"), ": ", &summary].concat();
+            host::log(LogLevel::Info, &message);
         }
     }
 
     /// Hands over what this configuration has not exported to the newest one that exports to the same
     /// place; without such a one, counts it as dropped.
     fn retire(&self) {
-        self.is_retired.set(true);
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
         };
         if let Some(exporter) = &mut state.exporter {
             let all = exporter.take_all();
-            // This one is borrowed, so it takes nothing over.
-            let heirs = registered();
+            let heirs = root::registered();
             let left = heirs.iter().fold(all, |batches, heir| heir.take_over(exporter, batches));
             exporter.abandon(&left);
         }
@@ -321,6 +191,15 @@ impl Plugin {
         let outcome = on_request_headers(&self.config, &head, known, fresh, &mut limits::take);
         state.tally.decided(&outcome);
         outcome.edits.iter().for_each(host::edit_request_header);
+        if state.is_check_due && outcome.kind != Kind::Ignore && self.config.propagation.writes() {
+            state.is_check_due = false;
+            stream.upstream = Some(Box::new(stream::trace_headers()));
+        }
+        if let Some(logged) = outcome.logged {
+            for (path, value) in logged.properties() {
+                host::set_property(path, &value);
+            }
+        }
         stream.answer = outcome.answer;
         if let Some(recording) = outcome.recording {
             let now = host::now();
@@ -336,6 +215,20 @@ impl Plugin {
             let late =
                 Late { recording, head, end_of_stream, start_unix_nanos, first_byte_unix_nanos };
             stream.late = Some(Box::new(late));
+        }
+    }
+
+    /// Compares the context that went upstream with the one that this filter wrote.
+    #[inline(never)]
+    fn on_upstream_known(&self, written: &[(Vec<u8>, Vec<u8>)]) {
+        if stream::trace_headers() == written {
+            return;
+        }
+        if let Ok(mut state) = self.state.try_borrow_mut() {
+            state.tally.contexts_overwritten += 1;
+        }
+        if limits::may_log("overwritten", self.name.as_str()) {
+            host::log(LogLevel::Warn, OVERWRITTEN);
         }
     }
 
@@ -430,7 +323,7 @@ impl Plugin {
         if let Some(exporter) = &mut state.exporter {
             exporter.push(&finished.bytes);
         }
-        if self.is_retired.get() {
+        if self.roots.get() == 0 {
             drop(state);
             self.retire();
         }
@@ -470,6 +363,17 @@ impl Plugin {
 }
 
 impl State {
+    fn tick(&mut self) {
+        let now = host::now();
+        if now.saturating_sub(self.checked_unix_nanos) >= CHECK_NANOS {
+            (self.checked_unix_nanos, self.is_check_due) = (now, true);
+        }
+        if let Some(exporter) = &mut self.exporter {
+            exporter.tick(now);
+        }
+        self.publish();
+    }
+
     fn publish(&mut self) {
         let Self { tally, exporter, metrics, .. } = self;
         let totals = Totals {
@@ -482,6 +386,17 @@ impl State {
             metrics.record(&mut exporter.tally);
         }
     }
+}
+
+/// Reads the variables that say the resource.
+fn resource_variables() -> ResourceVariables {
+    let variables = ResourceVariables::read(&environment::variable);
+    if let Err(error) = &variables.attributes
+        && limits::may_log("resource", "")
+    {
+        host::log(LogLevel::Warn, &["sidespan: ", error].concat());
+    }
+    variables
 }
 
 /// Returns the status that a gRPC response says. `response.grpc_status` is not asked: where there is
@@ -520,6 +435,13 @@ const RESPONSE_FLAGS: &str = "response.flags";
 const OUTBOUND: u64 = 2;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// How long between two requests whose context is compared.
+const CHECK_NANOS: u64 = NANOS_PER_SECOND;
+
+const OVERWRITTEN: &str = "sidespan: the upstream gets another trace context than the one that \
+    this filter wrote, so traces are broken: switch Envoy's own tracing off (`tracing` of the HTTP \
+    connection manager; in Istio a Telemetry with `tracing: [{disableSpanReporting: true}]`)";
 
 /// How often metrics are published where there is no exporter with an interval of its own.
 const PUBLISH_PERIOD: Duration = Duration::from_secs(1);

@@ -24,7 +24,17 @@ pub fn is_gateway() -> bool {
     text("xds\0node\0id").starts_with("router~")
 }
 
-fn text(path: &str) -> String {
+/// Tells whether Istio or Envoy Gateway configures this Envoy while it runs: Istio by the kind of
+/// proxy in the node's id (`pkg/model/proxy.go`), Envoy Gateway by its name for the VM
+/// (`internal/gatewayapi/envoyextensionpolicy.go`).
+pub fn is_managed() -> bool {
+    let id = text("xds\0node\0id");
+    ["sidecar~", "router~", "waypoint~"].iter().any(|kind| id.starts_with(kind))
+        || text("plugin_vm_id").starts_with("envoyextensionpolicy/")
+}
+
+/// Returns a property, and an empty text where it is absent.
+pub fn text(path: &str) -> String {
     let bytes = host::property(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     bytes.unwrap_or_default()
 }

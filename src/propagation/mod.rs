@@ -13,8 +13,8 @@ mod xray;
 
 use opentelemetry::trace::TraceId;
 
-use crate::context::{Context, Extracted, Sampling};
-use crate::edits::Edits;
+use crate::context::{Context, Extracted, FreshIds, Sampling};
+use crate::edits::{Edits, HeaderEdit};
 use crate::head::Head;
 use crate::ratio;
 use crate::rules::Facts;
@@ -115,6 +115,33 @@ impl Propagation {
         }
     }
 
+    /// Tells whether contexts are written.
+    pub fn writes(&self) -> bool {
+        self.inject.is_some()
+    }
+
+    /// Returns the headers of a new trace that is not sampled, in every format that is read here, in
+    /// W3C's and in B3's.
+    pub fn unsampled_headers(&self, fresh: FreshIds) -> Vec<(&'static str, Vec<u8>)> {
+        let context = Context {
+            trace_id: fresh.trace_id,
+            span_id: fresh.span_id,
+            sampling: Sampling::NotSampled,
+            random: false,
+            short_trace_id: false,
+        };
+        let head = Head::new(Vec::new());
+        let mut edits = Edits::of(&head);
+        let always = [Form::TraceContext, Form::B3Single];
+        let others = self.extract.iter().filter(|form| !always.contains(form));
+        always.iter().chain(others).for_each(|form| form.inject(&context, &[], &mut edits));
+        let added = |edit| match edit {
+            HeaderEdit::Add { name, value } => Some((name, value)),
+            HeaderEdit::Set { .. } | HeaderEdit::Remove { .. } => None,
+        };
+        edits.finish().into_iter().filter_map(added).collect()
+    }
+
     /// Reads all formats. The first valid context wins; where it leaves sampling open, the first bare
     /// decision states it.
     pub fn extract<'a>(&self, head: &Head<'a>) -> Incoming<'a> {
@@ -200,20 +227,8 @@ impl Propagation {
             }
             return;
         };
-        for form in inject {
-            match form {
-                Form::TraceContext => {
-                    tracecontext::inject(context, incoming.trace_state(context.trace_id), edits);
-                }
-                Form::B3Single => b3::inject_single(context, edits),
-                Form::B3Multi => b3::inject_multi(context, edits),
-                Form::Jaeger => jaeger::inject(context, edits),
-                Form::XRay => xray::inject(context, edits),
-                Form::OtTrace => ottrace::inject(context, edits),
-                Form::Datadog => datadog::inject(context, edits),
-                Form::GrpcTraceBin => grpc_trace_bin::inject(context, edits),
-            }
-        }
+        let trace_state = incoming.trace_state(context.trace_id);
+        inject.iter().for_each(|form| form.inject(context, trace_state, edits));
         self.stale.iter().for_each(|form| form.remove(edits));
     }
 }
@@ -257,6 +272,19 @@ impl Form {
         }
     }
 
+    fn inject(self, context: &Context, trace_state: &[u8], edits: &mut Edits<'_, '_>) {
+        match self {
+            Self::TraceContext => tracecontext::inject(context, trace_state, edits),
+            Self::B3Single => b3::inject_single(context, edits),
+            Self::B3Multi => b3::inject_multi(context, edits),
+            Self::Jaeger => jaeger::inject(context, edits),
+            Self::XRay => xray::inject(context, edits),
+            Self::OtTrace => ottrace::inject(context, edits),
+            Self::Datadog => datadog::inject(context, edits),
+            Self::GrpcTraceBin => grpc_trace_bin::inject(context, edits),
+        }
+    }
+
     /// The headers that hold a context in this form.
     fn headers(self) -> &'static [&'static str] {
         match self {
@@ -280,6 +308,18 @@ impl Form {
 pub fn strip(edits: &mut Edits<'_, '_>) {
     Form::ALL.iter().for_each(|form| form.remove(edits));
     edits.remove(baggage::BAGGAGE);
+}
+
+/// Returns the lines that name a trace and its parent span, in any format, sorted.
+pub fn trace_headers(head: &Head<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let names = Form::ALL.iter().flat_map(|form| form.headers());
+    let mut lines = Vec::new();
+    for name in names.filter(|name| **name != TRACESTATE) {
+        let line = |value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
+        lines.extend(head.all(name).map(line));
+    }
+    lines.sort_unstable();
+    lines
 }
 
 /// Tells whether a header holds a context in some format, or baggage.

@@ -1,0 +1,221 @@
+//! The root context: takes a configuration, and drives its exporter.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{BufferType, Bytes, ContextType, LogLevel, MetricType};
+
+use super::acceptance::PluginName;
+use super::stream::Stream;
+use super::{Plugin, environment, host, limits, metrics};
+use crate::config::Config;
+use crate::statistics::{self, CONFIGURATION_REJECTED, CONFIGURED};
+
+/// One plugin of Envoy's in one worker.
+#[derive(Default)]
+pub struct Root {
+    configured: Option<Configured>,
+    /// A tick came since the configuration: this is no VM in which Envoy only tries it.
+    has_begun: bool,
+}
+
+/// A configuration that was taken.
+struct Configured {
+    name: PluginName,
+    text: Bytes,
+    /// What is in force: this configuration or, where it is not valid, a former one.
+    plugin: Option<Rc<Plugin>>,
+    /// Why the configuration is not valid.
+    error: Option<String>,
+}
+
+thread_local! {
+    /// The configurations of this VM, in the order in which they came.
+    static PLUGINS: RefCell<Vec<Weak<Plugin>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, trailers: usize) {
+        if let Some(plugin) = self.plugin()
+            && let Ok(mut state) = plugin.state.try_borrow_mut()
+            && let Some(exporter) = &mut state.exporter
+        {
+            exporter.answered(token, body_size, trailers);
+        }
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, size: usize) -> bool {
+        let text = match size {
+            0 => Ok(Bytes::new()),
+            size => host::buffer(BufferType::PluginConfiguration, size),
+        };
+        let Ok(text) = text else {
+            host::log(LogLevel::Error, "sidespan: the configuration cannot be read");
+            return false;
+        };
+        self.configure(text)
+    }
+
+    fn on_tick(&mut self) {
+        if !self.has_begun {
+            self.begin();
+        }
+        let Some(configured) = &self.configured else {
+            return;
+        };
+        configured.log_error();
+        if let Some(plugin) = &configured.plugin
+            && let Ok(mut state) = plugin.state.try_borrow_mut()
+        {
+            state.tick();
+        }
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream::new(self.plugin().cloned())))
+    }
+}
+
+impl Root {
+    fn plugin(&self) -> Option<&Rc<Plugin>> {
+        self.configured.as_ref()?.plugin.as_ref()
+    }
+
+    /// Takes a configuration, and tells whether it did.
+    fn configure(&mut self, text: Bytes) -> bool {
+        // Envoy configures a root context anew for each listener that has the same configuration.
+        if self.configured.as_ref().is_some_and(|configured| configured.text == text) {
+            return true;
+        }
+        let name = PluginName::read();
+        let (plugin, error) = match Config::parse(&text, &environment::variable) {
+            Ok(config) => {
+                let plugin = Rc::new(Plugin::new(name.clone(), config));
+                register(&plugin);
+                (Some(plugin), None)
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.configured.is_some() || !name.takes_invalid(&text) {
+                    let message = ["sidespan: configuration refused: ", &error].concat();
+                    host::log(LogLevel::Error, &message);
+                    return false;
+                }
+                let is_former = |it: &Rc<Plugin>| it.name == name && it.has_begun.get();
+                (registered().into_iter().find(is_former), Some(error))
+            }
+        };
+        let configured = Configured { name, text, plugin, error };
+        configured.log_error();
+        if let Some(plugin) = &configured.plugin {
+            plugin.roots.set(plugin.roots.get() + 1);
+        }
+        self.end();
+        self.configured = Some(configured);
+        host::set_tick_period(AT_ONCE);
+        true
+    }
+
+    /// Counts the configuration, which Envoy uses.
+    fn begin(&mut self) {
+        let Some(Configured { name, plugin, error, .. }) = &self.configured else {
+            return;
+        };
+        self.has_begun = true;
+        metrics::add(MetricType::Gauge, &statistics::build_info(), 1);
+        let rejected = statistics::metric_name(CONFIGURATION_REJECTED, &[]);
+        metrics::add(MetricType::Gauge, &rejected, error.is_some().into());
+        if error.is_none() {
+            metrics::add(MetricType::Counter, &statistics::metric_name(CONFIGURED, &[]), 1);
+        }
+        match plugin {
+            Some(plugin) => {
+                plugin.has_begun.set(true);
+                name.begins();
+                plugin.start_timer();
+                plugin.log_start();
+            }
+            None => host::set_tick_period(REJECTED_PERIOD),
+        }
+    }
+
+    /// Ends the configuration: takes back what it counts, and hands over what it has not exported.
+    fn end(&mut self) {
+        let Some(Configured { name, plugin, error, .. }) = self.configured.take() else {
+            return;
+        };
+        if std::mem::take(&mut self.has_begun) {
+            metrics::add(MetricType::Gauge, &statistics::build_info(), -1);
+            let rejected = statistics::metric_name(CONFIGURATION_REJECTED, &[]);
+            metrics::add(MetricType::Gauge, &rejected, -i64::from(error.is_some()));
+            if plugin.is_some() {
+                name.ends();
+            }
+        }
+        if let Some(plugin) = plugin {
+            plugin.roots.set(plugin.roots.get().saturating_sub(1));
+            if plugin.roots.get() == 0 {
+                plugin.retire();
+            }
+        }
+    }
+}
+
+impl Configured {
+    /// Logs why the configuration is not in force, once a minute.
+    fn log_error(&self) {
+        let Some(error) = &self.error else {
+            return;
+        };
+        if limits::may_log("rejected", self.name.as_str()) {
+            let effect = match self.plugin {
+                Some(_) => "the former one stays in force: ",
+                None => "no request is traced, and all go on as they came: ",
+            };
+            let message = ["sidespan: configuration rejected, ", effect, error].concat();
+            host::log(LogLevel::Error, &message);
+        }
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        // Envoy keeps the timer of a root context that is gone.
+        host::set_tick_period(Duration::ZERO);
+        self.end();
+    }
+}
+
+/// Registers a configuration of this VM, and drops the entries of removed ones.
+fn register(plugin: &Rc<Plugin>) {
+    PLUGINS.with(|plugins| {
+        if let Ok(mut plugins) = plugins.try_borrow_mut() {
+            plugins.retain(|other| other.strong_count() > 0);
+            plugins.push(Rc::downgrade(plugin));
+        }
+    });
+}
+
+/// Returns the configurations of this VM that a root context holds, the newest first.
+pub fn registered() -> Vec<Rc<Plugin>> {
+    PLUGINS.with(|plugins| match plugins.try_borrow() {
+        Ok(plugins) => {
+            let held = plugins.iter().rev().filter_map(Weak::upgrade);
+            held.filter(|plugin| plugin.roots.get() > 0).collect()
+        }
+        Err(_) => Vec::new(),
+    })
+}
+
+/// Shortest period that Envoy's timer takes.
+const AT_ONCE: Duration = Duration::from_millis(1);
+/// How often a configuration that is not valid is noticed again; its log has a limit of its own.
+const REJECTED_PERIOD: Duration = Duration::from_secs(10);

@@ -1,0 +1,92 @@
+//! One request, from its headers to its end.
+
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, MapType};
+
+use super::{Plugin, host};
+use crate::context;
+use crate::head::{Head, pairs};
+use crate::late::HeldHead;
+use crate::propagation;
+use crate::response::ResponseHeader;
+use crate::span::{ActiveSpan, Recording};
+
+/// One request.
+pub struct Stream {
+    plugin: Option<Rc<Plugin>>,
+    /// Boxed, since most requests have none.
+    pub span: Option<Box<ActiveSpan>>,
+    /// What a span is made of, should the request end as `export_on` says.
+    pub late: Option<Box<Late>>,
+    /// What the client is told.
+    pub answer: Option<Box<context::Context>>,
+    /// The trace headers that the upstream should get, of the few requests that are compared.
+    pub upstream: Option<Box<TraceHeaders>>,
+}
+
+/// A request that is not sampled and may be exported late.
+pub struct Late {
+    pub recording: Recording<'static>,
+    /// The headers as they came: others may change them meanwhile.
+    pub head: HeldHead,
+    pub end_of_stream: bool,
+    pub start_unix_nanos: u64,
+    pub first_byte_unix_nanos: Option<u64>,
+}
+
+/// Names and values of the header lines that name a trace, sorted.
+pub type TraceHeaders = Vec<(Vec<u8>, Vec<u8>)>;
+
+impl Stream {
+    pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
+        Self { plugin, span: None, late: None, answer: None, upstream: None }
+    }
+}
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        if let Some(plugin) = self.plugin.clone() {
+            plugin.on_request(end_of_stream, self);
+        }
+        Action::Continue
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        if let (Some(plugin), Some(context)) = (&self.plugin, self.answer.take()) {
+            for ResponseHeader { name, value, replace } in plugin.config.response.headers(&context)
+            {
+                host::put_header(MapType::HttpResponseHeaders, name, &value, replace);
+            }
+        }
+        if let Some(span) = &mut self.span {
+            span.response_started(host::now());
+        } else if let Some(late) = &mut self.late {
+            late.first_byte_unix_nanos.get_or_insert_with(host::now);
+        }
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        let Some(plugin) = &self.plugin else {
+            return;
+        };
+        if let Some(written) = self.upstream.take() {
+            plugin.on_upstream_known(&written);
+        }
+        if let Some(span) = self.span.take() {
+            plugin.on_end(span);
+        } else if let Some(late) = self.late.take() {
+            plugin.on_late_end(&late);
+        }
+    }
+}
+
+/// Reads the trace headers of the current request.
+pub fn trace_headers() -> TraceHeaders {
+    let headers = host::headers(MapType::HttpRequestHeaders).unwrap_or_default();
+    propagation::trace_headers(&Head::new(pairs(&headers)))
+}
