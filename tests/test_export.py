@@ -1,6 +1,7 @@
 """How spans leave: in batches, bounded, counted, and never at the cost of a request."""
 
 import re
+from contextlib import ExitStack
 
 import pytest
 
@@ -29,6 +30,19 @@ def send_sampled(client: Client, count: int) -> list[str]:
         headers = {"traceparent": parent.traceparent("01")}
         assert client.send(client.lane("").backend_inbound, "/a", headers).status == 200
     return [parent.trace_id for parent in parents]
+
+
+def test_the_start_is_logged_once_for_all_workers(outermost_envoy):
+    arguments = ["--component-log-level", "wasm:info"]
+    options = {"concurrency": 4, "arguments": ["--disable-hot-restart", *arguments]}
+    with Topology({"": lane(0.25)}, envoy=outermost_envoy, **options) as running:
+        line = (
+            'sidespan 0.1.0: 4 rules, ratio 0.25; spans go to cluster "otel-collector" by OTLP, http/protobuf; '
+            "contexts are read as tracecontext, b3, b3multi and written as tracecontext"
+        )
+        running.program.wait_until(lambda: line in running.log())
+        running.wait_for_stats(lambda stats: stats["sidespan_configured_total"] >= 10)
+        assert running.log().count(line) == 1
 
 
 def test_spans_leave_in_batches(each_envoy):
@@ -263,3 +277,22 @@ def test_long_value_is_cut_and_counted(each_envoy):
         running.wait_for_stats(lambda stats: stats["sidespan_attributes_truncated_total"] == 1)
 
     assert span.attributes["user_agent.original"] == "u" * LONGEST_ATTRIBUTE
+
+
+@pytest.mark.parametrize("extract", [["tracecontext"], ["b3"], ["xray", "datadog"]], ids=" ".join)
+def test_exports_are_not_traced(outermost_envoy, extract):
+    """A second Envoy stands before the collector, and its filter takes roots with ratio 1."""
+    propagation = {"extract": extract}
+    with Receiver() as receiver, ExitStack() as stack:
+        before = {"": lane(1, propagation=propagation, frontend=receiver.port)}
+        collector_side = stack.enter_context(Topology(before, envoy=outermost_envoy))
+        port = collector_side.lane().frontend_inbound
+        lanes = {"": lane(1, propagation=propagation, batch={"interval_ms": 20}, collector_port=port)}
+        running = stack.enter_context(Topology(lanes, envoy=outermost_envoy))
+        client = stack.enter_context(Client(running, "1.1"))
+        while len(receiver.exports()) < 100:
+            client.send(running.lane().backend_inbound, "/a")
+        stats = collector_side.wait_for_stats(lambda stats: stats['sidespan_decisions_total{decision="parent"}'] >= 100)
+        assert (stats["sidespan_spans_recorded_total"], stats['sidespan_decisions_total{decision="ratio"}']) == (0, 0)
+        assert {span.service for span in receiver.spans()} == {"backend"}
+        assert collector_side.receiver.exports() == []

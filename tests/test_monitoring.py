@@ -15,8 +15,8 @@ import yaml
 import tools
 import topology
 from conftest import lane
+from envoys_tracer import trace_too
 from topology import BOOTSTRAP, Program, Topology, admin_answer
-from second_tracer import trace_too
 from traffic import Client, new_context
 
 MONITORING = BOOTSTRAP.parent / "monitoring"

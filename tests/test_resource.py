@@ -1,7 +1,10 @@
 """Whose spans they are: the resource, from the configuration, from Istio's node metadata, from the node."""
 
+from collections.abc import Callable
+
 import pytest
 
+import topology
 from conftest import lane
 from topology import Topology
 from traffic import Client, new_context
@@ -27,6 +30,17 @@ ISTIO_RESOURCE = {
 def unnamed(**filter) -> dict:
     """Returns a lane whose frontend sidecar has no service_name of its own."""
     return {"": lane(1, listeners={"frontend-inbound": {"service_name": None} | filter})}
+
+
+def with_environment(variables: dict[str, str]) -> Callable[[dict], None]:
+    """Returns what gives the VMs of a lane's filters these variables."""
+
+    def change(resources: dict) -> None:
+        for listener in resources["listeners"]:
+            vm = topology.wasm_configuration(listener)["vm_config"]
+            vm["environment_variables"] = {"key_values": variables}
+
+    return change
 
 
 def server_span(running: Topology):
@@ -98,3 +112,26 @@ def test_gateway_serves_on_its_outbound_listener(outermost_envoy):
         client.send(running.lane().frontend_outbound, "/a", {"traceparent": parent.traceparent("01")})
         gateway, _ = client.spans(parent.trace_id, 2)
     assert gateway.kind == "SERVER"
+
+
+@pytest.mark.parametrize(
+    "variables, filter, resource",
+    [
+        ({"OTEL_SERVICE_NAME": "shop"}, {}, {"service.name": "shop"}),
+        ({"OTEL_SERVICE_NAME": "shop"}, {"service_name": "front"}, {"service.name": "front"}),
+        (
+            {"OTEL_RESOURCE_ATTRIBUTES": "service.name=shop,team=caf%C3%A9,zone=a", "ZONE": "b"},
+            {"resource_attributes": {"zone": {"environment": {"name": "ZONE"}}, "rack": {"environment": {"name": "RACK"}}}},
+            {"service.name": "shop", "team": "caf\u00e9", "zone": "b"},
+        ),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "team=shop,zone"}, {}, {"service.name": "edge"}),
+    ],
+    ids=["name", "configured name", "attributes", "malformed attributes"],
+)
+def test_resource_of_the_environment(outermost_envoy, variables, filter, resource):
+    lanes = {"": lane(1, listeners={"frontend-inbound": {"service_name": None} | filter}, change=with_environment(variables))}
+    with Topology(lanes, envoy=outermost_envoy, node={"id": "plain", "cluster": "edge"}) as running:
+        assert server_span(running).resource == resource
+        log = running.log()
+    malformed = "OTEL_RESOURCE_ATTRIBUTES: item 2: expected key=value, but found no =; it is ignored"
+    assert log.count(malformed) == (1 if resource == {"service.name": "edge"} else 0)

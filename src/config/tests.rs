@@ -198,6 +198,7 @@ fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
         ("custom_tags[].metadata.", fields::<tags::source::RawMetadata>()),
         ("custom_tags[].formatter.", fields::<tags::source::RawFormatter>()),
         ("attribute_limits.", fields::<attribute_limits::RawAttributeLimits>()),
+        ("access_log.", fields::<access_log::RawAccessLog>()),
         ("response.", fields::<response::RawResponse>()),
         ("exporter.", fields::<exporter::RawExporter>()),
         ("exporter.otlp.", fields::<exporter::RawOtlp>()),
@@ -214,6 +215,7 @@ fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
 fn other_objects() -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
         ("a string condition: ", fields::<matching::RawStringMatch>()),
+        ("resource_attributes.*.", fields::<resource::RawResourceSource>()),
         ("a header condition: ", fields::<matching::RawHeaderMatch>()),
         ("token.", fields::<token::RawToken>()),
         ("token.keys[].", fields::<token::RawTokenKey>()),

@@ -29,7 +29,7 @@ pub struct Exporter {
     settings: config::Exporter,
     propagation: Propagation,
     ids: IdGenerator,
-    /// Where bodies are compressed.
+    /// Whether bodies are compressed: until the host once does not.
     gzip: bool,
     queue: Queue,
     /// What Envoy's timer is set to.
@@ -155,6 +155,13 @@ impl Exporter {
         };
         let body = body(settings.protocol, batch);
         let compressed = if *gzip { compressed(&body) } else { None };
+        if compressed.is_none()
+            && std::mem::take(gzip)
+            && limits::may_log("gzip", &settings.cluster)
+        {
+            let message = "sidespan: bodies are sent as they are: Envoy does not compress them";
+            host::log(LogLevel::Warn, message);
+        }
         let spans = batch.spans;
         let mut headers = vec![
             (":method", "POST"),
@@ -356,7 +363,7 @@ fn body(protocol: Protocol, batch: &Batch) -> Vec<u8> {
     body
 }
 
-/// Has the host compress a body. An Envoy that is built without its function for it sends it as it is.
+/// Has the host compress a body. An Envoy that is built without its function for it does not.
 fn compressed(body: &[u8]) -> Option<Vec<u8>> {
     let zlib = host::call_foreign("compress", body).ok()?;
     let mut compressed = Vec::new();

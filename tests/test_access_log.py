@@ -1,0 +1,100 @@
+"""Envoy's access logs name the trace of each request."""
+
+import json
+
+from conftest import lane
+from topology import Topology, connection_manager
+from traffic import Client, new_context
+
+FIELDS = {
+    "path": "%REQ(:PATH)%",
+    "trace_id": "%FILTER_STATE(wasm.sidespan.trace_id:PLAIN)%",
+    "span_id": "%FILTER_STATE(wasm.sidespan.span_id:PLAIN)%",
+    "trace_flags": "%FILTER_STATE(wasm.sidespan.trace_flags:PLAIN)%",
+    "traceparent": "%REQ(TRACEPARENT)%",
+    "envoys_trace_id": "%TRACE_ID%",
+}
+
+
+def log_to(file):
+    """Returns what gives a lane's first sidecar an access log in JSON."""
+
+    def change(resources: dict) -> None:
+        (listener,) = [it for it in resources["listeners"] if it["name"] == "frontend-inbound"]
+        connection_manager(listener)["access_log"] = [
+            {
+                "name": "envoy.access_loggers.file",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                    "path": str(file),
+                    "log_format": {"json_format": FIELDS},
+                },
+            }
+        ]
+
+    return change
+
+
+def lines(running: Topology, file, count: int) -> dict[str, dict]:
+    """Returns the log's objects by path, as soon as there are so many."""
+
+    def read() -> list[dict]:
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    running.program.wait_until(lambda: len(read()) == count)
+    return {line.pop("path"): line for line in read()}
+
+
+def test_every_request_names_its_trace(each_envoy, tmp_path):
+    file = tmp_path / "access.json"
+    on = {"access_log": {"filter_state": True}}
+    lanes = {"": lane(0, listeners={"frontend-inbound": on}, change=log_to(file))}
+    sampled, unsampled = new_context(), new_context()
+    with Topology(lanes, envoy=each_envoy) as running, Client(running, "1.1") as client:
+        client.through("", "/sampled", {"traceparent": sampled.traceparent("01")})
+        client.through("", "/unsampled", {"traceparent": unsampled.traceparent("00")})
+        client.through("", "/root")
+        client.through("", "/a.css")
+        found = lines(running, file, 4)
+        (span, *_) = client.spans(sampled.trace_id)
+    for path, trace_id, span_id, flags in [
+        ("/sampled", sampled.trace_id, span.span_id, "01"),
+        ("/unsampled", unsampled.trace_id, unsampled.span_id, "00"),
+    ]:
+        assert found[path] == {
+            "trace_id": trace_id,
+            "span_id": span_id,
+            "trace_flags": flags,
+            "traceparent": f"00-{trace_id}-{span_id}-{flags}",
+            "envoys_trace_id": None,
+        }
+    root = found["/root"]
+    assert root["traceparent"] == f"00-{root['trace_id']}-{root['span_id']}-{root['trace_flags']}"
+    assert root["trace_flags"] == "00"
+    assert set(found["/a.css"].values()) == {None}, "a rule ignores it"
+
+
+def test_a_late_span_is_named(newest_envoy, tmp_path):
+    file = tmp_path / "access.json"
+    configuration = {
+        "access_log": {"filter_state": True},
+        "sampling": {"ratio": 0, "export_on": {"status": ["5xx"]}},
+    }
+    lanes = {"": lane(0, listeners={"frontend-inbound": configuration}, change=log_to(file))}
+    parent = new_context()
+    with Topology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
+        client.through("", "/a?status=503", {"traceparent": parent.traceparent("00")})
+        (line,) = lines(running, file, 1).values()
+        (span,) = client.spans(parent.trace_id, 1)
+    assert (line["trace_id"], line["span_id"], line["trace_flags"]) == (span.trace_id, span.span_id, "00")
+
+
+def test_nothing_is_set_without_the_option(newest_envoy, tmp_path):
+    file = tmp_path / "access.json"
+    arguments = ["--component-log-level", "wasm:trace"]
+    lanes = {"": lane(1, change=log_to(file))}
+    with Topology(lanes, envoy=newest_envoy, arguments=arguments) as running, Client(running, "1.1") as client:
+        client.through("", "/a")
+        (line,) = lines(running, file, 1).values()
+        assert "proxy_set_property(" not in running.log()
+    assert line.pop("traceparent") and set(line.values()) == {None}

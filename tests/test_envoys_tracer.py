@@ -1,0 +1,58 @@
+"""A second tracer: the filter notices that upstreams get another context than its own."""
+
+import pytest
+
+from conftest import lane
+from envoys_tracer import PROVIDERS, trace_too
+from topology import Topology
+from traffic import Client
+
+COUNTER = "sidespan_context_overwritten_total"
+WARNING = "the upstream gets another trace context than the one that this filter wrote"
+
+
+def send_until(running: Topology, client: Client, counted: int) -> None:
+    """Sends requests until so many contexts were found overwritten."""
+    for _ in range(60):
+        for _ in range(5):
+            assert client.through("", "/a").status == 200
+        try:
+            running.wait_for_stats(lambda stats: stats[COUNTER] >= counted, timeout=0.2)
+        except TimeoutError:
+            continue
+        return
+    raise AssertionError(f"not {counted} after 300 requests: {running.stats()}")
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_it_is_counted_and_logged(outermost_envoy, provider):
+    """The OpenTelemetry tracer writes over `traceparent`, the Zipkin tracer adds B3 beside it."""
+    lanes = {"": lane(1, change=lambda resources: trace_too(resources, provider))}
+    with Topology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+        send_until(running, client, 4)
+        log = running.log()
+    assert log.count(WARNING) == 1
+    assert "tracing: [{disableSpanReporting: true}]" in log
+
+
+def test_one_request_a_second_is_compared(newest_envoy):
+    lanes = {"": lane(1, change=trace_too, batch={"interval_ms": 3_000})}
+    with Topology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
+        running.wait_for_stats(lambda stats: COUNTER in stats)
+        for _ in range(200):
+            client.through("", "/a")
+        running.wait_for_stats(lambda stats: stats[COUNTER] > 0)
+        # Three listeners, each of which compared the one request after its first tick.
+        assert running.stats()[COUNTER] <= 3
+
+
+@pytest.mark.parametrize("inject", [["tracecontext"], ["b3multi", "baggage"], ["none"]], ids=" ".join)
+def test_without_one_nothing_is_counted(outermost_envoy, inject):
+    """Neither where the context is the filter's, nor where it leaves contexts alone."""
+    lanes = {"": lane(1, propagation={"inject": inject}, batch={"interval_ms": 20})}
+    with Topology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+        for headers in [{}, {"b3": "0"}, {"traceparent": "00-malformed"}, {"x-debug-trace": "true"}] * 40:
+            client.through("", "/a", headers)
+        running.wait_for_stats(lambda stats: stats["sidespan_spans_queued"] == 0)
+        assert running.stats()[COUNTER] == 0
+        assert WARNING not in running.log()
