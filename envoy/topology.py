@@ -125,7 +125,30 @@ class Program:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
 
 
-class Topology:
+class Running:
+    """A running Envoy, by its `admin_port` and its `program`."""
+
+    admin_port: int
+    program: Program
+
+    def stats(self) -> dict[str, int]:
+        """Returns the filter's counters and gauges, each named as Prometheus shows it."""
+        return filter_stats(self.admin_port)
+
+    def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 10) -> dict[str, int]:
+        """Returns the metrics as soon as they are as `wanted`; the filter flushes them on its tick."""
+        deadline = time.monotonic() + timeout
+        while not wanted(stats := self.stats()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"after {timeout} s the metrics are still {stats}")
+            time.sleep(_POLL_SECONDS)
+        return stats
+
+    def log(self) -> str:
+        return self.program.log.read_text(errors="replace")
+
+
+class Topology(Running):
     """A running Envoy with what is around it; a context manager that stops all of it."""
 
     def __init__(
@@ -182,22 +205,6 @@ class Topology:
 
     def lane(self, name: str = "") -> RunningLane:
         return self._running[name]
-
-    def stats(self) -> dict[str, int]:
-        """Returns the filter's counters and gauges, each named as Prometheus shows it."""
-        return filter_stats(self.admin_port)
-
-    def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 10) -> dict[str, int]:
-        """Returns the metrics as soon as they are as `wanted`; the filter flushes them on its tick."""
-        deadline = time.monotonic() + timeout
-        while not wanted(stats := self.stats()):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"after {timeout} s the metrics are still {stats}")
-            time.sleep(_POLL_SECONDS)
-        return stats
-
-    def log(self) -> str:
-        return self.program.log.read_text(errors="replace")
 
     def _lay_out(self, starting: ExitStack) -> dict:
         template = load_bootstrap(BOOTSTRAP)

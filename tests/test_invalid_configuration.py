@@ -16,18 +16,19 @@ from topology import Topology
 from traffic import Client, new_context
 
 WORKERS = 4
-ISTIO_NODE = {"id": "sidecar~10.0.0.1~backend.shop~shop.svc.cluster.local", "cluster": "backend.shop"}
+NODE = {"id": "sidecar~10.0.0.1~backend.shop~shop.svc.cluster.local", "cluster": "backend.shop"}
 PLAIN_NODE = {"id": "backend", "cluster": "backend"}
 BAD = {"sampling": {"ratio": "all"}}
 REASON = 'sampling.ratio: expected a number, but found "all"'
-DRAIN = ["--drain-time-s", "1", "--drain-strategy", "immediate"]
+# Long enough for every connection to be told that it closes.
+DRAIN = ["--drain-time-s", "5", "--drain-strategy", "immediate"]
 _CONFIG = "type.googleapis.com/envoy.config"
 
 
 class Discovery:
     """The filters of one listener by extension discovery, and the listener itself, from files."""
 
-    def __init__(self, folder: Path, names: Iterable[str] = ("sidespan",), variables: dict | None = None):
+    def __init__(self, folder: Path, names: Iterable[str], variables: dict | None):
         self._folder = folder
         self._names = list(names)
         self._variables = variables
@@ -35,10 +36,10 @@ class Discovery:
         self.good: dict = {}
 
     def change(self, bootstrap: dict) -> None:
-        """Makes Envoy discover the listener of the backend, and its filters."""
+        """Leaves the listener of the backend, and makes Envoy discover it and its filters."""
         static = bootstrap["static_resources"]
         (self._listener,) = [it for it in static["listeners"] if it["name"] == "backend-inbound"]
-        static["listeners"].remove(self._listener)
+        static["listeners"] = []
         filters = topology.connection_manager(self._listener)["http_filters"]
         (self._wasm,) = [filter.pop("typed_config") for filter in filters if filter["name"] == "sidespan"]
         self.good = json.loads(self._wasm["config"]["configuration"]["value"])
@@ -78,7 +79,7 @@ class Discovery:
 
     def _filter(self, name: str, configuration: dict) -> dict:
         wasm = copy.deepcopy(self._wasm)
-        # As Istio names it; the other listeners' filters are another plugin.
+        # As Istio names it.
         wasm["config"]["name"] = f"shop.{name}"
         wasm["config"]["configuration"]["value"] = json.dumps(configuration)
         return {"@type": f"{_CONFIG}.core.v3.TypedExtensionConfig", "name": name, "typed_config": wasm}
@@ -92,9 +93,58 @@ class Discovery:
         new.rename(self._folder / name)
 
 
+class Proxy:
+    """An Envoy of four workers under load, and the plugins that it has."""
+
+    def __init__(self, running: topology.Running, port: int, load: Load, good: dict):
+        self.running = running
+        self.port = port
+        self.good = good
+        self._load = load
+
+    def send_more(self, requests: int = 50) -> None:
+        self._load.wait_for(requests)
+
+    def wait_for_rejected(self, is_rejected: bool) -> None:
+        """Returns when a configuration that is not valid is in place, or none is any more."""
+        self.running.wait_for_stats(
+            lambda stats: (stats.get("sidespan_configuration_rejected", 0) > 0) == is_rejected
+        )
+
+    def wait_for_refusal(self) -> None:
+        line = f"sidespan: configuration refused: {REASON}"
+        self.running.program.wait_until(lambda: line in self.running.log())
+
+    def wait_for_refusal_or_rejected(self) -> None:
+        line = f"sidespan: configuration refused: {REASON}"
+        gauge = "sidespan_configuration_rejected"
+        self.running.program.wait_until(lambda: line in self.running.log() or self.running.stats().get(gauge, 0) > 0)
+
+    def wait_for_drain(self) -> None:
+        """Returns when no root context of the plugins is left."""
+        root_contexts = 'sidespan_build_info{version="0.1.0"}'
+        self.running.wait_for_stats(lambda stats: stats.get(root_contexts, 0) == 0, timeout=30)
+
+    def recorded(self) -> int:
+        return self.running.stats().get("sidespan_spans_recorded_total", 0)
+
+    def wait_for_spans(self) -> None:
+        before = self.recorded()
+        self.send_more()
+        self.running.wait_for_stats(lambda stats: stats.get("sidespan_spans_recorded_total", 0) > before)
+
+
+class ProxyOfFiles(Proxy):
+    """Its listener and its filters come from files."""
+
+    def __init__(self, running: topology.Running, load: Load, discovery: Discovery):
+        super().__init__(running, running.lane().backend_inbound, load, discovery.good)
+        self.publish, self.remove, self.add = discovery.publish, discovery.remove, discovery.add
+
+
 @contextmanager
-def proxy(envoy: Path, discovery: Discovery, first: dict, node: dict = ISTIO_NODE):
-    """An Envoy of four workers under load, whose filters begin with these configurations."""
+def proxy_of_files(envoy: Path, folder: Path, first: dict, node: dict = NODE, variables: dict | None = None):
+    discovery = Discovery(folder, first, variables)
 
     def change(bootstrap: dict) -> None:
         discovery.change(bootstrap)
@@ -104,111 +154,114 @@ def proxy(envoy: Path, discovery: Discovery, first: dict, node: dict = ISTIO_NOD
     options = {"node": node, "concurrency": WORKERS, "change": change, "arguments": arguments}
     with Topology({"": lane(1)}, envoy=envoy, **options) as running:
         with Load(running.lane().backend_inbound, connections=8) as load:
-            yield running, load
+            yield ProxyOfFiles(running, load, discovery)
             load.stop()
         assert load.statuses.keys() == {200}
 
 
-def rejected(running: Topology, count: int) -> None:
-    """Waits until so many root contexts have a configuration that is not valid."""
-    running.wait_for_stats(lambda stats: stats.get("sidespan_configuration_rejected") == count)
+@pytest.fixture
+def proxy(outermost_envoy, tmp_path):
+    """Makes a proxy whose plugins begin with these configurations; None is a good one."""
+    return lambda first: proxy_of_files(outermost_envoy, tmp_path, first)
 
 
-def recorded(running: Topology) -> int:
-    return running.stats().get("sidespan_spans_recorded_total", 0)
-
-
-def spans_are_recorded(running: Topology, load: Load) -> None:
-    before = recorded(running)
-    load.wait_for(50)
-    running.wait_for_stats(lambda stats: stats["sidespan_spans_recorded_total"] > before)
-
-
-def test_a_new_proxy_takes_it_and_does_nothing(outermost_envoy, tmp_path):
-    discovery = Discovery(tmp_path)
-    with proxy(outermost_envoy, discovery, {"sidespan": BAD}) as (running, load):
-        # Each worker has a root context, and the main thread.
-        rejected(running, WORKERS + 1)
-        with Client(running, "1.1") as client:
-            context = new_context()
-            traceparent = context.traceparent("01")
-            answer = client.send(running.lane().backend_inbound, "/a", {"traceparent": traceparent})
+def test_a_new_proxy_takes_it_and_does_nothing(proxy):
+    with proxy({"sidespan": BAD}) as it:
+        it.wait_for_rejected(True)
+        with Client(it.running, "1.1") as client:
+            traceparent = new_context().traceparent("01")
+            answer = client.send(it.port, "/a", {"traceparent": traceparent})
             assert answer.calls[0].context() == {"traceparent": traceparent}
-        assert recorded(running) == 0
-        log = running.log()
+        assert it.recorded() == 0
+        log = it.running.log()
         assert log.count("sidespan: configuration rejected") == 1
         assert f"no request is traced, and all go on as they came: {REASON}" in log
-        discovery.publish(sidespan=discovery.good)
-        rejected(running, 0)
-        spans_are_recorded(running, load)
+        it.publish(sidespan=it.good)
+        it.wait_for_rejected(False)
+        it.wait_for_spans()
 
 
-def test_an_update_is_refused_and_the_good_one_stays(outermost_envoy, tmp_path):
-    discovery = Discovery(tmp_path)
-    with proxy(outermost_envoy, discovery, {"sidespan": None}) as (running, load):
-        spans_are_recorded(running, load)
-        for _ in range(2):
-            discovery.publish(sidespan=BAD)
-            running.program.wait_until(lambda: f"sidespan: configuration refused: {REASON}" in running.log())
-            spans_are_recorded(running, load)
-            assert running.stats()["sidespan_configuration_rejected"] == 0
-            discovery.publish(sidespan=discovery.good | {"service_name": "again"})
-            spans_are_recorded(running, load)
+def test_an_update_is_refused_and_the_good_one_stays(proxy):
+    with proxy({"sidespan": None}) as it:
+        it.publish(sidespan=it.good)
+        it.wait_for_spans()
+        for again in range(2):
+            it.publish(sidespan=BAD)
+            it.wait_for_refusal()
+            it.wait_for_spans()
+            assert it.running.stats()["sidespan_configuration_rejected"] == 0
+            it.publish(sidespan=it.good | {"service_name": f"again-{again}"})
+            it.wait_for_spans()
 
 
-def test_one_that_was_taken_and_comes_again_leaves_the_good_one_in_force(outermost_envoy, tmp_path):
-    """Envoy remembers that it took this configuration once, and does not ask again."""
-    discovery = Discovery(tmp_path)
-    with proxy(outermost_envoy, discovery, {"sidespan": BAD}) as (running, load):
-        rejected(running, WORKERS + 1)
-        discovery.publish(sidespan=discovery.good)
-        rejected(running, 0)
-        spans_are_recorded(running, load)
-        discovery.publish(sidespan=BAD)
-        rejected(running, WORKERS + 1)
-        spans_are_recorded(running, load)
-        discovery.publish(sidespan=discovery.good)
-        rejected(running, 0)
-        spans_are_recorded(running, load)
+def test_one_that_was_taken_and_comes_again_leaves_the_good_one_in_force(proxy):
+    """Envoy remembers that it took this configuration once, and does not ask again, unless the VM is
+    another: Istio's updates change its environment, which newer Envoys tell VMs apart by.
+    """
+    with proxy({"sidespan": BAD}) as it:
+        it.wait_for_rejected(True)
+        it.publish(sidespan=it.good)
+        it.wait_for_rejected(False)
+        it.wait_for_spans()
+        it.publish(sidespan=BAD)
+        it.wait_for_refusal_or_rejected()
+        it.wait_for_spans()
+        it.publish(sidespan=it.good | {"service_name": "again"})
+        it.wait_for_rejected(False)
+        it.wait_for_spans()
 
 
-def test_one_of_two_filters_is_invalid(outermost_envoy, tmp_path):
-    discovery = Discovery(tmp_path, ["one", "sidespan"])
-    with proxy(outermost_envoy, discovery, {"one": BAD, "sidespan": None}) as (running, load):
-        rejected(running, WORKERS + 1)
-        spans_are_recorded(running, load)
-        discovery.publish(one={}, sidespan=BAD)
-        rejected(running, 0)
-        spans_are_recorded(running, load)
+def test_one_of_two_plugins_is_invalid(proxy):
+    with proxy({"one": BAD, "sidespan": None}) as it:
+        it.wait_for_rejected(True)
+        it.publish(sidespan=it.good)
+        it.wait_for_spans()
+        it.publish(one={})
+        it.wait_for_rejected(False)
+        it.publish(sidespan=BAD)
+        it.wait_for_refusal()
+        it.wait_for_spans()
 
 
 @pytest.mark.parametrize("after", ["good", "bad"])
-def test_a_filter_that_is_removed_and_added_again(outermost_envoy, tmp_path, after):
+def test_a_plugin_that_is_removed_and_added_again(proxy, after):
+    with proxy({"sidespan": None}) as it:
+        it.publish(sidespan=it.good)
+        it.wait_for_spans()
+        it.remove()
+        it.wait_for_drain()
+        it.publish(sidespan=it.good if after == "good" else BAD)
+        it.add()
+        it.wait_for_rejected(after == "bad")
+        it.publish(sidespan=it.good)
+        it.wait_for_rejected(False)
+        it.wait_for_spans()
+
+
+@pytest.mark.parametrize("after", ["good", "bad"])
+def test_a_plugin_that_is_removed_and_added_again_at_once(proxy, after):
     """Envoy remembers a refusal while any filter of the module is left, one that drains included. It then
     refuses the listener as well, and keeps the one without the filter.
     """
-    discovery = Discovery(tmp_path)
-    with proxy(outermost_envoy, discovery, {"sidespan": None}) as (running, load):
-        spans_are_recorded(running, load)
-        discovery.publish(sidespan=BAD)
-        running.program.wait_until(lambda: "configuration refused" in running.log())
-        discovery.remove()
-        load.wait_for(500)
-        discovery.publish(sidespan=discovery.good if after == "good" else BAD)
-        discovery.add()
-        load.wait_for(500)
-        discovery.publish(sidespan=discovery.good)
-        discovery.add()
-        rejected(running, 0)
-        spans_are_recorded(running, load)
+    with proxy({"sidespan": None}) as it:
+        it.publish(sidespan=it.good)
+        it.wait_for_spans()
+        it.publish(sidespan=BAD)
+        it.wait_for_refusal()
+        it.remove()
+        it.publish(sidespan=it.good if after == "good" else BAD)
+        it.add()
+        it.send_more(500)
 
 
 def test_the_variable_of_the_vm_chooses(newest_envoy, tmp_path):
     """Without it, a proxy that neither Istio nor Envoy Gateway configures refuses."""
-    discovery = Discovery(tmp_path, variables={"SIDESPAN_INVALID_CONFIGURATION": "bypass"})
-    with proxy(newest_envoy, discovery, {"sidespan": BAD}, node=PLAIN_NODE) as (running, load):
-        rejected(running, WORKERS + 1)
-        load.wait_for(50)
+    bypass = {"SIDESPAN_INVALID_CONFIGURATION": "bypass"}
+    with proxy_of_files(newest_envoy, tmp_path, {"sidespan": BAD}, PLAIN_NODE, bypass) as it:
+        it.wait_for_rejected(True)
+        # Each worker has a root context, and the main thread.
+        assert it.running.stats()["sidespan_configuration_rejected"] == WORKERS + 1
+        it.send_more()
 
 
 def validate(envoy: Path, folder: Path, node: dict, **vm_config) -> subprocess.CompletedProcess:
@@ -231,8 +284,8 @@ def validate(envoy: Path, folder: Path, node: dict, **vm_config) -> subprocess.C
     [
         (PLAIN_NODE, {}, 1),
         (PLAIN_NODE, {"environment_variables": {"key_values": {"SIDESPAN_INVALID_CONFIGURATION": "bypass"}}}, 0),
-        (ISTIO_NODE, {}, 0),
-        (ISTIO_NODE, {"environment_variables": {"key_values": {"SIDESPAN_INVALID_CONFIGURATION": "refuse"}}}, 1),
+        (NODE, {}, 0),
+        (NODE, {"environment_variables": {"key_values": {"SIDESPAN_INVALID_CONFIGURATION": "refuse"}}}, 1),
         (PLAIN_NODE, {"vm_id": "envoyextensionpolicy/shop/tracing/wasm/0"}, 0),
     ],
     ids=["static", "static, bypass", "Istio", "Istio, refuse", "Envoy Gateway"],

@@ -54,8 +54,11 @@ impl PluginName {
     }
 
     fn taken_key(&self, configuration: &[u8]) -> String {
+        // A VM with another environment is another one for Envoy, which tries the configuration there:
+        // Istio puts the plugin's resource version into it.
         let mut hasher = DefaultHasher::new();
         hasher.write(configuration);
+        environment::hash(&mut hasher);
         ["sidespan.taken.", &self.0, "/", &hasher.finish().to_string()].concat()
     }
 }
