@@ -54,7 +54,8 @@ impl Explainer {
             let log = log_text(&failure.log);
             anyhow::anyhow!("expected a configuration that works, but the filter refused it\n{log}")
         })?;
-        Ok(Self { session: Session::new(vm, settings.now_ns) })
+        let session = Session::new(vm, settings.now_ns)?;
+        Ok(Self { session })
     }
 
     /// Explains the request of one line of JSON.

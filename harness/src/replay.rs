@@ -106,7 +106,12 @@ impl Loaded {
     }
 
     fn run_cases(&self, vm: Vm) -> Vec<CaseResult> {
-        let mut session = Session::new(vm, self.settings.now_ns);
+        let mut session = match Session::new(vm, self.settings.now_ns) {
+            Ok(session) => session,
+            Err(fault) => {
+                return vec![CaseResult::new("configuration is used", Some(fault.to_string()))];
+            }
+        };
         let mut broken: Option<String> = None;
         let cases = self.scenario.cases.iter().flatten();
         let results = cases.map(|case| {

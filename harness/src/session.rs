@@ -31,15 +31,19 @@ struct Exchange {
 }
 
 impl Session {
-    /// `scenario_ns` is when the scenario starts.
-    pub fn new(vm: Vm, scenario_ns: u64) -> Self {
-        Self {
+    /// `scenario_ns` is when the scenario starts. A tick that is due within a millisecond comes before
+    /// all requests, as in Envoy: by it the filter counts that its configuration is in use.
+    pub fn new(mut vm: Vm, scenario_ns: u64) -> Result<Self, Fault> {
+        if vm.next_tick_ns().is_some_and(|due_ns| due_ns <= vm.now_ns() + NANOS_PER_MS) {
+            vm.tick()?;
+        }
+        Ok(Self {
             scenario_ns,
             vm,
             collector: Collector::default(),
             captures: Captures::default(),
             instructions: Instructions::default(),
-        }
+        })
     }
 
     /// Runs a case; gives what is wrong with it.

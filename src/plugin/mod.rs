@@ -85,6 +85,7 @@ struct State {
 
 impl Plugin {
     fn new(name: PluginName, config: Config) -> Self {
+        let ids = IdGenerator::seeded();
         let resource = resource(&config, &resource_variables(), &node::node());
         let exporter = config
             .exporter
@@ -92,14 +93,8 @@ impl Plugin {
             .map(|settings| Exporter::new(settings, config.propagation.clone(), &resource));
         let tally = Tally::new(config.rules.iter().count());
         let metrics = Metrics::define(&config.rules);
-        let mut state = State {
-            ids: IdGenerator::seeded(),
-            tally,
-            exporter,
-            metrics,
-            checked_unix_nanos: 0,
-            is_check_due: false,
-        };
+        let mut state =
+            State { ids, tally, exporter, metrics, checked_unix_nanos: 0, is_check_due: false };
         state.publish();
         let held_heads = config.export_on.as_ref().map(|export_on| {
             let max_chars = config.attribute_limits.value_length as usize;

@@ -121,7 +121,7 @@ impl Propagation {
     }
 
     /// Returns the headers of a new trace that is not sampled, in every format that is read here, in
-    /// W3C's and in B3's.
+    /// W3C's and in B3's single header, which all read who read B3.
     pub fn unsampled_headers(&self, fresh: FreshIds) -> Vec<(&'static str, Vec<u8>)> {
         let context = Context {
             trace_id: fresh.trace_id,
@@ -133,7 +133,8 @@ impl Propagation {
         let head = Head::new(Vec::new());
         let mut edits = Edits::of(&head);
         let always = [Form::TraceContext, Form::B3Single];
-        let others = self.extract.iter().filter(|form| !always.contains(form));
+        let is_other = |form: &&Form| !always.contains(form) && **form != Form::B3Multi;
+        let others = self.extract.iter().filter(is_other);
         always.iter().chain(others).for_each(|form| form.inject(&context, &[], &mut edits));
         let added = |edit| match edit {
             HeaderEdit::Add { name, value } => Some((name, value)),
@@ -455,5 +456,52 @@ pub mod testing {
         let lines = written(&[], inject);
         let lines: Vec<_> = lines.iter().map(|(name, value)| (&**name, &**value)).collect();
         extract(&head(&lines))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{SpanId, TraceId};
+
+    use super::testing::head;
+    use super::*;
+
+    #[test]
+    fn a_context_that_is_not_sampled_is_read_so_in_every_format() {
+        let fresh = FreshIds {
+            trace_id: TraceId::from_bytes([0xab; 16]),
+            span_id: SpanId::from_bytes([0xcd; 8]),
+        };
+        for form in Form::ALL {
+            let propagation = Propagation::new(vec![form], None, None);
+            let headers = propagation.unsampled_headers(fresh);
+            let names: std::collections::BTreeSet<_> =
+                headers.iter().map(|(name, _)| name).collect();
+            assert_eq!(names.len(), headers.len(), "{form:?}: {headers:?}");
+            let lines = headers.iter().map(|(name, value)| (name.as_bytes(), &value[..])).collect();
+            // `b3multi` in a configuration reads the single header too.
+            let extract = match form {
+                Form::B3Multi => vec![Form::B3Single, Form::B3Multi],
+                form => vec![form],
+            };
+            let head = Head::new(lines);
+            let incoming = Propagation::new(extract, None, None).extract(&head);
+            assert_eq!(incoming.sampling, Sampling::NotSampled, "{form:?}: {headers:?}");
+        }
+    }
+
+    #[test]
+    fn headers_that_name_a_trace_are_compared_whatever_their_order() {
+        let one = head(&[("traceparent", "a"), ("accept", "b"), ("x-b3-traceid", "c")]);
+        let other = head(&[("x-b3-traceid", "c"), ("tracestate", "d"), ("traceparent", "a")]);
+        assert_eq!(trace_headers(&one), trace_headers(&other));
+        for changed in [
+            head(&[("traceparent", "b"), ("x-b3-traceid", "c")]),
+            head(&[("traceparent", "a")]),
+            head(&[("traceparent", "a"), ("x-b3-traceid", "c"), ("b3", "0")]),
+            head(&[("traceparent", "a"), ("traceparent", "a"), ("x-b3-traceid", "c")]),
+        ] {
+            assert_ne!(trace_headers(&one), trace_headers(&changed));
+        }
     }
 }

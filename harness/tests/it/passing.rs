@@ -129,6 +129,8 @@ fn a_collector_may_be_late() {
             ":authority": otel-collector
             content-type: application/x-protobuf
             user-agent: sidespan/0.1.0
+            traceparent: "00-${export}-${export_span}-00"
+            b3: "${export}-${export_span}-0"
 "#,
     );
 }
