@@ -110,11 +110,13 @@ impl Config {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawConfig {
-    /// `service.name` of the resource. Default: from the node (Istio's canonical service label,
-    /// its `WORKLOAD_NAME`, the node's cluster, else `unknown_service:envoy`). Example: `checkout`.
+    /// `service.name` of the resource. Default: the VM's variable `OTEL_SERVICE_NAME`, else from the
+    /// node (Istio's canonical service label, its `WORKLOAD_NAME`, the node's cluster, else
+    /// `unknown_service:envoy`). Example: `checkout`.
     #[serde(alias = "serviceName")]
     service_name: Option<String>,
-    /// More resource attributes; they replace those of the node. Default: none.
+    /// More resource attributes; they replace those of the VM's variable `OTEL_RESOURCE_ATTRIBUTES`,
+    /// and these those of the node. Default: none.
     /// A value is a string, or an object with `literal` or `environment` as in `custom_tags`.
     /// Example: `{deployment.environment.name: production, cloud.region: {environment: {name: REGION}}}`.
     #[serde(alias = "resourceAttributes")]
