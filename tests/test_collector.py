@@ -5,6 +5,7 @@ import os
 import subprocess
 import uuid
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -70,9 +71,9 @@ def test_shipped_configuration_is_valid(collector, file):
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def speaks_http2(resources: dict) -> None:
-    """Lets the Collector's cluster speak HTTP/2, as gRPC needs it."""
-    (cluster,) = [it for it in resources["clusters"] if it["name"] == "otel-collector"]
+def speaks_http2(resources: dict, name: str = "otel-collector") -> None:
+    """Lets a cluster speak HTTP/2, as gRPC needs it."""
+    (cluster,) = [it for it in resources["clusters"] if it["name"] == name]
     cluster["typed_extension_protocol_options"] = {
         HTTP_OPTIONS: {
             "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
@@ -181,6 +182,38 @@ def test_a_collector_that_takes_only_small_messages_gets_them(collector, newest_
             program.wait_until(lambda: len(all_exported_spans(traces)) == 150)
     assert books(stats) == {"recorded": 150, "exported": 150, "queued": 0}
     assert stats['sidespan_exports_total{result="failure"}'] > 0
+
+
+def test_exports_over_grpc_are_not_traced(collector, outermost_envoy, tmp_path):
+    """A second Envoy stands before the Collector, and its filter takes roots with ratio 1."""
+    ports = free_ports()
+    port, health_port = next(ports), next(ports)
+    environment = {
+        **os.environ,
+        "OTLP_HTTP_ENDPOINT": f"127.0.0.1:{next(ports)}",
+        "OTLP_GRPC_ENDPOINT": f"127.0.0.1:{port}",
+        "HEALTH_ENDPOINT": f"127.0.0.1:{health_port}",
+        "JAEGER_OTLP_ENDPOINT": f"127.0.0.1:{next(ports)}",
+        "TRACES_FILE": str(tmp_path / "traces.json"),
+        "BATCH_TIMEOUT": "100ms",
+    }
+    before = lane(1, frontend=port, change=lambda resources: speaks_http2(resources, "frontend-service"))
+    with ExitStack() as stack:
+        command = [collector, "--config", CONFIGURATION]
+        program = stack.enter_context(Program(command, tmp_path / "collector.log", environment))
+        program.wait_until(lambda: admin_answer(health_port, "/") is not None)
+        collector_side = stack.enter_context(Topology({"": before}, envoy=outermost_envoy))
+        frontend = collector_side.lane().frontend_inbound
+        exported = lane(1, batch={"interval_ms": 20}, collector_port=frontend, change=speaks_http2)
+        exported.filter["exporter"]["otlp"]["protocol"] = "grpc"
+        running = stack.enter_context(Topology({"": exported}, envoy=outermost_envoy))
+        client = stack.enter_context(Client(running, "1.1"))
+        succeeded = 'sidespan_exports_total{result="success"}'
+        while running.stats().get(succeeded, 0) < 100:
+            client.send(running.lane().backend_inbound, "/a")
+        followed = 'sidespan_decisions_total{decision="parent"}'
+        stats = collector_side.wait_for_stats(lambda stats: stats[followed] >= 100)
+    assert (stats["sidespan_spans_recorded_total"], stats['sidespan_decisions_total{decision="ratio"}']) == (0, 0)
 
 
 def test_collector_keeps_errors_slow_traces_and_a_share_of_the_rest(collector, newest_envoy, tmp_path):
