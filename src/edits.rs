@@ -1,8 +1,11 @@
 //! Changes to a request's headers: only those that change something.
 
+use std::borrow::Cow;
+
 use crate::head::Head;
 
-/// One change for the host to make. Names are constants, or come from the configuration.
+/// One change for the host to make. Names are constants, come from the configuration, or are the
+/// client's spelling of one to remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderEdit<'n> {
     /// Adds a line; none of that name is there.
@@ -10,7 +13,7 @@ pub enum HeaderEdit<'n> {
     /// Puts one line in place of all of that name.
     Set { name: &'n str, value: Vec<u8> },
     /// Removes all lines of that name.
-    Remove { name: &'n str },
+    Remove { name: Cow<'n, str> },
 }
 
 /// Collects edits against the head that they are for.
@@ -45,7 +48,19 @@ impl<'h, 'n> Edits<'h, 'n> {
     #[inline(never)]
     pub fn remove(&mut self, name: &'n str) {
         if self.head.first(name).is_some() {
-            self.edits.push(HeaderEdit::Remove { name });
+            self.edits.push(HeaderEdit::Remove { name: Cow::Borrowed(name) });
+        }
+    }
+
+    /// Makes sure that no line is left whose name is one of these.
+    #[inline(never)]
+    pub fn remove_all(&mut self, is_one: impl Fn(&[u8]) -> bool) {
+        let mut names: Vec<_> = self.head.names().filter(|name| is_one(name)).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let name = String::from_utf8_lossy(name).into_owned();
+            self.edits.push(HeaderEdit::Remove { name: Cow::Owned(name) });
         }
     }
 
@@ -71,7 +86,7 @@ mod tests {
     fn only_what_differs_is_edited() {
         let add = HeaderEdit::Add { name: "a", value: b"1".to_vec() };
         let set = HeaderEdit::Set { name: "a", value: b"1".to_vec() };
-        let remove = HeaderEdit::Remove { name: "b" };
+        let remove = HeaderEdit::Remove { name: "b".into() };
         check(&[], std::slice::from_ref(&add));
         check(&[("a", "1")], &[]);
         check(&[("a", "2")], std::slice::from_ref(&set));

@@ -31,6 +31,11 @@ impl<'a> Head<'a> {
         None
     }
 
+    /// Returns the name of every line.
+    pub fn names(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.lines.iter().map(|(name, _)| *name)
+    }
+
     /// Returns the values of all lines of that name.
     pub fn all(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         let lines = self.candidates(name).iter();
@@ -49,11 +54,6 @@ impl<'a> Head<'a> {
     /// Returns `:path` as it was sent, with its query.
     pub fn target(&self) -> &'a [u8] {
         self.first(PATH).unwrap_or_default()
-    }
-
-    /// Returns `:path` without its query.
-    pub fn path(&self) -> &'a [u8] {
-        split_query(self.target()).0
     }
 
     pub fn method(&self) -> &'a [u8] {

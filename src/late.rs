@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(held.bytes.get(), first.len() + second.len());
         drop(first);
         let third = held.hold(&head).unwrap();
-        assert_eq!(third.head().path(), b"/a");
+        assert_eq!(third.head().target(), b"/a");
         drop((second, third));
         assert_eq!(held.bytes.get(), 0);
     }

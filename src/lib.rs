@@ -19,12 +19,14 @@ pub mod head;
 pub mod late;
 pub mod limit;
 pub mod matching;
+pub mod normalize;
 pub mod otlp;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
 pub mod propagation;
 pub mod queue;
 pub mod ratio;
+pub mod regex;
 pub mod request;
 pub mod resource;
 pub mod response;

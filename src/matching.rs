@@ -1,9 +1,11 @@
 //! Conditions on strings and headers, compiled once.
 
+use std::cell::Cell;
+
 use memchr::memmem::Finder;
-use regex_lite::Regex;
 
 use crate::head::Head;
+use crate::regex::Regex;
 
 /// One condition on a string of bytes.
 #[derive(Debug, Clone)]
@@ -20,8 +22,8 @@ pub enum StringMatchKind {
     Suffix(Vec<u8>),
     /// See [`StringMatch::contains`].
     Contains(Box<Finder<'static>>),
-    /// Anchored at both ends.
-    Regex(Regex),
+    /// The whole value matches.
+    Regex(Box<Regex>),
 }
 
 impl StringMatch {
@@ -34,10 +36,9 @@ impl StringMatch {
         Self { kind: StringMatchKind::Contains(Box::new(pattern)), ignore_case }
     }
 
-    /// Tells whether the condition holds. A value that is not UTF-8, or longer than
-    /// [`MAX_REGEX_INPUT_BYTES`], matches no regular expression.
-    pub fn matches(&self, value: &[u8]) -> bool {
-        match &self.kind {
+    /// Tells whether the condition holds, or that the budget is too small to find out.
+    pub fn matches(&self, value: &[u8], budget: &SearchBudget) -> Result<bool, Exceeded> {
+        Ok(match &self.kind {
             StringMatchKind::Exact(pattern) => self.equal(value, pattern),
             StringMatchKind::Prefix(pattern) => {
                 value.get(..pattern.len()).is_some_and(|start| self.equal(start, pattern))
@@ -47,21 +48,19 @@ impl StringMatch {
                 .checked_sub(pattern.len())
                 .and_then(|start| value.get(start..))
                 .is_some_and(|end| self.equal(end, pattern)),
-            StringMatchKind::Contains(pattern) if self.ignore_case => {
-                pattern.find(&value.to_ascii_lowercase()).is_some()
+            StringMatchKind::Contains(pattern) => {
+                budget.take(value.len())?;
+                if self.ignore_case {
+                    pattern.find(&value.to_ascii_lowercase()).is_some()
+                } else {
+                    pattern.find(value).is_some()
+                }
             }
-            StringMatchKind::Contains(pattern) => pattern.find(value).is_some(),
             StringMatchKind::Regex(regex) => {
-                value.len() <= MAX_REGEX_INPUT_BYTES
-                    && std::str::from_utf8(value).is_ok_and(|text| regex.is_match(text))
+                budget.take(value.len())?;
+                regex.is_match(value)
             }
-        }
-    }
-
-    /// Tells whether the condition can be tried on the value at all.
-    fn applies(&self, value: &[u8]) -> bool {
-        !matches!(self.kind, StringMatchKind::Regex(_))
-            || (value.len() <= MAX_REGEX_INPUT_BYTES && std::str::from_utf8(value).is_ok())
+        })
     }
 
     fn equal(&self, value: &[u8], pattern: &[u8]) -> bool {
@@ -90,30 +89,73 @@ pub enum HeaderCondition {
 pub struct ValidTokens(pub u64);
 
 impl HeaderMatch {
-    /// Tells whether the condition holds; an absent header has no value that could match. A value
-    /// that no regular expression is tried on fails an inverted condition too: a client could
-    /// otherwise meet it by sending one.
-    pub fn matches(&self, head: &Head<'_>, tokens: ValidTokens) -> bool {
+    /// Tells whether the condition holds; an absent header has no value that could match. Where the
+    /// budget is too small to find out, it does not hold, inverted or not.
+    pub fn matches(
+        &self,
+        head: &Head<'_>,
+        tokens: ValidTokens,
+        budget: &SearchBudget,
+    ) -> Result<bool, Exceeded> {
         let holds = match &self.condition {
             HeaderCondition::Token(place) => tokens.0 >> place & 1 == 1,
             HeaderCondition::Present(wanted) => head.first(&self.name).is_some() == *wanted,
             HeaderCondition::Value(value) => {
-                if self.invert && !head.all(&self.name).all(|line| value.applies(line)) {
-                    return false;
-                }
-                head.all(&self.name).any(|line| value.matches(line))
+                any(head.all(&self.name), |line| value.matches(line, budget))?
             }
         };
-        holds != self.invert
+        Ok(holds != self.invert)
+    }
+}
+
+/// Tells whether the condition holds for any of them; one that exceeds the budget ends the search.
+pub fn any<T>(
+    items: impl IntoIterator<Item = T>,
+    mut condition: impl FnMut(T) -> Result<bool, Exceeded>,
+) -> Result<bool, Exceeded> {
+    for item in items {
+        if condition(item)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The bytes of a request's values that `contains` and `regex` may still look through. It bounds the
+/// work that many conditions on long headers make.
+#[derive(Debug)]
+pub struct SearchBudget(Cell<Option<usize>>);
+
+/// The budget was too small for a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exceeded;
+
+impl Default for SearchBudget {
+    fn default() -> Self {
+        Self(Cell::new(Some(MAX_SEARCHED_BYTES)))
+    }
+}
+
+impl SearchBudget {
+    /// Takes so many bytes; what exceeds the budget leaves nothing of it.
+    fn take(&self, bytes: usize) -> Result<(), Exceeded> {
+        let left = self.0.get().and_then(|left| left.checked_sub(bytes));
+        self.0.set(left);
+        left.map(drop).ok_or(Exceeded)
+    }
+
+    /// Tells whether a search was left out.
+    pub fn is_exceeded(&self) -> bool {
+        self.0.get().is_none()
     }
 }
 
 /// Tokens that a configuration may ask for: the bits of [`ValidTokens`].
 pub const MAX_TOKENS: u32 = 64;
 
-/// Longest value that is tried against a regular expression, in bytes: matching takes time in
-/// proportion to it, and a client may send up to Envoy's limit of 60 KiB of headers.
-pub const MAX_REGEX_INPUT_BYTES: usize = 4096;
+/// Bytes that the conditions of one request search at most: as many as Envoy lets a request's headers
+/// have by default, so that one condition may look through all of them.
+pub const MAX_SEARCHED_BYTES: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -125,10 +167,15 @@ mod tests {
         StringMatchKind::Exact(pattern.as_bytes().to_vec())
     }
 
+    fn regex(pattern: &str) -> StringMatchKind {
+        StringMatchKind::Regex(Box::new(Regex::new(pattern, false).unwrap()))
+    }
+
     #[track_caller]
     fn check(kind: StringMatchKind, ignore_case: bool, value: &[u8], expected: bool) {
         let condition = StringMatch { kind, ignore_case };
-        assert_eq!(condition.matches(value), expected, "{condition:?} on {value:?}");
+        let found = condition.matches(value, &SearchBudget::default());
+        assert_eq!(found, Ok(expected), "{condition:?} on {value:?}");
     }
 
     #[test]
@@ -149,7 +196,8 @@ mod tests {
     #[track_caller]
     fn check_contains(pattern: &[u8], ignore_case: bool, value: &[u8], expected: bool) {
         let condition = StringMatch::contains(pattern, ignore_case);
-        assert_eq!(condition.matches(value), expected, "{condition:?} on {value:?}");
+        let found = condition.matches(value, &SearchBudget::default());
+        assert_eq!(found, Ok(expected), "{condition:?} on {value:?}");
     }
 
     #[test]
@@ -175,8 +223,9 @@ mod tests {
         let pattern = [vec![b'a'; 30_000], vec![b'b']].concat();
         for ignore_case in [false, true] {
             let condition = StringMatch::contains(&pattern, ignore_case);
-            assert!(!condition.matches(&[b'a'; 60_000]));
-            assert!(condition.matches(&[&[b'a'; 30_000], pattern.as_slice()].concat()));
+            let found = |value: &[u8]| condition.matches(value, &SearchBudget::default()).unwrap();
+            assert!(!found(&[b'a'; 60_000]));
+            assert!(found(&[&[b'a'; 30_000], pattern.as_slice()].concat()));
         }
     }
 
@@ -188,18 +237,46 @@ mod tests {
             let found = StringMatch::contains(pattern.as_bytes(), ignore_case);
             let lower = |text: &str| if ignore_case { text.to_ascii_lowercase() } else { text.into() };
             let expected = lower(&value).contains(&lower(&pattern));
-            prop_assert_eq!(found.matches(value.as_bytes()), expected);
+            prop_assert_eq!(found.matches(value.as_bytes(), &SearchBudget::default()), Ok(expected));
         }
     }
 
     #[test]
-    fn regular_expressions_need_utf8_of_bounded_length() {
-        let regex = || StringMatchKind::Regex(Regex::new("^(?:a+)$").unwrap());
-        check(regex(), false, b"aaa", true);
-        check(regex(), false, b"aab", false);
-        check(regex(), false, b"aa\xff", false);
-        check(regex(), false, &vec![b'a'; MAX_REGEX_INPUT_BYTES], true);
-        check(regex(), false, &vec![b'a'; MAX_REGEX_INPUT_BYTES + 1], false);
+    fn searches_end_where_the_budget_does() {
+        let regex = StringMatch { kind: regex("a*"), ignore_case: false };
+        let searches =
+            [(regex, vec![b'a'; 1000]), (StringMatch::contains(b"a", true), vec![b'a'; 1000])];
+        for (condition, value) in searches {
+            let budget = SearchBudget::default();
+            for _ in 0..MAX_SEARCHED_BYTES / value.len() {
+                assert_eq!(condition.matches(&value, &budget), Ok(true));
+            }
+            assert!(!budget.is_exceeded());
+            assert_eq!(condition.matches(&value, &budget), Err(Exceeded));
+            assert!(budget.is_exceeded());
+            // What follows is not searched either, however short, and what is not searched is free.
+            assert_eq!(condition.matches(b"a", &budget), Err(Exceeded));
+            let exact = StringMatch { kind: exact("a"), ignore_case: false };
+            assert_eq!(exact.matches(b"a", &budget), Ok(true));
+        }
+    }
+
+    #[test]
+    fn what_exceeds_the_budget_holds_in_no_way() {
+        let line = vec![b'b'; MAX_SEARCHED_BYTES / 2 + 1];
+        let head = Head::new(vec![(b"x", &line), (b"x", &line)]);
+        for invert in [false, true] {
+            let condition = HeaderMatch {
+                name: "x".to_owned(),
+                condition: HeaderCondition::Value(StringMatch {
+                    kind: regex("a*"),
+                    ignore_case: false,
+                }),
+                invert,
+            };
+            let found = condition.matches(&head, ValidTokens(0), &SearchBudget::default());
+            assert_eq!(found, Err(Exceeded));
+        }
     }
 
     #[test]
@@ -216,7 +293,7 @@ mod tests {
         let regex = |name: &str, invert| HeaderMatch {
             name: name.to_owned(),
             condition: HeaderCondition::Value(StringMatch {
-                kind: StringMatchKind::Regex(Regex::new("^(?:a+)$").unwrap()),
+                kind: self::regex("a+"),
                 ignore_case: false,
             }),
             invert,
@@ -236,13 +313,14 @@ mod tests {
             (value("empty", "", false), true),
             (regex("x", true), true),
             (regex("raw", false), false),
-            (regex("raw", true), false),
+            (regex("raw", true), true),
             (present("x", true, false), true),
             (present("x", false, false), false),
             (present("absent", false, false), true),
             (present("absent", true, true), true),
         ] {
-            assert_eq!(condition.matches(&head, ValidTokens(1)), expected, "{condition:?}");
+            let found = condition.matches(&head, ValidTokens(1), &SearchBudget::default());
+            assert_eq!(found, Ok(expected), "{condition:?}");
         }
     }
 }

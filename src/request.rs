@@ -6,7 +6,8 @@ use crate::decision::{Decision, Kind, Reason, decide};
 use crate::edits::{Edits, HeaderEdit};
 use crate::head::Head;
 use crate::limit::Limit;
-use crate::matching::ValidTokens;
+use crate::matching::{SearchBudget, ValidTokens};
+use crate::normalize;
 use crate::propagation::ot::Announced;
 use crate::propagation::{self, Faults, Incoming};
 use crate::rules::{Action, Direction, Facts, Rule};
@@ -92,13 +93,20 @@ pub fn on_request_headers<'c>(
     };
     let facts = Facts { direction: known.direction, tokens };
     let mut limited = Vec::new();
-    let mut found = config.rules.first_match(head, facts, 0);
-    if is_ignored(found) {
-        return ignored(found, limited);
+    let budgets = Budgets::default();
+    let mut found = config.rules.first_match(head, facts, &budgets.rules, 0);
+    // Of most requests that are ignored nothing is read.
+    if is_ignored(found) && config.propagation.accepts_all() {
+        return ignored(config, head, found, limited, token_faults, None, &budgets);
     }
     let mut incoming = config.propagation.extract(head);
     if !config.propagation.accepts_all() {
-        config.propagation.distrust(head, facts, known.source_address, &mut incoming);
+        let address = known.source_address;
+        config.propagation.distrust(head, facts, address, &budgets.trust, fresh, &mut incoming);
+    }
+    if is_ignored(found) {
+        let incoming = Some(&mut incoming);
+        return ignored(config, head, found, limited, token_faults, incoming, &budgets);
     }
     let parent = incoming.parent;
     let trace_id = parent.map_or(fresh.trace_id, |parent| parent.trace_id);
@@ -118,9 +126,10 @@ pub fn on_request_headers<'c>(
             (Ok(()), _) => break decision,
             (Err(0), Some((index, _))) => {
                 limited.push(index);
-                found = config.rules.first_match(head, facts, index + 1);
+                found = config.rules.first_match(head, facts, &budgets.rules, index + 1);
                 if is_ignored(found) {
-                    return ignored(found, limited);
+                    let incoming = Some(&mut incoming);
+                    return ignored(config, head, found, limited, token_faults, incoming, &budgets);
                 }
             }
             (Err(_), _) => {
@@ -149,7 +158,7 @@ pub fn on_request_headers<'c>(
     };
     let mut edits = Edits::of(head);
     config.strip.iter().for_each(|name| edits.remove(name));
-    if config.propagation.leaves(head) {
+    if config.propagation.leaves(head, &budgets.egress) {
         config.propagation.inject(&context, &incoming, &mut edits);
         if let Some(limits) = config.propagation.baggage {
             incoming.faults.baggage_members_dropped = limits.apply(head, &mut edits);
@@ -157,6 +166,7 @@ pub fn on_request_headers<'c>(
     } else {
         propagation::strip(&mut edits);
     }
+    incoming.faults.search_exceeded = budgets.any_exceeded();
     let kind = decision.kind;
     let restarted = incoming.restarted.is_some();
     let late = (!recorded && is_late(config, decision)).then(|| {
@@ -190,8 +200,26 @@ fn is_ignored(rule: Option<(usize, &Rule)>) -> bool {
     rule.is_some_and(|(_, rule)| rule.action == Action::Ignore)
 }
 
+/// Leaves a request as it is, but for what it may not take along: tokens, contexts that are not
+/// trusted, and what does not leave the mesh. `incoming` is what came with it where not all is
+/// trusted.
 #[inline(never)]
-fn ignored<'c>(rule: Option<(usize, &Rule)>, limited: Vec<usize>) -> Outcome<'c> {
+fn ignored<'c>(
+    config: &'c Config,
+    head: &Head<'_>,
+    rule: Option<(usize, &Rule)>,
+    limited: Vec<usize>,
+    tokens: Vec<TokenFault>,
+    incoming: Option<&mut Incoming<'_>>,
+    budgets: &Budgets,
+) -> Outcome<'c> {
+    let mut edits = Edits::of(head);
+    config.strip.iter().for_each(|name| edits.remove(name));
+    if !config.propagation.leaves(head, &budgets.egress) {
+        propagation::strip(&mut edits);
+    } else if let Some(incoming) = incoming {
+        config.propagation.pass_on(incoming, &mut edits);
+    }
     Outcome {
         kind: Kind::Ignore,
         sampled: false,
@@ -199,12 +227,27 @@ fn ignored<'c>(rule: Option<(usize, &Rule)>, limited: Vec<usize>) -> Outcome<'c>
         limited,
         over_limit: false,
         restarted: false,
-        edits: Vec::new(),
-        faults: Faults::default(),
+        edits: edits.finish(),
+        faults: Faults { tokens, search_exceeded: budgets.any_exceeded(), ..Faults::default() },
         recording: None,
         late: None,
         answer: None,
         logged: None,
+    }
+}
+
+/// What conditions may search. Each kind has its own: what a client sends to exceed one says nothing
+/// about the others.
+#[derive(Default)]
+struct Budgets {
+    rules: SearchBudget,
+    trust: SearchBudget,
+    egress: SearchBudget,
+}
+
+impl Budgets {
+    fn any_exceeded(&self) -> bool {
+        [&self.rules, &self.trust, &self.egress].iter().any(|budget| budget.is_exceeded())
     }
 }
 
@@ -216,7 +259,9 @@ fn tokens(config: &Config, head: &Head<'_>, unix_seconds: u64) -> (ValidTokens, 
         let mut lines = head.all(&token.name);
         let verified = match (lines.next(), lines.next()) {
             (None, _) => continue,
-            (Some(line), None) => token.check.verify(line, head.path(), unix_seconds),
+            (Some(line), None) => {
+                token.check.verify(line, &normalize::path(head.target()), unix_seconds)
+            }
             _ => Err(TokenFault::Malformed),
         };
         match verified {
@@ -833,6 +878,116 @@ mod tests {
     }
 
     #[test]
+    fn of_a_context_that_is_not_trusted_nothing_is_left() {
+        let spans = [
+            ("x-datadog-trace-id", "1"),
+            ("x-datadog-sampling-priority", "2"),
+            ("uber-trace-id", "1:1:0:1"),
+            ("x-amzn-trace-id", "Root=1"),
+            ("b3", "1"),
+            ("b3", "d"),
+            ("x_b3_sampled", "1"),
+            ("X-B3_TraceId".to_ascii_lowercase().leak(), "1"),
+            ("x-cloud-trace-context", "1/2;o=1"),
+            ("sw8", "1"),
+        ];
+        let baggage = ("baggage", "k=v");
+        let request = [&spans[..], &[baggage, ("x-request-id", "1")]].concat();
+        let kept = [baggage, ("x-request-id", "1")];
+        let root = traceparent(FRESH_TRACE, OWN, "01");
+        for (inject, added) in [("none", None), ("tracecontext", Some(("traceparent", &*root)))] {
+            let config = config(&format!(
+                r#""propagation": {{"trust": "restart", "inject": ["{inject}"]}},"#
+            ));
+            let expected = [&kept[..], added.as_slice()].concat();
+            check_known(&config, &request, Known::default(), &expected);
+        }
+    }
+
+    /// Where nothing is decided, what protects the upstream and the way out holds all the same.
+    #[test]
+    fn ignored_requests_take_nothing_along_that_they_may_not() {
+        let with = |propagation: &str| {
+            config(&format!(
+                r#""sampling": {{"rules": [
+                    {{"name": "i", "decision": "ignore", "match": {{"path": {{"exact": "/"}}}}}},
+                    {{"name": "d", "decision": "force", "match": {{"headers": [
+                        {{"name": "x-debug", "exact": "1", "strip": true}}]}}}}]}},
+                   "propagation": {{{propagation}}},"#
+            ))
+        };
+        let (up, down) = (traceparent(T, S, "01"), traceparent(T, S, "00"));
+        let path = (":path", "/");
+        let (parent, state) =
+            (("traceparent", up.as_str()), ("tracestate", "ot=rv:70000000000000,a=1"));
+        let (debug, datadog) = (("x-debug", "1"), ("x-datadog-trace-id", "1"));
+        let request = [path, parent, state, debug, datadog];
+        let rows: [(&str, Headers); 5] = [
+            (r#""trust": "accept""#, &[path, parent, state, datadog]),
+            (r#""trust": "restart""#, &[path]),
+            (
+                r#""trust": "ignore_flags""#,
+                &[path, ("traceparent", &down), ("tracestate", "a=1"), datadog],
+            ),
+            (r#""egress": [{"action": "strip"}]"#, &[path]),
+            (r#""trust": "ignore_flags", "inject": ["none"]"#, &[path, parent, state, datadog]),
+        ];
+        for (propagation, expected) in rows {
+            let config = with(propagation);
+            let outcome = check_known(&config, &request, Known::default(), expected);
+            assert_eq!(outcome.kind, Kind::Ignore, "{propagation}");
+        }
+        let config = with(r#""trust": "ignore_flags""#);
+        check_known(&config, &[path, ("b3", "1")], Known::default(), &[path]);
+    }
+
+    #[test]
+    fn rules_see_paths_as_servers_read_them() {
+        let config = config(
+            r#""sampling": {"ratio": 1, "rules": [
+                {"name": "d", "decision": "drop", "match": {"path": {"prefix": "/healthz"}}}]},"#,
+        );
+        for (path, kind) in [
+            ("/healthz", Kind::Drop),
+            ("/healthz?a", Kind::Drop),
+            ("//healthz", Kind::Drop),
+            ("/%68ealthz", Kind::Drop),
+            ("/a/../healthz", Kind::Drop),
+            ("/healthz/../checkout", Kind::Ratio),
+            ("/a?/../healthz", Kind::Ratio),
+        ] {
+            assert_eq!(decided(&config, &head(&[(":path", path)])).kind, kind, "{path}");
+        }
+    }
+
+    #[test]
+    fn who_exceeds_what_conditions_may_search_is_trusted_in_nothing() {
+        let config = config(
+            r#""sampling": {"ratio": 0, "rules": [{"name": "f", "decision": "force",
+                "match": {"headers": {"name": "x", "regex": ".*a.*"}}}]},
+               "propagation": {"trust": "accept",
+                "trust_rules": [{"match": {"headers": {"name": "y", "contains": "a"}}, "trust": "restart"}],
+                "egress": [{"authority": {"contains": "a"}, "action": "strip"}]},"#,
+        );
+        let (long, up) = ("b".repeat(70_000), traceparent(T, S, "00"));
+        let root = traceparent(FRESH_TRACE, OWN, "00");
+        let parent = ("traceparent", up.as_str());
+        for (line, expected) in [
+            (("x", "b"), Some(up.as_str())),
+            (("x", long.as_str()), Some(&up)),
+            (("y", &long), Some(&root)),
+            ((":authority", &long), None),
+        ] {
+            let request = [parent, line];
+            let outcome = decided(&config, &head(&request));
+            let sent = upstream(&request, &outcome.edits);
+            let found = sent.iter().find(|(name, _)| name == "traceparent");
+            assert_eq!(found.map(|(_, value)| value.as_str()), expected, "{}", line.0);
+            assert_eq!(outcome.faults.search_exceeded, line.1.len() > 1, "{}", line.0);
+        }
+    }
+
+    #[test]
     fn a_new_trace_links_to_the_one_that_was_not_trusted() {
         let config = config(r#""propagation": {"trust": "restart", "inject": ["none"]},"#);
         let up = traceparent(T, S, "03");
@@ -854,8 +1009,9 @@ mod tests {
         let config = config(
             r#""propagation": {"inject": ["tracecontext", "b3"], "baggage": {"max_members": 64},
                 "egress": [{"authority": {"suffix": ".inside"}, "action": "keep"},
-                           {"authority": [{"suffix": ".com"}, {"exact": "partner:80"}],
-                            "action": "strip"}]},"#,
+                           {"authority": [{"suffix": ".com"}, {"exact": "Partner"}],
+                            "action": "strip"},
+                           {"port": [8443, 90], "action": "strip"}]},"#,
         );
         let (up, b3, jaeger) =
             (traceparent(T, S, "01"), format!("{T}-{S}-1"), format!("{T}:{S}:0:1"));
@@ -868,10 +1024,27 @@ mod tests {
             ("uber-trace-id", &jaeger),
             ("x-datadog-trace-id", "1"),
             ("baggage", &many),
+            ("uberctx-user", "1"),
+            ("ot-baggage-user", "1"),
+            ("jaeger-baggage", "k=v"),
+            ("x-datadog-origin", "rum"),
+            ("x-cloud-trace-context", "1/2;o=1"),
+            ("x_b3_traceid", "1"),
         ];
-        for (authority, stays) in
-            [("a.com", false), ("partner:80", false), ("a.inside", true), ("partner", true)]
-        {
+        for (authority, stays) in [
+            ("a.com", false),
+            ("A.COM", false),
+            ("a.com:443", false),
+            ("a.com.", false),
+            ("user@a.com.:80", false),
+            ("partner:80", false),
+            ("a.inside", true),
+            ("partner.inside:90", true),
+            ("partner2", true),
+            ("partner2:8443", false),
+            ("partner2:90", false),
+            ("partner2:91", true),
+        ] {
             let request = [&[(":authority", authority)], &context[..], &rest[..]].concat();
             let outcome = decided(&config, &head(&request));
             let names: Vec<_> =
@@ -925,8 +1098,11 @@ mod tests {
                 {"match": {"source_ranges": "::/0"}, "trust": "restart"}]},"#,
         );
         let asked = |lines: Headers| asks(&config, &head(lines)).source_address;
-        assert!(!asked(&[("x-request-id", "1"), ("uber-trace-id", "1")]));
+        assert!(!asked(&[("x-request-id", "1"), ("baggage", "k=v")]));
         assert!(asked(&[("b3", "0")]));
+        // A format that is not read is removed where the client is not trusted.
+        assert!(asked(&[("uber-trace-id", "1")]));
+        assert!(asked(&[("x_b3_traceid", "1")]));
         assert!(asked(&[("traceparent", "rubbish")]));
     }
 
@@ -968,6 +1144,8 @@ mod tests {
         let all = config(r#""sampling": {"ratio": 1},"#);
         let anew =
             config(r#""sampling": {"ratio": 0.5}, "propagation": {"trust": "ignore_flags"},"#);
+        let rarely =
+            config(r#""sampling": {"ratio": 0.25}, "propagation": {"trust": "ignore_flags"},"#);
         let force =
             config(r#""sampling": {"ratio": 0.5, "rules": [{"name": "f", "decision": "force"}]},"#);
         let up = traceparent(T, S, "01");
@@ -979,18 +1157,18 @@ mod tests {
             (&most, &[parent, state("ot=th:0")], Some("ot=th:0"), "the parent's is kept"),
             (&most, &[parent, state("ot=th:f")], None, "the parent's is wrong"),
             (&most, &[parent, state("a=1")], Some("a=1"), "the parent said nothing"),
-            (&anew, &[parent, state("a=1,ot=th:0")], Some("ot=th:8,a=1"), "decided anew"),
+            (&anew, &[parent, state("a=1")], Some("ot=th:8;rv:aaaaaaaaaaaaaa,a=1"), "decided anew"),
             (
                 &anew,
-                &[parent, state("ot=th:0;rv:70000000000000")],
-                Some("ot=rv:70000000000000"),
-                "not sampled by rv",
+                &[parent, state("a=1,ot=th:0;rv:70000000000000;k:v")],
+                Some("ot=th:8;rv:aaaaaaaaaaaaaa,a=1"),
+                "what the client says of randomness does not count",
             ),
             (
-                &anew,
-                &[parent, state("ot=rv:90000000000000")],
-                Some("ot=th:8;rv:90000000000000"),
-                "sampled by rv",
+                &rarely,
+                &[parent, state("ot=th:0;rv:ffffffffffffff,a=1")],
+                Some("a=1"),
+                "decided anew, against it",
             ),
             (
                 &force,

@@ -2,7 +2,10 @@
 
 use crate::head::Head;
 use crate::limit::Limit;
-use crate::matching::{HeaderMatch, StringMatch, StringMatchKind, ValidTokens};
+use crate::matching::{
+    Exceeded, HeaderMatch, SearchBudget, StringMatch, StringMatchKind, ValidTokens, any,
+};
+use crate::normalize;
 use crate::ratio::Ratio;
 
 /// The direction of a request as the workload sees it; at a gateway all are inbound.
@@ -54,9 +57,17 @@ pub struct Facts {
 pub struct Conditions {
     pub path: Vec<StringMatch>,
     pub method: Vec<StringMatch>,
-    pub authority: Vec<StringMatch>,
+    pub authority: Authority,
     pub headers: Vec<HeaderMatch>,
     pub direction: Option<Direction>,
+}
+
+/// Conditions on the authority: its host, and its port or that of the scheme. Empty lists are not
+/// given.
+#[derive(Debug, Clone, Default)]
+pub struct Authority {
+    pub host: Vec<StringMatch>,
+    pub port: Vec<u16>,
 }
 
 /// Rules in order, with an index over those that look at the path by whole or by prefix, so that a
@@ -90,20 +101,26 @@ impl Rules {
         Self { rules, paths, unindexed }
     }
 
-    /// Returns the first rule whose conditions hold, and its place, which is `from` or behind it.
+    /// Returns the first rule whose conditions hold, and its place, which is `from` or behind it. A
+    /// condition that exceeds the budget does not hold.
     pub fn first_match(
         &self,
         head: &Head<'_>,
         facts: Facts,
+        budget: &SearchBudget,
         from: usize,
     ) -> Option<(usize, &Rule)> {
-        let path = head.path();
+        if self.rules.is_empty() {
+            return None;
+        }
+        let path = normalize::path(head.target());
+        let path = &*path;
         let mut first = usize::MAX;
         let mut consider = |place: usize, path_holds: bool| {
             if (from..first).contains(&place)
                 && self.rules.get(place).is_some_and(|rule| {
-                    (path_holds || rule.conditions.path_holds(path))
-                        && rule.conditions.rest_holds(head, facts)
+                    (path_holds || rule.conditions.path_holds(path, budget) == Ok(true))
+                        && rule.conditions.rest_holds(head, facts, budget) == Ok(true)
                 })
             {
                 first = place;
@@ -125,16 +142,38 @@ impl Rules {
 }
 
 impl Conditions {
-    fn path_holds(&self, path: &[u8]) -> bool {
-        self.path.is_empty() || any(&self.path, path)
+    fn path_holds(&self, path: &[u8], budget: &SearchBudget) -> Result<bool, Exceeded> {
+        Ok(self.path.is_empty() || any(&self.path, |it| it.matches(path, budget))?)
     }
 
-    fn rest_holds(&self, head: &Head<'_>, facts: Facts) -> bool {
-        (self.direction.is_none() || self.direction == facts.direction)
-            && (self.method.is_empty() || any(&self.method, head.method()))
-            && (self.authority.is_empty() || any(&self.authority, head.authority()))
+    fn rest_holds(
+        &self,
+        head: &Head<'_>,
+        facts: Facts,
+        budget: &SearchBudget,
+    ) -> Result<bool, Exceeded> {
+        Ok((self.direction.is_none() || self.direction == facts.direction)
+            && (self.method.is_empty()
+                || any(&self.method, |it| it.matches(head.method(), budget))?)
+            && self.authority.holds(head, budget)?
             && (self.headers.is_empty()
-                || self.headers.iter().any(|it| it.matches(head, facts.tokens)))
+                || any(&self.headers, |it| it.matches(head, facts.tokens, budget))?))
+    }
+}
+
+impl Authority {
+    /// Tells whether the host and the port of the request are among those that are given.
+    pub fn holds(&self, head: &Head<'_>, budget: &SearchBudget) -> Result<bool, Exceeded> {
+        if self.host.is_empty() && self.port.is_empty() {
+            return Ok(true);
+        }
+        let authority = head.authority();
+        let host = normalize::host(authority);
+        let port = || {
+            normalize::port(authority).unwrap_or(if head.scheme() == b"https" { 443 } else { 80 })
+        };
+        Ok((self.port.is_empty() || self.port.contains(&port()))
+            && (self.host.is_empty() || any(&self.host, |it| it.matches(host, budget))?))
     }
 }
 
@@ -199,10 +238,6 @@ impl PathIndex {
     }
 }
 
-fn any(conditions: &[StringMatch], value: &[u8]) -> bool {
-    conditions.iter().any(|condition| condition.matches(value))
-}
-
 fn indexable(condition: &StringMatch) -> bool {
     let by_whole_or_prefix =
         matches!(condition.kind, StringMatchKind::Exact(_) | StringMatchKind::Prefix(_));
@@ -244,7 +279,9 @@ mod tests {
         let head = crate::propagation::testing::head(head);
         let rules = Rules::new(rules.to_vec());
         let facts = Facts { direction: Some(direction), ..Facts::default() };
-        let found = rules.first_match(&head, facts, 0).map(|(_, rule)| rule.name.as_str());
+        let found = rules
+            .first_match(&head, facts, &SearchBudget::default(), 0)
+            .map(|(_, rule)| rule.name.as_str());
         assert_eq!(found, expected);
     }
 
@@ -286,7 +323,7 @@ mod tests {
         let head = [(":path", "/a/b.css")];
         let head = crate::propagation::testing::head(&head);
         for (from, expected) in [(0, Some(0)), (1, Some(1)), (2, Some(2)), (3, None)] {
-            let found = rules.first_match(&head, Facts::default(), from);
+            let found = rules.first_match(&head, Facts::default(), &SearchBudget::default(), from);
             assert_eq!(found.map(|(place, _)| place), expected, "from {from}");
         }
     }
@@ -298,7 +335,7 @@ mod tests {
             Conditions {
                 path: vec![prefix("/")],
                 method: vec![exact("GET")],
-                authority: vec![suffix(".shop")],
+                authority: Authority { host: vec![suffix(".shop")], port: vec![] },
                 headers: vec![],
                 direction: Some(Direction::Outbound),
             },
@@ -329,11 +366,14 @@ mod tests {
                     rule("", on_path(conditions.collect()))
                 })
                 .collect();
-            let scanned = rules.iter().position(|rule| rule.conditions.path_holds(target.as_bytes()));
+            let scanned = rules.iter().position(|rule| {
+                let path = normalize::path(target.as_bytes());
+                rule.conditions.path_holds(&path, &SearchBudget::default()) == Ok(true)
+            });
             let head = [(":path", target.as_str())];
             let head = crate::propagation::testing::head(&head);
             let rules = Rules::new(rules);
-            let found = rules.first_match(&head, Facts::default(), 0);
+            let found = rules.first_match(&head, Facts::default(), &SearchBudget::default(), 0);
             prop_assert_eq!(found.map(|(place, _)| place), scanned);
         }
     }

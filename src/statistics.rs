@@ -33,6 +33,7 @@ pub struct Tally {
     baggage_members_dropped: u64,
     contexts_restarted: u64,
     spans_limited: u64,
+    searches_exceeded: u64,
     late_exported: u64,
     late_limited: u64,
     /// Requests whose headers had no room until their end.
@@ -75,6 +76,7 @@ impl Tally {
             }
         }
         self.invalid_trace_states += u64::from(faults.invalid_trace_state);
+        self.searches_exceeded += u64::from(faults.search_exceeded);
         self.trace_state_members_dropped += u64::from(faults.trace_state_members_dropped);
         self.baggage_members_dropped += u64::from(faults.baggage_members_dropped);
         for fault in &faults.tokens {
@@ -191,7 +193,7 @@ pub fn statistics(rules: &Rules) -> Vec<Statistic> {
         table.always("exports_total", &[("result", result)], exports(count));
     }
 
-    let plain: [Count<Tally>; 10] = [
+    let plain: [Count<Tally>; 11] = [
         ("attributes_truncated_total", |tally| tally.attributes_truncated),
         ("attributes_dropped_total", |tally| tally.attributes_dropped),
         ("tracestate_members_dropped_total", |tally| tally.trace_state_members_dropped),
@@ -199,6 +201,7 @@ pub fn statistics(rules: &Rules) -> Vec<Statistic> {
         ("contexts_restarted_total", |tally| tally.contexts_restarted),
         ("context_overwritten_total", |tally| tally.contexts_overwritten),
         ("spans_limited_total", |tally| tally.spans_limited),
+        ("condition_searches_exceeded_total", |tally| tally.searches_exceeded),
         ("late_exported_total", |tally| tally.late_exported),
         ("late_limited_total", |tally| tally.late_limited),
         ("late_not_held_total", |tally| tally.late_not_held),

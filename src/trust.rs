@@ -2,8 +2,8 @@
 
 use crate::cidr::Cidr;
 use crate::head::Head;
-use crate::matching::{HeaderMatch, StringMatch};
-use crate::rules::{Direction, Facts};
+use crate::matching::{Exceeded, HeaderMatch, SearchBudget, any};
+use crate::rules::{Authority, Direction, Facts};
 
 /// What becomes of a context that comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,24 +29,23 @@ pub struct TrustRule {
 /// What leaves with requests to some authorities.
 #[derive(Debug, Clone)]
 pub struct EgressRule {
-    /// Empty where it is for every authority.
-    pub authority: Vec<StringMatch>,
+    pub authority: Authority,
     pub strip: bool,
 }
 
 impl TrustRule {
     /// Tells whether all conditions hold. An address that is not known is in no range.
-    pub fn holds(&self, head: &Head<'_>, facts: Facts, source_address: &[u8]) -> bool {
-        (self.direction.is_none() || self.direction == facts.direction)
+    pub fn holds(
+        &self,
+        head: &Head<'_>,
+        facts: Facts,
+        source_address: &[u8],
+        budget: &SearchBudget,
+    ) -> Result<bool, Exceeded> {
+        Ok((self.direction.is_none() || self.direction == facts.direction)
             && (self.source_ranges.is_empty()
                 || self.source_ranges.iter().any(|range| range.holds(source_address)))
             && (self.headers.is_empty()
-                || self.headers.iter().any(|header| header.matches(head, facts.tokens)))
-    }
-}
-
-impl EgressRule {
-    pub fn holds(&self, authority: &[u8]) -> bool {
-        self.authority.is_empty() || self.authority.iter().any(|it| it.matches(authority))
+                || any(&self.headers, |it| it.matches(head, facts.tokens, budget))?))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use regex_lite::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
@@ -11,8 +10,9 @@ use super::error::{ConfigError, InPath, Result, quoted};
 use super::shapes::{Environment, OneOrMany, header_name, not_null};
 use super::token::RawToken;
 use crate::matching::{HeaderCondition, HeaderMatch, MAX_TOKENS, StringMatch, StringMatchKind};
-use crate::propagation;
+use crate::regex::{Invalid, Regex};
 use crate::request::TokenHeader;
+use crate::{normalize, propagation};
 
 /// A condition on a string: exactly one of the five kinds.
 #[derive(Default, Deserialize)]
@@ -153,6 +153,20 @@ impl HeaderConditions<'_> {
 }
 
 impl RawStringMatch {
+    /// Compiles a condition on the host of an authority.
+    pub fn compile_host(mut self) -> Result<StringMatch> {
+        self.ignore_case = true;
+        for (kind, pattern) in [("exact", &self.exact), ("suffix", &self.suffix)] {
+            if let Some(pattern) = pattern
+                && normalize::port(pattern.as_bytes()).is_some()
+            {
+                let expected = "a host without its port, which the condition `port` is for";
+                return Err(ConfigError::new(expected, quoted(pattern)).under(kind));
+            }
+        }
+        self.compile()
+    }
+
     pub fn compile(self) -> Result<StringMatch> {
         let given = [
             ("exact", self.exact),
@@ -175,40 +189,24 @@ impl RawStringMatch {
             "prefix" => StringMatchKind::Prefix(value.into_bytes()),
             "suffix" => StringMatchKind::Suffix(value.into_bytes()),
             "contains" => return Ok(StringMatch::contains(value.as_bytes(), self.ignore_case)),
-            _ => StringMatchKind::Regex(regex(&value, self.ignore_case).under("regex")?),
+            _ => {
+                let regex = regex(&value, self.ignore_case).under("regex")?;
+                StringMatchKind::Regex(Box::new(regex))
+            }
         };
         Ok(StringMatch { kind, ignore_case: self.ignore_case })
     }
 }
 
-/// Compiles a pattern that matches a value as a whole.
 fn regex(pattern: &str, ignore_case: bool) -> Result<Regex> {
-    let build = |pattern: &str, max_bytes, max_depth| {
-        let mut builder = RegexBuilder::new(pattern);
-        builder.case_insensitive(ignore_case).size_limit(max_bytes).nest_limit(max_depth).build()
-    };
-    let anchored = |pattern: &str| {
-        build(pattern, MAX_REGEX_BYTES + ANCHOR_BYTES, MAX_REGEX_DEPTH + ANCHOR_DEPTH)
-    };
-    let compiled = match build(pattern, MAX_REGEX_BYTES, MAX_REGEX_DEPTH) {
-        // In the mode `(?x)` a comment in the last line hides the bracket too. The second form ends
-        // that line; outside of this mode it is invalid wherever the first is.
-        Ok(_) => anchored(&format!("^(?:{pattern})$"))
-            .or_else(|_| anchored(&format!("^(?:{pattern}\n)$"))),
-        // Checked alone: `a)|(b` is valid between the anchors only.
-        Err(error) => Err(error),
-    };
-    compiled.map_err(|_| ConfigError::new("a valid regular expression", quoted(pattern)))
+    Regex::new(pattern, ignore_case).map_err(|invalid| {
+        let expected = match invalid {
+            Invalid::Syntax => "a valid regular expression",
+            Invalid::TooLarge => "a regular expression with fewer repetitions",
+        };
+        ConfigError::new(expected, quoted(pattern))
+    })
 }
-
-/// Largest compiled regular expression: with [`crate::matching::MAX_REGEX_INPUT_BYTES`] it bounds
-/// the time that one match can take.
-const MAX_REGEX_BYTES: usize = 64 * 1024;
-/// Brackets inside each other, as many as the crate allows by default.
-const MAX_REGEX_DEPTH: u32 = 50;
-/// More than the anchors and their group take.
-const ANCHOR_BYTES: usize = 1024;
-const ANCHOR_DEPTH: u32 = 2;
 
 #[cfg(test)]
 mod tests;

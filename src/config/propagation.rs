@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::matching::{HeaderConditions, RawHeaderMatch, RawStringMatch};
-use super::sampling::RawDirection;
+use super::sampling::{RawDirection, authority};
 use super::shapes::{OneOrMany, at_least};
 use crate::cidr::Cidr;
 use crate::propagation::baggage::Limits;
@@ -110,10 +110,13 @@ pub struct RawTrustMatch {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawEgressRule {
-    /// Conditions on `:authority` (`Host`), with its port where it has one. Default: every one.
-    /// Example: `[{suffix: .example.com}]`.
+    /// Conditions on the host of `:authority` (`Host`): without its port, in either case.
+    /// Default: every one. Example: `[{suffix: .example.com}]`.
     #[serde(default)]
     pub authority: OneOrMany<RawStringMatch>,
+    /// Ports of `:authority`, where it has none 443 for `https` and else 80. Default: any.
+    #[serde(default)]
+    pub port: OneOrMany<f64>,
     /// `strip`: no context and no baggage, in no format; `keep`: as everywhere. Required.
     pub action: RawEgress,
 }
@@ -238,7 +241,7 @@ fn range(text: &str) -> Result<Cidr> {
 
 impl RawEgressRule {
     fn compile(self) -> Result<EgressRule> {
-        let authority = self.authority.compile(&mut RawStringMatch::compile).under("authority")?;
+        let authority = authority(self.authority, self.port)?;
         Ok(EgressRule { authority, strip: self.action == RawEgress::Strip })
     }
 }

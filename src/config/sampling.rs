@@ -10,7 +10,7 @@ use crate::digits;
 use crate::late::ExportOn;
 use crate::limit::Limit;
 use crate::ratio::Ratio;
-use crate::rules::{Action, Conditions, Direction, NO_RULE, Rule, Rules, label_value};
+use crate::rules::{Action, Authority, Conditions, Direction, NO_RULE, Rule, Rules, label_value};
 
 /// The trace decision.
 #[derive(Default, Deserialize)]
@@ -73,8 +73,11 @@ pub struct RawMatch {
     pub path: OneOrMany<RawStringMatch>,
     /// Methods, as plain strings or conditions. Example: `[POST, PUT]`.
     pub method: OneOrMany<RawMethodMatch>,
-    /// Conditions on `:authority` (`Host`), with its port where it has one.
+    /// Conditions on the host of `:authority` (`Host`): without its port, in either case.
+    /// Example: `[{suffix: .example.com}]`.
     pub authority: OneOrMany<RawStringMatch>,
+    /// Ports of `:authority`, where it has none 443 for `https` and else 80. Default: any.
+    pub port: OneOrMany<f64>,
     /// Conditions on request headers. Example: `[{name: x-debug-trace, exact: "true"}]`.
     pub headers: OneOrMany<RawHeaderMatch>,
     /// `inbound` or `outbound`; a gateway's requests are inbound. Default: both.
@@ -195,11 +198,28 @@ impl RawMatch {
         Ok(Conditions {
             path: self.path.compile(&mut RawStringMatch::compile).under("path")?,
             method: self.method.compile(&mut |raw| raw.0.compile()).under("method")?,
-            authority: self.authority.compile(&mut RawStringMatch::compile).under("authority")?,
+            authority: authority(self.authority, self.port)?,
             headers: headers.compile(self.headers).under("headers")?,
             direction: self.direction.map(Into::into),
         })
     }
+}
+
+/// Compiles the conditions on an authority.
+pub fn authority(host: OneOrMany<RawStringMatch>, port: OneOrMany<f64>) -> Result<Authority> {
+    Ok(Authority {
+        host: host.compile(&mut RawStringMatch::compile_host).under("authority")?,
+        port: port.compile(&mut port_number).under("port")?,
+    })
+}
+
+fn port_number(number: f64) -> Result<u16> {
+    let port = number as u16;
+    if port == 0 || f64::from(port) != number {
+        let expected = "a whole number from 1 to 65535";
+        return Err(ConfigError::new(expected, digits::float(number)));
+    }
+    Ok(port)
 }
 
 impl From<RawDirection> for Direction {

@@ -16,6 +16,7 @@ use opentelemetry::trace::TraceId;
 use crate::context::{Context, Extracted, FreshIds, Sampling};
 use crate::edits::{Edits, HeaderEdit};
 use crate::head::Head;
+use crate::matching::{Exceeded, SearchBudget};
 use crate::ratio;
 use crate::rules::Facts;
 use crate::token::TokenFault;
@@ -67,6 +68,10 @@ pub struct Incoming<'a> {
     /// The trace that `tracestate` speaks of.
     trace_state_of: Option<TraceId>,
     trace_state: TraceState<'a>,
+    /// What of the context is trusted.
+    trust: Trust,
+    /// Decides on ratios in place of what came in, where that is not trusted; 56 bits.
+    own_randomness: Option<u64>,
 }
 
 /// What a request brought that does not go on.
@@ -79,6 +84,8 @@ pub struct Faults {
     pub baggage_members_dropped: u32,
     /// Tokens that are not valid, by their reasons.
     pub tokens: Vec<TokenFault>,
+    /// Conditions would have searched more than they may.
+    pub search_exceeded: bool,
 }
 
 /// A context that a span of another trace points to.
@@ -153,6 +160,8 @@ impl Propagation {
             restarted: None,
             trace_state_of: None,
             trace_state: TraceState::default(),
+            trust: Trust::Accept,
+            own_randomness: None,
         };
         let mut decision = None;
         for form in &self.extract {
@@ -182,8 +191,7 @@ impl Propagation {
     /// to trust.
     pub fn asks_source_address(&self, head: &Head<'_>) -> bool {
         let asks = |rule: &TrustRule| !rule.source_ranges.is_empty();
-        let holds_context = |form: &Form| form.headers().iter().any(|it| head.first(it).is_some());
-        self.trust_rules.iter().any(asks) && self.extract.iter().any(holds_context)
+        self.trust_rules.iter().any(asks) && head.names().any(is_context)
     }
 
     /// Tells whether every context that comes in is followed.
@@ -191,36 +199,69 @@ impl Propagation {
         self.trust == Trust::Accept && self.trust_rules.is_empty()
     }
 
-    /// Does what the trust in this request asks for to what came with it.
+    /// Does what the trust in this request asks for to what came with it. A request that makes the
+    /// conditions exceed the budget is trusted in nothing.
     #[inline(never)]
     pub fn distrust(
         &self,
         head: &Head<'_>,
         facts: Facts,
         source_address: &[u8],
+        budget: &SearchBudget,
+        fresh: FreshIds,
         incoming: &mut Incoming<'_>,
     ) {
-        let holds = |rule: &&TrustRule| rule.holds(head, facts, source_address);
-        match self.trust_rules.iter().find(holds).map_or(self.trust, |rule| rule.trust) {
+        let first = self.trust_rules.iter().find_map(|rule| {
+            match rule.holds(head, facts, source_address, budget) {
+                Ok(holds) => holds.then_some(rule.trust),
+                Err(Exceeded) => Some(Trust::Restart),
+            }
+        });
+        incoming.trust = first.unwrap_or(self.trust);
+        match incoming.trust {
             Trust::Accept => {}
-            Trust::IgnoreFlags => incoming.sampling = Sampling::Deferred,
+            Trust::IgnoreFlags => {
+                incoming.sampling = Sampling::Deferred;
+                // Whoever chose the id and `tracestate` chose what they say of randomness.
+                incoming.own_randomness =
+                    incoming.parent.map(|_| ratio::randomness(fresh.trace_id));
+            }
             Trust::Restart => incoming.restart(),
         }
     }
 
-    /// Tells whether contexts and baggage go to where this request goes.
-    pub fn leaves(&self, head: &Head<'_>) -> bool {
-        // The authority is looked up where a rule asks for it.
-        let rule = self.egress.iter().find(|rule| rule.holds(head.authority()));
-        rule.is_none_or(|rule| !rule.strip)
+    /// Leaves a request that is ignored its context, as far as that is trusted: whoever is not trusted
+    /// with the sampling decision has it taken back.
+    #[inline(never)]
+    pub fn pass_on(&self, incoming: &mut Incoming<'_>, edits: &mut Edits<'_, '_>) {
+        match (incoming.trust, incoming.parent) {
+            (Trust::Accept, _) => {}
+            (Trust::IgnoreFlags, _) if self.inject.is_none() => {}
+            (Trust::IgnoreFlags, Some(parent)) => {
+                incoming.announce(parent.trace_id, Announced::Erase, false);
+                let context = Context { sampling: Sampling::NotSampled, ..parent };
+                self.inject(&context, incoming, edits);
+            }
+            _ => remove_contexts(edits, &[]),
+        }
+    }
+
+    /// Tells whether contexts and baggage go to where this request goes. They do not where the
+    /// authority makes the conditions exceed the budget.
+    pub fn leaves(&self, head: &Head<'_>, budget: &SearchBudget) -> bool {
+        let first = self.egress.iter().find_map(|rule| match rule.authority.holds(head, budget) {
+            Ok(holds) => holds.then_some(rule.strip),
+            Err(Exceeded) => Some(true),
+        });
+        first != Some(true)
     }
 
     /// Writes the context in every format of `inject`, and removes stale headers. Where nothing is
     /// to be written, contexts stay as they came, but for invalid ones.
     pub fn inject(&self, context: &Context, incoming: &Incoming<'_>, edits: &mut Edits<'_, '_>) {
         let Some(inject) = &self.inject else {
-            if incoming.restarted.is_some() {
-                self.extract.iter().for_each(|form| form.remove(edits));
+            if incoming.trust == Trust::Restart {
+                return remove_contexts(edits, &[]);
             }
             incoming.faults.invalid.iter().for_each(|form| form.remove(edits));
             if incoming.faults.invalid_trace_state {
@@ -229,6 +270,9 @@ impl Propagation {
             return;
         };
         let trace_state = incoming.trace_state(context.trace_id);
+        if incoming.trust == Trust::Restart {
+            remove_contexts(edits, inject);
+        }
         inject.iter().for_each(|form| form.inject(context, trace_state, edits));
         self.stale.iter().for_each(|form| form.remove(edits));
     }
@@ -307,9 +351,56 @@ impl Form {
 
 /// Removes every context and all baggage, whatever its format.
 pub fn strip(edits: &mut Edits<'_, '_>) {
-    Form::ALL.iter().for_each(|form| form.remove(edits));
-    edits.remove(baggage::BAGGAGE);
+    edits.remove_all(|name| is_context(name) || is_baggage(name));
 }
+
+/// Removes every context but the headers of these forms, which are written.
+fn remove_contexts(edits: &mut Edits<'_, '_>, written: &[Form]) {
+    let headers = || written.iter().flat_map(|form| form.headers());
+    edits.remove_all(|name| is_context(name) && headers().all(|header| header.as_bytes() != name));
+}
+
+/// Tells whether a header holds a context, or a part of one, in any format.
+fn is_context(name: &[u8]) -> bool {
+    // What most headers begin with is looked up no further.
+    matches!(
+        name.first(),
+        Some(b'b' | b'e' | b'g' | b'j' | b'n' | b'o' | b's' | b't' | b'u' | b'x')
+    ) && (Form::ALL.iter().any(|form| form.headers().iter().any(|it| is_spelled(name, it)))
+        || OTHER_CONTEXTS.iter().any(|it| is_spelled(name, it)))
+}
+
+/// Tells whether a header holds baggage, in any format.
+fn is_baggage(name: &[u8]) -> bool {
+    let begins =
+        |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| is_spelled(start, prefix));
+    BAGGAGE.iter().any(|it| is_spelled(name, it)) || BAGGAGE_PREFIXES.iter().any(begins)
+}
+
+/// Tells whether an application may take a header's name for this one: some take `_` and `-` for the
+/// same.
+fn is_spelled(name: &[u8], known: &str) -> bool {
+    let folded = |byte: &u8| if *byte == b'_' { b'-' } else { *byte };
+    name.len() == known.len() && name.iter().map(folded).eq(known.bytes())
+}
+
+/// Headers of formats that are not read here, or of a trace besides its context.
+const OTHER_CONTEXTS: &[&str] = &[
+    "elastic-apm-traceparent",
+    "jaeger-debug-id",
+    "newrelic",
+    "sw8",
+    "sw8-x",
+    "traceresponse",
+    "x-cloud-trace-context",
+    "x-datadog-origin",
+    "x-instana-l",
+    "x-instana-s",
+    "x-instana-t",
+    "x-ot-span-context",
+];
+const BAGGAGE: &[&str] = &[baggage::BAGGAGE, "jaeger-baggage", "sw8-correlation"];
+const BAGGAGE_PREFIXES: &[&str] = &["ot-baggage-", "uberctx-"];
 
 /// Returns the lines that name a trace and its parent span, in any format, sorted.
 pub fn trace_headers(head: &Head<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -325,12 +416,15 @@ pub fn trace_headers(head: &Head<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// Tells whether a header holds a context in some format, or baggage.
 pub fn is_context_header(name: &str) -> bool {
-    name == baggage::BAGGAGE || Form::ALL.iter().any(|form| form.headers().contains(&name))
+    is_context(name.as_bytes()) || is_baggage(name.as_bytes())
 }
 
 impl Incoming<'_> {
     /// Returns the 56 bits that decide on ratios: those that the trace states, else those of its id.
     pub fn randomness(&self, trace_id: TraceId) -> u64 {
+        if let Some(randomness) = self.own_randomness {
+            return randomness;
+        }
         let stated = (self.trace_state_of == Some(trace_id)).then(|| self.trace_state.randomness());
         stated.flatten().unwrap_or_else(|| ratio::randomness(trace_id))
     }
@@ -343,7 +437,7 @@ impl Incoming<'_> {
         if self.trace_state_of != Some(trace_id) {
             (self.trace_state_of, self.trace_state) = (Some(trace_id), TraceState::default());
         }
-        self.trace_state.announce(announced, sampled, trace_id);
+        self.trace_state.announce(announced, sampled, trace_id, self.own_randomness);
         self.faults.trace_state_members_dropped = self.trace_state.dropped;
     }
 

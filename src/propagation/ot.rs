@@ -72,6 +72,14 @@ pub fn rewritten(value: &[u8], threshold: Option<u64>) -> Vec<u8> {
     value
 }
 
+/// Returns a value that states a threshold and a randomness.
+pub fn stated(threshold: u64, randomness: u64) -> Vec<u8> {
+    let mut value = [b"th:", written(threshold).as_slice(), b";rv:"].concat();
+    let digits = (0..DIGITS).rev().map(|place| hex_digit((randomness >> (4 * place)) as u8 & 0xf));
+    value.extend(digits);
+    value
+}
+
 /// Returns a threshold as it is written.
 pub fn written(threshold: u64) -> Vec<u8> {
     let mut digits = Vec::with_capacity(DIGITS as usize);

@@ -45,9 +45,16 @@ impl TraceState<'_> {
 
     /// Brings the list up to a decision on this trace. A member that changes moves to the front
     /// (section 3.3.1.3.1); where there is no room for it, others give way as when a list is read.
+    /// Where the trace was decided by randomness of our own, nothing of the old member stays.
     #[inline(never)]
-    pub fn announce(&mut self, announced: Announced, sampled: bool, trace_id: TraceId) {
-        let value = self.ot();
+    pub fn announce(
+        &mut self,
+        announced: Announced,
+        sampled: bool,
+        trace_id: TraceId,
+        own_randomness: Option<u64>,
+    ) {
+        let value = if own_randomness.is_some() { &[] } else { self.ot() };
         let threshold = match announced {
             Announced::Threshold(threshold) => Some(threshold),
             Announced::Erase => None,
@@ -57,11 +64,17 @@ impl TraceState<'_> {
                 ot::threshold(value).filter(|threshold| sampled == (randomness >= *threshold))
             }
         };
-        if threshold == ot::threshold(value) && threshold.is_some() {
-            return;
-        }
-        let rewritten = ot::rewritten(value, threshold);
-        if rewritten == value {
+        let rewritten = match (own_randomness, threshold) {
+            (Some(randomness), Some(threshold)) => ot::stated(threshold, randomness),
+            (Some(_), None) => Vec::new(),
+            (None, _) => {
+                if threshold == ot::threshold(value) && threshold.is_some() {
+                    return;
+                }
+                ot::rewritten(value, threshold)
+            }
+        };
+        if rewritten == self.ot() {
             return;
         }
         let mut others: Vec<&[u8]> = Vec::new();
@@ -96,20 +109,25 @@ fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Reads all lines as one list. One member that breaks the grammar makes all of it invalid.
 pub fn extract<'a>(head: &Head<'a>) -> Result<TraceState<'a>, &'static str> {
+    let sizes = head.all(TRACESTATE).map(<[u8]>::len);
+    if sizes.sum::<usize>() > MAX_READ_BYTES {
+        return Err("expected a list of at most 16 KiB");
+    }
     let mut members: Vec<&[u8]> = Vec::new();
+    let mut count = 0;
     for member in head.all(TRACESTATE).flat_map(|line| line.split(|byte| *byte == b',')) {
         let member = member.trim_ascii();
         if member.is_empty() {
             continue;
         }
         let key = key(member).ok_or("expected list members of the form key=value")?;
-        if members.iter().any(|known| has_key(known, key)) {
-            continue;
-        }
-        if members.len() == MAX_MEMBERS {
+        count += 1;
+        if count > MAX_MEMBERS {
             return Err("expected at most 32 list members");
         }
-        members.push(member);
+        if !members.iter().any(|known| has_key(known, key)) {
+            members.push(member);
+        }
     }
     let dropped = truncate(&mut members, MAX_BYTES);
     let has_ot = members.iter().any(|member| has_key(member, ot::KEY));
@@ -164,6 +182,9 @@ fn is_value(value: &[u8]) -> bool {
 
 pub const TRACESTATE: &str = "tracestate";
 const MAX_MEMBERS: usize = 32;
+/// A list of that length is not looked at. The longest that is valid, without spaces, is a little
+/// longer: 32 keys and values of 256 bytes.
+const MAX_READ_BYTES: usize = 16 * 1024;
 /// What the specification asks every hop to pass on at least.
 pub const MAX_BYTES: usize = 512;
 const LONG_MEMBER_BYTES: usize = 128;
@@ -308,7 +329,7 @@ mod tests {
     fn check_announced(list: &str, announced: Announced, sampled: bool, expected: (&str, u32)) {
         let lines = [(TRACESTATE, list)];
         let mut state = extract(&head(&lines)).unwrap();
-        state.announce(announced, sampled, TraceId::from(TRACE));
+        state.announce(announced, sampled, TraceId::from(TRACE), None);
         let found = (str::from_utf8(&state.list).unwrap(), state.dropped);
         assert_eq!(found, expected, "{list}");
     }

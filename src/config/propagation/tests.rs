@@ -84,7 +84,7 @@ fn wrong_propagation_is_refused_with_its_path() {
         (
             r#""egress": [{"except": "a"}]"#,
             "egress[0].except",
-            ["a known key, one of `authority`, `action`, but", "found \"except\""],
+            ["a known key, one of `authority`, `port`, `action`, but", "found \"except\""],
         ),
     ] {
         let json = format!(r#"{{"propagation": {{{members}}}}}"#);
