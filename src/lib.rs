@@ -19,8 +19,9 @@ pub mod head;
 pub mod late;
 pub mod limit;
 pub mod matching;
-pub mod normalize;
+
 pub mod otlp;
+pub mod path;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
 pub mod propagation;

@@ -139,9 +139,14 @@ impl Default for SearchBudget {
 impl SearchBudget {
     /// Takes so many bytes; what exceeds the budget leaves nothing of it.
     fn take(&self, bytes: usize) -> Result<(), Exceeded> {
-        let left = self.0.get().and_then(|left| left.checked_sub(bytes));
+        let left = self.0.get().and_then(|left| left.checked_sub(bytes + SEARCH_BYTES));
         self.0.set(left);
         left.map(drop).ok_or(Exceeded)
+    }
+
+    /// Leaves nothing of the budget.
+    pub fn exceed(&self) {
+        self.0.set(None);
     }
 
     /// Tells whether a search was left out.
@@ -156,6 +161,8 @@ pub const MAX_TOKENS: u32 = 64;
 /// Bytes that the conditions of one request search at most: as many as Envoy lets a request's headers
 /// have by default, so that one condition may look through all of them.
 pub const MAX_SEARCHED_BYTES: usize = 64 * 1024;
+/// What a search costs however short the value is, in bytes of a value.
+const SEARCH_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -248,7 +255,7 @@ mod tests {
             [(regex, vec![b'a'; 1000]), (StringMatch::contains(b"a", true), vec![b'a'; 1000])];
         for (condition, value) in searches {
             let budget = SearchBudget::default();
-            for _ in 0..MAX_SEARCHED_BYTES / value.len() {
+            for _ in 0..MAX_SEARCHED_BYTES / (value.len() + SEARCH_BYTES) {
                 assert_eq!(condition.matches(&value, &budget), Ok(true));
             }
             assert!(!budget.is_exceeded());

@@ -325,11 +325,13 @@ fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8], max_chars: u
         put_short_text_attribute(bytes, key, value);
         return false;
     }
-    let value = lossy(value);
-    let kept = first_chars(&value, max_chars);
+    // No character has more than four bytes, and each byte that is none becomes a character.
+    let start = value.get(..max_chars.saturating_mul(4)).unwrap_or(value);
+    let text = lossy(start);
+    let kept = first_chars(&text, max_chars);
     put_attribute_head(bytes, span::ATTRIBUTES, key, field_len(kept.len()));
     put_bytes(bytes, any_value::STRING, kept.as_bytes());
-    kept.len() < value.len()
+    kept.len() < text.len() || start.len() < value.len()
 }
 
 fn lossy(value: &[u8]) -> Cow<'_, str> {

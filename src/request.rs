@@ -7,7 +7,7 @@ use crate::edits::{Edits, HeaderEdit};
 use crate::head::Head;
 use crate::limit::Limit;
 use crate::matching::{SearchBudget, ValidTokens};
-use crate::normalize;
+use crate::path;
 use crate::propagation::ot::Announced;
 use crate::propagation::{self, Faults, Incoming};
 use crate::rules::{Action, Direction, Facts, Rule};
@@ -255,13 +255,12 @@ impl Budgets {
 #[inline(never)]
 fn tokens(config: &Config, head: &Head<'_>, unix_seconds: u64) -> (ValidTokens, Vec<TokenFault>) {
     let (mut valid, mut faults) = (ValidTokens::default(), Vec::new());
+    let path = path::normal(head.target()).unwrap_or_default();
     for (place, token) in config.tokens.iter().enumerate() {
         let mut lines = head.all(&token.name);
         let verified = match (lines.next(), lines.next()) {
             (None, _) => continue,
-            (Some(line), None) => {
-                token.check.verify(line, &normalize::path(head.target()), unix_seconds)
-            }
+            (Some(line), None) => token.check.verify(line, &path, unix_seconds),
             _ => Err(TokenFault::Malformed),
         };
         match verified {

@@ -5,8 +5,8 @@ use crate::limit::Limit;
 use crate::matching::{
     Exceeded, HeaderMatch, SearchBudget, StringMatch, StringMatchKind, ValidTokens, any,
 };
-use crate::normalize;
 use crate::ratio::Ratio;
+use crate::{path, url};
 
 /// The direction of a request as the workload sees it; at a gateway all are inbound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,8 @@ impl Rules {
     }
 
     /// Returns the first rule whose conditions hold, and its place, which is `from` or behind it. A
-    /// condition that exceeds the budget does not hold.
+    /// condition that exceeds the budget does not hold, and a path that is too long to be rewritten
+    /// counts as empty.
     pub fn first_match(
         &self,
         head: &Head<'_>,
@@ -113,8 +114,11 @@ impl Rules {
         if self.rules.is_empty() {
             return None;
         }
-        let path = normalize::path(head.target());
-        let path = &*path;
+        let path = path::normal(head.target());
+        if path.is_none() {
+            budget.exceed();
+        }
+        let path = path.as_deref().unwrap_or_default();
         let mut first = usize::MAX;
         let mut consider = |place: usize, path_holds: bool| {
             if (from..first).contains(&place)
@@ -167,11 +171,11 @@ impl Authority {
         if self.host.is_empty() && self.port.is_empty() {
             return Ok(true);
         }
-        let authority = head.authority();
-        let host = normalize::host(authority);
-        let port = || {
-            normalize::port(authority).unwrap_or(if head.scheme() == b"https" { 443 } else { 80 })
-        };
+        let (mut host, port) = url::host_and_port(head.authority());
+        while let Some((b'.', rest)) = host.split_last() {
+            host = rest;
+        }
+        let port = || port.or_else(|| url::default_port(head.scheme())).unwrap_or(80);
         Ok((self.port.is_empty() || self.port.contains(&port()))
             && (self.host.is_empty() || any(&self.host, |it| it.matches(host, budget))?))
     }
@@ -367,7 +371,7 @@ mod tests {
                 })
                 .collect();
             let scanned = rules.iter().position(|rule| {
-                let path = normalize::path(target.as_bytes());
+                let path = path::normal(target.as_bytes()).unwrap();
                 rule.conditions.path_holds(&path, &SearchBudget::default()) == Ok(true)
             });
             let head = [(":path", target.as_str())];

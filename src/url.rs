@@ -14,12 +14,19 @@ use crate::head::split_query;
 pub fn host_and_port(authority: &[u8]) -> (&[u8], Option<u16>) {
     let authority = without_user_info(authority);
     if let Some(rest) = authority.strip_prefix(b"[") {
-        let mut parts = rest.splitn(2, |byte| *byte == b']');
-        let host = parts.next().unwrap_or_default();
-        return (host, parts.next().and_then(|rest| rest.strip_prefix(b":")).and_then(port));
+        let (host, rest) = split_behind(rest, b']');
+        return (host, rest.and_then(|rest| rest.strip_prefix(b":")).and_then(port));
     }
-    let mut parts = authority.splitn(2, |byte| *byte == b':');
-    (parts.next().unwrap_or_default(), parts.next().and_then(port))
+    let (host, rest) = split_behind(authority, b':');
+    (host, rest.and_then(port))
+}
+
+/// Returns what is before the first such byte, and what is behind it.
+fn split_behind(text: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(byte, text).and_then(|at| text.split_at_checked(at)) {
+        Some((before, rest)) => (before, rest.get(1..)),
+        None => (text, None),
+    }
 }
 
 /// Returns the port of a scheme where an authority names none (RFC 9110, section 4.2).
@@ -104,10 +111,7 @@ fn start_of(part: &[u8]) -> &[u8] {
 }
 
 fn without_user_info(authority: &[u8]) -> &[u8] {
-    if !authority.contains(&b'@') {
-        return authority;
-    }
-    authority.rsplitn(2, |byte| *byte == b'@').next().unwrap_or_default()
+    memchr::memrchr(b'@', authority).and_then(|at| authority.get(at + 1..)).unwrap_or(authority)
 }
 
 fn key(pair: &[u8]) -> &[u8] {

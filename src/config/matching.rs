@@ -12,7 +12,7 @@ use super::token::RawToken;
 use crate::matching::{HeaderCondition, HeaderMatch, MAX_TOKENS, StringMatch, StringMatchKind};
 use crate::regex::{Invalid, Regex};
 use crate::request::TokenHeader;
-use crate::{normalize, propagation};
+use crate::{propagation, url};
 
 /// A condition on a string: exactly one of the five kinds.
 #[derive(Default, Deserialize)]
@@ -158,7 +158,7 @@ impl RawStringMatch {
         self.ignore_case = true;
         for (kind, pattern) in [("exact", &self.exact), ("suffix", &self.suffix)] {
             if let Some(pattern) = pattern
-                && normalize::port(pattern.as_bytes()).is_some()
+                && url::host_and_port(pattern.as_bytes()).1.is_some()
             {
                 let expected = "a host without its port, which the condition `port` is for";
                 return Err(ConfigError::new(expected, quoted(pattern)).under(kind));

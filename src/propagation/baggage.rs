@@ -20,12 +20,15 @@ use crate::head::{Head, is_tchar};
 
 /// Returns the value of a member, percent-decoded and without its properties; it need not be
 /// UTF-8. The last member of that key wins, as in OpenTelemetry's SDKs; those that break the grammar
-/// are passed over.
+/// are passed over. Of a list over 8,192 bytes only its start is read.
 ///
 /// <https://opentelemetry.io/docs/specs/otel/baggage/api/#conflict-resolution>
 pub fn value<'a>(head: &Head<'a>, key: &str) -> Option<Cow<'a, [u8]>> {
     let mut last = None;
+    let mut left = Limits::LEAST.max_bytes;
     for member in members(head) {
+        let Some(rest) = left.checked_sub(member.len() + 1) else { break };
+        left = rest;
         match parse(member) {
             Some((name, value)) if name == key.as_bytes() => last = Some(value),
             _ => {}
@@ -55,22 +58,23 @@ impl Limits {
             return 0;
         }
         let mut list = Vec::with_capacity(bytes.min(self.max_bytes));
-        let mut kept = 0;
-        for member in members().take(self.max_members) {
+        let (mut kept, mut rest) = (0, members());
+        let dropped = loop {
+            let Some(member) = rest.next() else { break 0 };
             let comma = usize::from(kept > 0);
-            if list.len() + comma + member.len() > self.max_bytes {
-                break;
+            if kept == self.max_members || list.len() + comma + member.len() > self.max_bytes {
+                break 1 + rest.count();
             }
             list.extend_from_slice(b",".get(..comma).unwrap_or_default());
             list.extend_from_slice(member);
             kept += 1;
-        }
+        };
         if list.is_empty() {
             edits.remove(BAGGAGE);
         } else {
             edits.set(BAGGAGE, &list);
         }
-        (members().count() - kept) as u32
+        dropped as u32
     }
 }
 

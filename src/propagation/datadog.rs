@@ -87,7 +87,8 @@ fn tags_with<'a>(left: u64, tags: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
 }
 
 fn tags<'a>(head: &Head<'a>) -> impl Iterator<Item = &'a [u8]> {
-    head.first(TAGS).unwrap_or_default().split(|byte| *byte == b',')
+    let tags = head.first(TAGS).filter(|tags| tags.len() <= MAX_TAGS_BYTES);
+    tags.unwrap_or_default().split(|byte| *byte == b',')
 }
 
 /// Returns whether a priority says all that is to be said.
@@ -126,6 +127,8 @@ const TRACE_ID: &str = "x-datadog-trace-id";
 const PARENT_ID: &str = "x-datadog-parent-id";
 const PRIORITY: &str = "x-datadog-sampling-priority";
 const TAGS: &str = "x-datadog-tags";
+/// Longer ones count as absent, as in Datadog's tracers.
+const MAX_TAGS_BYTES: usize = 512;
 /// The left half of the trace id, as a tag.
 const TID: &[u8] = b"_dd.p.tid=";
 

@@ -2,8 +2,8 @@
 //!
 //! Clients choose the values, so the time must not depend on the pattern: each pattern becomes a
 //! deterministic automaton when the configuration is read, and one whose automaton is too large is
-//! refused. The crates that do this take 200 KB of the module, a third of all it may have; those that
-//! are small take thousands of instructions a byte.
+//! refused. Crates that do this take 200 KB of the module, a third of all it may have; a small one takes
+//! thousands of instructions a byte.
 
 mod automaton;
 mod syntax;

@@ -261,7 +261,7 @@ const MAX_CHAR_BYTES: usize = 4;
 const UNCUT_CHARS: usize = 8;
 /// A hash is over the whole value: this is more than the headers of a request that Envoy accepts by
 /// default.
-const MAX_HASHED_BYTES: usize = 64 * 1024;
+const MAX_HASHED_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -454,7 +454,7 @@ mod tests {
         assert_eq!(lens(r#""redact": null"#, &short), [Some(33)]);
         assert_eq!(lens(r#""redact": null"#, &long), [Some(160)]);
         assert_eq!(lens(r#""redact": "mask""#, &long), [Some(160)]);
-        assert_eq!(lens(r#""redact": "hash""#, &long), [Some(65_536)]);
+        assert_eq!(lens(r#""redact": "hash""#, &long), [Some(8_192)]);
     }
 
     #[test]

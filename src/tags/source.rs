@@ -83,19 +83,17 @@ impl Source {
     /// Looks the value up; one that is there may be empty. One of the other phase is absent.
     pub fn find<'a>(&self, lookup: Lookup<'_, 'a>) -> Option<Found<'a>> {
         let text = match (lookup, self) {
-            (Lookup::AtRequest(head), Self::RequestHeader(name)) => {
-                head.first(name).map(Cow::Borrowed)
-            }
+            (Lookup::AtRequest(head), Self::RequestHeader(name)) => head.first(name).map(start_of),
             (Lookup::AtRequest(head), Self::QueryParameter(name)) => {
                 query_parameter(head.target(), name)
             }
             (Lookup::AtRequest(head), Self::Cookie(name)) => cookie(head, name).map(Cow::Borrowed),
             (Lookup::AtRequest(head), Self::Baggage(key)) => baggage::value(head, key),
             (Lookup::AtEnd(_, facts), Self::ResponseHeader(name)) => {
-                facts.response.first(name).map(Cow::Borrowed)
+                facts.response.first(name).map(start_of)
             }
             (Lookup::AtEnd(_, facts), Self::ResponseTrailer(name)) => {
-                facts.trailers.first(name).map(Cow::Borrowed)
+                facts.trailers.first(name).map(start_of)
             }
             (Lookup::AtEnd(_, facts), Self::Property(property)) => {
                 return property.find(facts.properties);
@@ -109,10 +107,17 @@ impl Source {
     }
 }
 
+/// The part of a value that is read: whoever sends it also chooses how long it is.
+fn start_of(value: &[u8]) -> Cow<'_, [u8]> {
+    Cow::Borrowed(value.get(..MAX_READ_BYTES).unwrap_or(value))
+}
+
 /// Returns the first parameter of that name in a request target's query, decoded. One without `=`
 /// is there and empty.
 fn query_parameter<'a>(target: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
-    for pair in split_query(target).1?.split(|byte| *byte == b'&') {
+    let query = split_query(target).1?;
+    let query = query.get(..MAX_READ_BYTES).unwrap_or(query);
+    for pair in query.split(|byte| *byte == b'&') {
         let (key, value) = split_pair(pair);
         if *form_decoded(key) == *name.as_bytes() {
             return Some(form_decoded(value));
@@ -137,7 +142,10 @@ fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
 
 /// Returns the first cookie of that name, without the quotes around it.
 fn cookie<'a>(head: &Head<'a>, name: &str) -> Option<&'a [u8]> {
+    let mut left = MAX_READ_BYTES;
     for line in head.all(COOKIE) {
+        let line = line.get(..left).unwrap_or(line);
+        left -= line.len();
         for pair in line.split(|byte| *byte == b';') {
             let (key, value) = split_pair(pair.trim_ascii());
             if key == name.as_bytes() {
@@ -157,6 +165,8 @@ fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
 }
 
 const COOKIE: &str = "cookie";
+/// Bytes of a header, a query or all cookies that a tag reads.
+const MAX_READ_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {

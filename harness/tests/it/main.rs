@@ -2,6 +2,7 @@
 
 mod abi;
 mod configured_again;
+mod cost;
 mod differences;
 mod explain;
 mod faults;

@@ -1,4 +1,4 @@
-//! Spellings of a path and of an authority that mean the same, made one: a client chooses among them.
+//! Spellings of a path that mean the same, made one: a client chooses among them.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,18 @@ use crate::head::split_query;
 
 /// Returns the path of a target as servers read it, without the query: percent-encoded unreserved
 /// characters stand for themselves (RFC 3986, section 6.2.2.2), dot segments are gone (section 5.2.4), a
-/// backslash is a slash, and slashes in a row are one.
-pub fn path(target: &[u8]) -> Cow<'_, [u8]> {
-    match normal_path(target) {
-        Some(path) => Cow::Borrowed(path),
-        None => Cow::Owned(rewritten(split_query(target).0)),
+/// backslash is a slash, and slashes in a row are one. Returns none where that would have to be done to
+/// more than [`MAX_REWRITTEN_BYTES`].
+pub fn normal(target: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if let Some(path) = normal_path(target) {
+        return Some(Cow::Borrowed(path));
     }
+    let path = split_query(target).0;
+    (path.len() <= MAX_REWRITTEN_BYTES).then(|| Cow::Owned(rewritten(path)))
 }
+
+/// Longest path that is rewritten, which takes some hundred instructions a byte.
+const MAX_REWRITTEN_BYTES: usize = 8 * 1024;
 
 /// Returns the path where there is nothing to rewrite, and sometimes none though there is nothing, as
 /// in `/.a`. Eight bytes at a time, since every request is looked at.
@@ -55,30 +60,40 @@ fn equal(word: u64, byte: u8) -> u64 {
 #[inline(never)]
 fn rewritten(path: &[u8]) -> Vec<u8> {
     let decoded = decode_unreserved(path);
-    let Some(rest) = decoded.strip_prefix(b"/") else {
+    if !decoded.starts_with(b"/") {
         return decoded;
-    };
-    // Each segment behind its slash.
+    }
     let mut normal = Vec::with_capacity(decoded.len());
-    let mut segments = rest.split(|byte| *byte == b'/').peekable();
-    while let Some(segment) = segments.next() {
-        let is_last = segments.peek().is_none();
-        match segment {
-            b"." => {}
-            b".." => {
-                let parent = normal.iter().rposition(|byte| *byte == b'/');
-                normal.truncate(parent.unwrap_or_default());
-            }
-            b"" if !is_last => continue,
-            _ => {
+    // Where the slashes of the segments so far stand.
+    let mut slashes = Vec::new();
+    for &byte in decoded.iter().chain(b"/") {
+        if byte != b'/' {
+            normal.push(byte);
+            continue;
+        }
+        let start = slashes.last().copied().unwrap_or_default();
+        match normal.get(start..) {
+            // A segment ends here, and the next begins.
+            Some(b"/") => {}
+            Some(b"/.") => normal.truncate(start + 1),
+            Some(b"/..") => {
+                slashes.pop();
+                let parent = slashes.pop().unwrap_or_default();
+                normal.truncate(parent);
+                slashes.push(parent);
                 normal.push(b'/');
-                normal.extend_from_slice(segment);
-                continue;
+            }
+            _ => {
+                slashes.push(normal.len());
+                normal.push(b'/');
             }
         }
-        if is_last {
-            normal.push(b'/');
-        }
+    }
+    // The slash that was put at the end stays where the path had one, or ended in dots.
+    let ends_in_segment =
+        !matches!(decoded.rsplit(|byte| *byte == b'/').next(), Some(b"" | b"." | b".."));
+    if ends_in_segment {
+        normal.pop();
     }
     normal
 }
@@ -86,55 +101,28 @@ fn rewritten(path: &[u8]) -> Vec<u8> {
 fn decode_unreserved(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte == b'%'
-            && let Some(([high, low], behind)) = after.split_first_chunk()
-            && let Some(value) = hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low)
-            && is_unreserved(value)
-        {
-            decoded.push(value);
-            rest = behind;
-        } else {
-            decoded.push(if byte == b'\\' { b'/' } else { byte });
-        }
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        decoded.push(match (byte, behind) {
+            (b'%', [high, low, after @ ..]) if let Some(byte) = unreserved(*high, *low) => {
+                rest = after;
+                byte
+            }
+            (b'\\', _) => b'/',
+            (byte, _) => byte,
+        });
     }
     decoded
 }
 
+/// Returns the unreserved character that two digits of hex stand for.
+fn unreserved(high: u8, low: u8) -> Option<u8> {
+    let byte = hex(high)? << 4 | hex(low)?;
+    (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)).then_some(byte)
+}
+
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
-}
-
-fn is_unreserved(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
-}
-
-/// Returns the host of an authority, without the user, the port and dots at the end. Hosts are equal
-/// in either case.
-pub fn host(authority: &[u8]) -> &[u8] {
-    let mut host = split(authority).0;
-    while let Some((b'.', rest)) = host.split_last() {
-        host = rest;
-    }
-    host
-}
-
-/// Returns the port of an authority, where it has one from 0 to 65535.
-pub fn port(authority: &[u8]) -> Option<u16> {
-    std::str::from_utf8(split(authority).1?).ok()?.parse().ok()
-}
-
-/// Splits the user off, and then the host from the digits of the port, which may be empty.
-fn split(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let host_and_port = authority.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
-    match host_and_port.iter().rposition(|byte| !byte.is_ascii_digit()) {
-        Some(colon) if host_and_port.get(colon) == Some(&b':') => {
-            let (host, port) = host_and_port.split_at(colon);
-            (host, port.get(1..))
-        }
-        _ => (host_and_port, None),
-    }
 }
 
 #[cfg(test)]
@@ -177,31 +165,16 @@ mod tests {
             ("/abcdefgh/%61?/..%61", "/abcdefgh/a"),
             ("?", ""),
         ] {
-            assert_eq!(path(sent.as_bytes()), expected.as_bytes(), "{sent}");
+            assert_eq!(normal(sent.as_bytes()).as_deref(), Some(expected.as_bytes()), "{sent}");
         }
     }
 
     #[test]
-    fn authorities_are_hosts_and_ports() {
-        for (authority, expected, expected_port) in [
-            ("api.example", "api.example", None),
-            ("API.Example", "API.Example", None),
-            ("api.example:443", "api.example", Some(443)),
-            ("api.example.", "api.example", None),
-            ("api.example.:443", "api.example", Some(443)),
-            ("user@api.example", "api.example", None),
-            ("user:1@x@api.example:8", "api.example", Some(8)),
-            ("api.example:", "api.example", None),
-            ("api.example:99999", "api.example", None),
-            ("[::1]:8080", "[::1]", Some(8080)),
-            ("[::1]", "[::1]", None),
-            ("127.0.0.1", "127.0.0.1", None),
-            ("127", "127", None),
-            ("", "", None),
-        ] {
-            assert_eq!(host(authority.as_bytes()), expected.as_bytes(), "{authority}");
-            assert_eq!(port(authority.as_bytes()), expected_port, "{authority}");
-        }
+    fn of_paths_that_are_too_long_to_rewrite_there_is_none() {
+        let long = "a".repeat(MAX_REWRITTEN_BYTES - 1);
+        assert_eq!(normal(format!("/{long}%61").as_bytes()), None);
+        assert!(normal(format!("/{long}b").as_bytes()).is_some());
+        assert!(normal(format!("/%61?{long}").as_bytes()).is_some());
     }
 
     proptest! {
@@ -211,7 +184,7 @@ mod tests {
         ) {
             let sent = format!("/{before}{what}{after}");
             let target = format!("{sent}{query}");
-            prop_assert_eq!(path(target.as_bytes()), rewritten(sent.as_bytes()));
+            prop_assert_eq!(normal(target.as_bytes()).unwrap(), rewritten(sent.as_bytes()));
             prop_assert!(normal_path(target.as_bytes()).is_none(), "{}", target);
             let plain = format!("/{}{after}", before.replace('/', "d"));
             let target = format!("{plain}{query}");
@@ -220,9 +193,9 @@ mod tests {
 
         #[test]
         fn what_is_normal_stays(sent in "(/|\\.|a|%2e|%|\\\\){0,12}") {
-            let once = path(sent.as_bytes()).into_owned();
+            let once = normal(sent.as_bytes()).unwrap();
             if once.starts_with(b"/") {
-                prop_assert_eq!(path(&once).into_owned(), once);
+                prop_assert_eq!(normal(&once).unwrap(), once.as_ref());
             }
         }
     }
