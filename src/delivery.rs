@@ -151,10 +151,12 @@ impl RetryPolicy {
     }
 
     /// Returns the pause after a failure: between half and one and a half of the interval, and not
-    /// less than the collector asked for, as far as that is an hour at most.
+    /// less than the collector asked for, as far as that is [`MAX_ASKED_INTERVALS`] of the longest
+    /// intervals at most. It ends when the time does in which a batch is sent again.
     pub fn next(
         &self,
         former: Option<Backoff>,
+        elapsed_nanos: u64,
         after: Option<Duration>,
         now_unix_nanos: u64,
         random: u32,
@@ -165,8 +167,13 @@ impl RetryPolicy {
         };
         let half = saturating_nanos(interval / 2);
         let jitter = ((u128::from(half) * 2 * u128::from(random)) >> 32) as u64;
-        let asked = saturating_nanos(after.unwrap_or_default().min(MAX_RETRY_AFTER));
-        let delay_nanos = (half + jitter).max(asked);
+        let longest = self.max_interval * MAX_ASKED_INTERVALS;
+        let asked = saturating_nanos(after.unwrap_or_default().min(longest));
+        let left = match self.max_elapsed_time {
+            Duration::ZERO => u64::MAX,
+            all => saturating_nanos(all).saturating_sub(elapsed_nanos),
+        };
+        let delay_nanos = (half + jitter).max(asked).min(left);
         Backoff { interval, since_unix_nanos: now_unix_nanos, delay_nanos }
     }
 }
@@ -269,7 +276,8 @@ fn saturating_nanos(duration: Duration) -> u64 {
 }
 
 /// Longest pause that a collector may ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+/// A collector that asks for more is asked again all the same: one answer must not stop exports.
+const MAX_ASKED_INTERVALS: u32 = 4;
 /// Most bytes of a receiver's text in the log.
 const MAX_SAID_BYTES: usize = 256;
 
@@ -464,16 +472,22 @@ mod tests {
             max_elapsed_time: seconds(60),
         };
         let rest = |backoff: &Backoff| Duration::from_nanos(backoff.rest_nanos(100));
-        let least = policy.next(None, None, 100, 0);
-        let most = policy.next(None, None, 100, u32::MAX);
+        let least = policy.next(None, 0, None, 100, 0);
+        let most = policy.next(None, 0, None, 100, u32::MAX);
         assert_eq!(rest(&least), seconds(2));
         assert!(rest(&most) > Duration::from_millis(5_999) && rest(&most) < seconds(6));
-        let second = policy.next(Some(least), None, 100, 0);
+        let second = policy.next(Some(least), 0, None, 100, 0);
         assert_eq!(rest(&second), seconds(3));
-        let third = policy.next(Some(second), None, 100, 0);
+        let third = policy.next(Some(second), 0, None, 100, 0);
         assert_eq!(rest(&third), seconds(4));
-        assert_eq!(rest(&policy.next(Some(third), Some(seconds(9)), 100, 0)), seconds(9));
-        assert_eq!(rest(&policy.next(None, Some(Duration::MAX), 100, 0)), MAX_RETRY_AFTER);
+        assert_eq!(rest(&policy.next(Some(third), 0, Some(seconds(9)), 100, 0)), seconds(9));
+        let asked = |elapsed: Duration| {
+            let elapsed_nanos = elapsed.as_nanos() as u64;
+            rest(&policy.next(None, elapsed_nanos, Some(Duration::MAX), 100, 0))
+        };
+        assert_eq!(asked(seconds(0)), seconds(32));
+        assert_eq!(asked(seconds(50)), seconds(10), "what is left of the time");
+        assert_eq!(rest(&policy.next(None, 59_000_000_000, None, 100, 0)), seconds(1));
         assert!(!most.is_over(100) && most.is_over(100 + 6_000_000_000));
         assert!(most.is_over(99), "the clock was set back");
         assert!(!policy.gives_up_after(59_999_999_999) && policy.gives_up_after(60_000_000_000));

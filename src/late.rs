@@ -22,9 +22,70 @@ pub struct ExportOn {
     /// Streams that were cut short.
     pub resets: bool,
     pub min_duration_nanos: Option<u64>,
-    pub limit: Option<Limit>,
+    pub limits: LateLimits,
     /// Bytes of request headers that are kept for late spans, over all requests of a worker.
     pub max_held_bytes: usize,
+}
+
+/// The limit of late spans, in parts: each kind of ending has one that the others cannot use up, and
+/// there is one for all.
+#[derive(Debug, Clone)]
+pub struct LateLimits {
+    common: Limit,
+    of_kinds: Vec<(Kind, Limit)>,
+}
+
+/// What a request ended with, as far as limits tell endings apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The first digit of the status.
+    Status(u16),
+    GrpcStatus,
+    ResponseFlags,
+    Resets,
+    Duration,
+}
+
+/// A condition that holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Met {
+    /// The name of its key.
+    pub key: &'static str,
+    pub kind: Kind,
+}
+
+impl LateLimits {
+    /// Parts a limit: half of it is of all kinds together, the rest of each kind alone. Where there is
+    /// one kind, or too few at once for a part each, all is common. Returns none where a number is not
+    /// in its range.
+    pub fn new(kinds: &[Kind], per_second: f64, burst: u32) -> Option<Self> {
+        let count = kinds.len() as u32;
+        if count < 2 || burst <= count {
+            let common = Limit::new("export_on", per_second, burst)?;
+            return Some(Self { common, of_kinds: Vec::new() });
+        }
+        let own_burst = (burst / 2 / count).max(1);
+        let own_rate = (per_second / 2.0 / f64::from(count)).max(MIN_PER_SECOND);
+        let common_rate = (per_second / 2.0).max(MIN_PER_SECOND);
+        let common = Limit::new("export_on", common_rate, burst - count * own_burst)?;
+        let of_kinds = kinds.iter().map(|kind| {
+            let name = format!("export_on/{kind:?}");
+            Some((*kind, Limit::new(&name, own_rate, own_burst)?))
+        });
+        Some(Self { common, of_kinds: of_kinds.collect::<Option<_>>()? })
+    }
+
+    /// Takes one for an ending of this kind, where there is one of its own or of all, and tells
+    /// whether there is. `permits` takes from this limit and from that of all spans.
+    pub fn take(&self, kind: Kind, permits: &mut dyn FnMut(&Limit) -> Result<(), usize>) -> bool {
+        let of_kind = self.of_kinds.iter().find(|(of, _)| *of == kind);
+        match of_kind.map(|(_, limit)| permits(limit)) {
+            Some(Ok(())) => true,
+            // The limit of all spans refuses.
+            Some(Err(1..)) => false,
+            Some(Err(0)) | None => permits(&self.common).is_ok(),
+        }
+    }
 }
 
 /// How a request ended.
@@ -148,23 +209,25 @@ impl Drop for HeldHead {
 }
 
 impl ExportOn {
-    /// Returns the condition that holds, by the name of its key; the first where several do.
-    pub fn holds(&self, ending: &Ending) -> Option<&'static str> {
+    /// Returns the condition that holds; the first where several do.
+    pub fn holds(&self, ending: &Ending) -> Option<Met> {
         let status = ending.status;
+        let met = |key, kind| Some(Met { key, kind });
         if self.status.iter().any(|(first, last)| (*first..=*last).contains(&status)) {
-            return Some("status");
+            return met("status", Kind::Status(status / 100));
         }
         if ending.grpc_status.is_some_and(|status| self.grpc_status.contains(&status)) {
-            return Some("grpc_status");
+            return met("grpc_status", Kind::GrpcStatus);
         }
         if self.flags & ending.flags != 0 {
-            return Some("response_flags");
+            return met("response_flags", Kind::ResponseFlags);
         }
         if self.resets && response_flags::cut(ending.flags, status).is_some() {
-            return Some("resets");
+            return met("resets", Kind::Resets);
         }
         let slow = |least| ending.duration_nanos >= least;
-        self.min_duration_nanos.is_some_and(slow).then_some("min_duration_ms")
+        let is_slow = self.min_duration_nanos.is_some_and(slow);
+        if is_slow { met("min_duration_ms", Kind::Duration) } else { None }
     }
 
     /// Tells whether more than the duration is asked for.
@@ -173,6 +236,8 @@ impl ExportOn {
     }
 }
 
+/// Of a limit; a part of one that is less is not.
+const MIN_PER_SECOND: f64 = 0.001;
 /// Memory that a request takes beside its lines, until it ends.
 const STREAM_BYTES: usize = 256;
 /// Room for the values of most requests.
@@ -195,7 +260,7 @@ mod tests {
             flags: NO_HEALTHY_UPSTREAM,
             resets: true,
             min_duration_nanos: Some(1000),
-            limit: None,
+            limits: LateLimits::new(&[], 1.0, 1).unwrap(),
             max_held_bytes: 0,
         };
         let rows = [
@@ -217,8 +282,49 @@ mod tests {
             (Ending { duration_nanos: 1000, ..OK }, Some("min_duration_ms")),
         ];
         for (ending, expected) in rows {
-            assert_eq!(on.holds(&ending), expected, "{ending:?}");
+            assert_eq!(on.holds(&ending).map(|met| met.key), expected, "{ending:?}");
         }
+    }
+
+    /// How many of each kind pass one after the other, all at once.
+    #[track_caller]
+    fn check_parts(burst: u32, asked: &[(Kind, u32)], expected: &[u32]) {
+        let kinds = [Kind::Status(4), Kind::Status(5), Kind::Resets];
+        let limits = LateLimits::new(&kinds, 10.0, burst).unwrap();
+        let mut states = std::collections::HashMap::new();
+        let mut passed = Vec::new();
+        for (kind, times) in asked {
+            let mut permits = |limit: &Limit| {
+                let state = states.entry(limit.key().to_owned()).or_insert(None);
+                let next =
+                    limit.take(*state, 1_800_000_000_000_000_000, crate::limit::Share::Whole);
+                *state = next.or(*state);
+                next.map(drop).ok_or(0)
+            };
+            passed.push((0..*times).filter(|_| limits.take(*kind, &mut permits)).count() as u32);
+        }
+        assert_eq!(passed, expected);
+    }
+
+    #[test]
+    fn a_flood_of_one_kind_leaves_room_for_the_others() {
+        let (missing, failed) = (Kind::Status(4), Kind::Status(5));
+        check_parts(12, &[(missing, 100), (failed, 100), (Kind::Resets, 100)], &[8, 2, 2]);
+        check_parts(4, &[(missing, 100), (failed, 1), (Kind::Resets, 1)], &[2, 1, 1]);
+        // Where the kinds share all, the limit holds as well.
+        check_parts(3, &[(missing, 100), (failed, 1)], &[3, 0]);
+        check_parts(1, &[(failed, 100), (missing, 1)], &[1, 0]);
+    }
+
+    #[test]
+    fn the_limit_of_all_spans_ends_the_search() {
+        let limits = LateLimits::new(&[Kind::Resets, Kind::Duration], 10.0, 10).unwrap();
+        let mut asked = 0;
+        let permitted = limits.take(Kind::Resets, &mut |_| {
+            asked += 1;
+            Err(1)
+        });
+        assert_eq!((permitted, asked), (false, 1));
     }
 
     #[test]
@@ -229,7 +335,7 @@ mod tests {
             flags: 0,
             resets: false,
             min_duration_nanos: Some(u64::MAX),
-            limit: None,
+            limits: LateLimits::new(&[], 1.0, 1).unwrap(),
             max_held_bytes: 0,
         };
         let ending =

@@ -11,6 +11,16 @@ pub struct Limit {
     interval_nanos: u64,
     /// How far the state may be ahead of the clock before one more.
     tolerance_nanos: u64,
+    /// The part of the tolerance that is kept for what is asked for by a rule.
+    reserve_nanos: u64,
+}
+
+/// How much of a burst may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    Whole,
+    /// All but the tenth, at least one, that is kept for the whole share; of a burst of one nothing is.
+    ButReserve,
 }
 
 impl Limit {
@@ -23,10 +33,12 @@ impl Limit {
         // Rounded up, so that no more than `per_second` get through.
         let interval_nanos = (NANOS_PER_SECOND / per_second).ceil() as u64;
         let tolerance_nanos = interval_nanos * u64::from(burst - 1);
+        let reserve = if burst == 1 { 0 } else { (burst / 10).max(1) };
+        let reserve_nanos = interval_nanos * u64::from(reserve);
         let numbers = [interval_nanos.to_string(), burst.to_string()];
         let [interval, burst] = &numbers;
         let key = ["sidespan.limit.", name, "/", interval, "/", burst].concat();
-        Some(Self { key, interval_nanos, tolerance_nanos })
+        Some(Self { key, interval_nanos, tolerance_nanos, reserve_nanos })
     }
 
     /// Returns the name under which the state is kept.
@@ -37,7 +49,7 @@ impl Limit {
     /// Returns the state after one more, and none where there is no room for it. A state that is
     /// further ahead than any can be is from before the clock was set back; it counts as that of a
     /// burst just now.
-    pub fn take(&self, state: Option<u64>, now_unix_nanos: u64) -> Option<u64> {
+    pub fn take(&self, state: Option<u64>, now_unix_nanos: u64, share: Share) -> Option<u64> {
         let full = now_unix_nanos.saturating_add(self.tolerance_nanos);
         let possible = full.saturating_add(self.interval_nanos + CLOCK_SKEW_NANOS);
         let due = match state {
@@ -45,7 +57,11 @@ impl Limit {
             Some(state) => state.max(now_unix_nanos),
             None => now_unix_nanos,
         };
-        (due <= full).then(|| due.saturating_add(self.interval_nanos))
+        let latest = match share {
+            Share::Whole => full,
+            Share::ButReserve => full.saturating_sub(self.reserve_nanos),
+        };
+        (due <= latest).then(|| due.saturating_add(self.interval_nanos))
     }
 
     /// Returns the state as it was before one that was taken, for one that is not used after all.
@@ -57,16 +73,16 @@ impl Limit {
 /// Takes one from each limit or, where one has none left, from none of them, and then returns the
 /// index of the one that refused. `take` takes one, where one is left; `give_back` returns it.
 pub fn take_each(
-    limits: [Option<&Limit>; 2],
-    take: &mut dyn FnMut(&Limit) -> bool,
+    limits: [Option<(&Limit, Share)>; 2],
+    take: &mut dyn FnMut(&Limit, Share) -> bool,
     give_back: &mut dyn FnMut(&Limit),
 ) -> Result<(), usize> {
     let [first, second] = limits;
-    if first.is_some_and(|limit| !take(limit)) {
+    if first.is_some_and(|(limit, share)| !take(limit, share)) {
         return Err(0);
     }
-    if second.is_some_and(|limit| !take(limit)) {
-        first.map(give_back);
+    if second.is_some_and(|(limit, share)| !take(limit, share)) {
+        first.map(|(limit, _)| give_back(limit));
         return Err(1);
     }
     Ok(())
@@ -89,7 +105,7 @@ mod tests {
     /// Asks at these times, and returns at which of them there was room.
     fn granted(limit: &Limit, times: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let mut state = None;
-        let grant = |now: &u64| match limit.take(state, *now) {
+        let grant = |now: &u64| match limit.take(state, *now, Share::Whole) {
             Some(next) => {
                 state = Some(next);
                 true
@@ -102,11 +118,11 @@ mod tests {
     #[test]
     fn one_that_is_given_back_is_there_for_the_next() {
         let limit = Limit::new("a", 1.0, 2).unwrap();
-        let one = limit.take(None, START).unwrap();
-        let two = limit.take(Some(one), START).unwrap();
-        assert_eq!(limit.take(Some(two), START), None);
+        let one = limit.take(None, START, Share::Whole).unwrap();
+        let two = limit.take(Some(one), START, Share::Whole).unwrap();
+        assert_eq!(limit.take(Some(two), START, Share::Whole), None);
         assert_eq!(limit.give_back(two), one);
-        assert_eq!(limit.take(Some(limit.give_back(two)), START), Some(two));
+        assert_eq!(limit.take(Some(limit.give_back(two)), START, Share::Whole), Some(two));
     }
 
     #[test]
@@ -127,13 +143,33 @@ mod tests {
                 counts[usize::from(limit == two)] += by;
                 taken.set(counts);
             };
-            let mut take = |limit: &Limit| {
+            let mut take = |limit: &Limit, _| {
                 let has_room = Some(limit) != full;
                 add(limit, i32::from(has_room));
                 has_room
             };
+            let asked = asked.map(|limit| limit.map(|limit| (limit, Share::Whole)));
             assert_eq!(take_each(asked, &mut take, &mut |limit| add(limit, -1)), expected);
             assert_eq!(taken.get(), left);
+        }
+    }
+
+    /// Under a flood of others there is room for what may use the whole, and in the long run no more
+    /// than the limit says.
+    #[test]
+    fn a_tenth_of_the_burst_is_kept_back() {
+        for (burst, kept) in [(1, 0), (2, 1), (9, 1), (100, 10)] {
+            let limit = Limit::new("a", 1.0, burst).unwrap();
+            let mut state = None;
+            let mut count = |share| {
+                let mut taken = 0;
+                while let Some(next) = limit.take(state, START, share) {
+                    state = Some(next);
+                    taken += 1;
+                }
+                taken
+            };
+            assert_eq!((count(Share::ButReserve), count(Share::Whole)), (burst - kept, kept));
         }
     }
 
@@ -155,11 +191,15 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_back_stops_nothing_for_long() {
         let limit = Limit::new("a", 1.0, 3).unwrap();
-        let hour_ahead = limit.take(None, START + 3600 * SECOND);
-        assert_eq!(limit.take(hour_ahead, START), Some(START + 3 * SECOND));
-        assert_eq!(limit.take(Some(START + 3 * SECOND), START), None);
+        let hour_ahead = limit.take(None, START + 3600 * SECOND, Share::Whole);
+        assert_eq!(limit.take(hour_ahead, START, Share::Whole), Some(START + 3 * SECOND));
+        assert_eq!(limit.take(Some(START + 3 * SECOND), START, Share::Whole), None);
         let skewed = Some(START + 4 * SECOND);
-        assert_eq!(limit.take(skewed, START), None, "another worker's clock is a second ahead");
+        assert_eq!(
+            limit.take(skewed, START, Share::Whole),
+            None,
+            "another worker's clock is a second ahead"
+        );
     }
 
     #[test]
@@ -206,7 +246,7 @@ mod tests {
 
         #[test]
         fn no_state_panics(state: Option<u64>, now: u64) {
-            let _ = Limit::new("a", 0.001, 1_000_000).unwrap().take(state, now);
+            let _ = Limit::new("a", 0.001, 1_000_000).unwrap().take(state, now, Share::Whole);
         }
     }
 }

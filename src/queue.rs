@@ -233,7 +233,8 @@ impl Queue {
                     return;
                 }
                 let former = tries.backoff.take();
-                tries.backoff = Some(self.retry.next(former, after, now_unix_nanos, random));
+                tries.backoff =
+                    Some(self.retry.next(former, elapsed, after, now_unix_nanos, random));
                 self.head = Some(Head { under_way: false, ..head });
             }
         }

@@ -5,7 +5,7 @@ use crate::context::{Context, FreshIds, Sampling};
 use crate::decision::{Decision, Kind, Reason, decide};
 use crate::edits::{Edits, HeaderEdit};
 use crate::head::Head;
-use crate::limit::Limit;
+use crate::limit::{Limit, Share};
 use crate::matching::{SearchBudget, ValidTokens};
 use crate::path;
 use crate::propagation::ot::Announced;
@@ -64,7 +64,7 @@ pub struct Outcome<'c> {
 }
 
 /// Takes one from each limit, or from none; the error is the index of the one that refuses.
-pub type Permits<'p> = dyn FnMut([Option<&Limit>; 2]) -> Result<(), usize> + 'p;
+pub type Permits<'p> = dyn FnMut([Option<(&Limit, Share)>; 2]) -> Result<(), usize> + 'p;
 
 /// Tells what a request is decided by that the host must be asked for.
 pub fn asks(config: &Config, head: &Head<'_>) -> Asks {
@@ -122,7 +122,14 @@ pub fn on_request_headers<'c>(
         if !decision.sampled || (of_rule.is_none() && config.limit.is_none()) {
             break decision;
         }
-        match (permits([of_rule, config.limit.as_ref()]), found) {
+        // Of all spans' limit a part is kept for those that a rule forces.
+        let share = match decision.kind {
+            Kind::Force => Share::Whole,
+            _ => Share::ButReserve,
+        };
+        let of_rule = of_rule.map(|limit| (limit, Share::Whole));
+        let of_all = config.limit.as_ref().map(|limit| (limit, share));
+        match (permits([of_rule, of_all]), found) {
             (Ok(()), _) => break decision,
             (Err(0), Some((index, _))) => {
                 limited.push(index);
@@ -812,12 +819,12 @@ mod tests {
             let is = |limit: &Limit, key: &str| {
                 limit.key().starts_with(&format!("sidespan.limit.{key}"))
             };
-            let mut take = |limit: &Limit| {
+            let mut take = |limit: &Limit, _| {
                 seen.push(limit.key().to_owned());
                 !full.iter().any(|key| is(limit, key))
             };
             let mut permits =
-                |limits: [Option<&Limit>; 2]| take_each(limits, &mut take, &mut |_| {});
+                |limits: [Option<(&Limit, Share)>; 2]| take_each(limits, &mut take, &mut |_| {});
             let head = head(request);
             let outcome = on_request_headers(&config, &head, Known::default(), FRESH, &mut permits);
             assert_eq!(seen.len(), asked.len(), "{reason}: {seen:?}");

@@ -10,6 +10,7 @@ NEVER = [
     "context_overwritten",
     "late_exported",
     "late_limited",
+    "condition_searches_exceeded",
     "late_not_held",
     "spans_limited",
     "contexts_restarted",

@@ -8,7 +8,7 @@ use serde::de::{self, Deserializer, Unexpected, Visitor};
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::sampling::RawLimit;
 use super::shapes::OneOrMany;
-use crate::late::ExportOn;
+use crate::late::{ExportOn, Kind, LateLimits};
 use crate::response_flags;
 
 /// How a request ends that is exported late; any one condition is enough.
@@ -29,8 +29,8 @@ pub struct RawExportOn {
     /// Example: `1000`.
     #[serde(alias = "minDurationMs")]
     pub min_duration_ms: Option<u32>,
-    /// Late spans at most; those beyond are left out and counted. Default: any number.
-    /// Example: `{per_second: 10}`.
+    /// Late spans at most; those beyond are left out and counted. Half of it is parted among the kinds
+    /// of endings: classes of status, and the other keys. Default: `{per_second: 100}`.
     pub limit: Option<RawLimit>,
     /// Bytes of request headers that a worker keeps until it knows how its requests end. A request
     /// beyond gets no late span, and is counted. Default: `8388608`.
@@ -114,13 +114,37 @@ impl RawExportOn {
             let expected = "the short name of one of Envoy's response flags";
             response_flags::bit(&name).ok_or_else(|| ConfigError::new(expected, quoted(&name)))
         });
+        let status = status.under("status")?;
+        let mut kinds = Vec::new();
+        for class in status.iter().flat_map(|(first, last)| first / 100..=last / 100) {
+            let kind = Kind::Status(class);
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
+        }
+        let others = [
+            (!grpc_status.as_ref().is_ok_and(Vec::is_empty), Kind::GrpcStatus),
+            (!flags.as_ref().is_ok_and(Vec::is_empty), Kind::ResponseFlags),
+            (self.resets, Kind::Resets),
+            (self.min_duration_ms.is_some(), Kind::Duration),
+        ];
+        kinds.extend(others.iter().filter(|(is_given, _)| *is_given).map(|(_, kind)| *kind));
+        let (per_second, burst) = match self.limit {
+            Some(raw) => raw.numbers().under("limit")?,
+            None => (DEFAULT_PER_SECOND, DEFAULT_PER_SECOND as u32),
+        };
+        let limits = LateLimits::new(&kinds, per_second, burst).ok_or_else(|| {
+            ConfigError::new("a whole number from 1 to 1000000", burst)
+                .under("burst")
+                .under("limit")
+        });
         let compiled = ExportOn {
-            status: status.under("status")?,
+            status,
             grpc_status: grpc_status.under("grpc_status")?,
             flags: flags.under("response_flags")?.into_iter().fold(0, |all, flag| all | flag),
             resets: self.resets,
             min_duration_nanos: self.min_duration_ms.map(|millis| u64::from(millis) * 1_000_000),
-            limit: self.limit.map(|raw| raw.compile("export_on")).transpose().under("limit")?,
+            limits: limits?,
             max_held_bytes: self.max_held_bytes.unwrap_or(DEFAULT_MAX_HELD_BYTES) as usize,
         };
         if compiled.status.is_empty()
@@ -137,6 +161,7 @@ impl RawExportOn {
     }
 }
 
+const DEFAULT_PER_SECOND: f64 = 100.0;
 const DEFAULT_MAX_HELD_BYTES: u32 = 8 << 20;
 const MAX_GRPC_STATUS: f64 = 16.0;
 

@@ -232,14 +232,19 @@ impl From<RawDirection> for Direction {
 }
 
 impl RawLimit {
-    /// Compiles a limit. Its name tells it from the others of the same Envoy.
-    pub fn compile(&self, name: &str) -> Result<Limit> {
+    /// Returns how many a second, which is in its range, and how many at once.
+    pub fn numbers(&self) -> Result<(f64, u32)> {
         let rate = self.per_second;
         if !(MIN_PER_SECOND..=MAX_PER_SECOND).contains(&rate) {
             let expected = "a number from 0.001 to 1000000";
             return Err(ConfigError::new(expected, digits::float(rate)).under("per_second"));
         }
-        let burst = self.burst.unwrap_or(rate.ceil() as u32);
+        Ok((rate, self.burst.unwrap_or(rate.ceil() as u32)))
+    }
+
+    /// Compiles a limit. Its name tells it from the others of the same Envoy.
+    fn compile(&self, name: &str) -> Result<Limit> {
+        let (rate, burst) = self.numbers()?;
         Limit::new(name, rate, burst).ok_or_else(|| {
             ConfigError::new("a whole number from 1 to 1000000", burst).under("burst")
         })

@@ -37,6 +37,7 @@ use crate::decision::Kind;
 use crate::grpc;
 use crate::head::{Head, pairs};
 use crate::late::{Ending, HeldHeads};
+use crate::limit::Share;
 use crate::queue::Batch;
 use crate::request::{self, Known, on_request_headers};
 use crate::resource::{ResourceVariables, resource};
@@ -246,11 +247,13 @@ impl Plugin {
             grpc_status: is_grpc.then(grpc_status).flatten(),
             duration_nanos: host::now().saturating_sub(late.start_unix_nanos),
         };
-        let Some(condition) = export_on.holds(&ending) else {
+        let Some(met) = export_on.holds(&ending) else {
             return;
         };
-        let limits = [export_on.limit.as_ref(), self.config.limit.as_ref()];
-        let permitted = limits::take(limits).is_ok();
+        let of_all = self.config.limit.as_ref().map(|limit| (limit, Share::ButReserve));
+        let permitted = export_on
+            .limits
+            .take(met.kind, &mut |limit| limits::take([Some((limit, Share::Whole)), of_all]));
         if let Ok(mut state) = self.state.try_borrow_mut() {
             state.tally.ended_late(permitted);
         }
@@ -261,7 +264,7 @@ impl Plugin {
         let head = late.head.head();
         let span = ActiveSpan::start(&self.config, &head, late.end_of_stream, recording, start);
         let mut span = Box::new(span);
-        span.export_on(condition);
+        span.export_on(met.key);
         if let Some(unix_nanos) = late.first_byte_unix_nanos {
             span.response_started(unix_nanos);
         }

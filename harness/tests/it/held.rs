@@ -13,7 +13,8 @@ const MIN_HELD: usize = MAX_HELD_BYTES / (2_048 + 4_100 + 1_024);
 #[test]
 fn ten_thousand_streams_with_large_headers_stay_within_the_bound() {
     let configuration = format!(
-        r#"{{"sampling": {{"ratio": 0, "export_on": {{"status": "5xx", "max_held_bytes": {MAX_HELD_BYTES}}}}},
+        r#"{{"sampling": {{"ratio": 0, "export_on": {{"status": "5xx", "limit": {{"per_second": 1000000}},
+                "max_held_bytes": {MAX_HELD_BYTES}}}}},
             "exporter": {{"otlp": {{"cluster": "otel-collector"}}}}}}"#
     );
     let settings = Settings { configuration: configuration.into(), ..Settings::default() };
