@@ -27,6 +27,7 @@ mod plugin;
 pub mod propagation;
 pub mod queue;
 pub mod ratio;
+pub mod redaction;
 pub mod regex;
 pub mod request;
 pub mod resource;

@@ -261,7 +261,9 @@ impl Budgets {
 /// Verifies the tokens that the request has.
 #[inline(never)]
 fn tokens(config: &Config, head: &Head<'_>, unix_seconds: u64) -> (ValidTokens, Vec<TokenFault>) {
-    let (mut valid, mut faults) = (ValidTokens::default(), Vec::new());
+    let mut valid = ValidTokens::default();
+    // For each header: several rules may look at it, each with keys of its own.
+    let mut faults: Vec<(&str, Option<TokenFault>)> = Vec::new();
     let path = path::normal(head.target()).unwrap_or_default();
     for (place, token) in config.tokens.iter().enumerate() {
         let mut lines = head.all(&token.name);
@@ -270,12 +272,18 @@ fn tokens(config: &Config, head: &Head<'_>, unix_seconds: u64) -> (ValidTokens, 
             (Some(line), None) => token.check.verify(line, &path, unix_seconds),
             _ => Err(TokenFault::Malformed),
         };
-        match verified {
-            Ok(()) => valid.0 |= 1 << place,
-            Err(fault) => faults.push(fault),
+        valid.0 |= u64::from(verified.is_ok()) << place;
+        let fault = verified.err();
+        match faults.iter_mut().find(|(name, _)| *name == token.name) {
+            // A token that one rule knows is not foreign to another.
+            Some((_, known)) if fault.is_none() || *known == Some(TokenFault::Foreign) => {
+                *known = fault;
+            }
+            Some(_) => {}
+            None => faults.push((&token.name, fault)),
         }
     }
-    (valid, faults)
+    (valid, faults.into_iter().filter_map(|(_, fault)| fault).collect())
 }
 
 /// Tells whether a request that is not sampled is exported for how it ends. Where a rule drops

@@ -57,6 +57,12 @@ impl Response {
         }
     }
 
+    /// Returns the headers that no response has from elsewhere: a client takes them for the filter's.
+    pub fn own_headers(&self) -> impl Iterator<Item = &str> {
+        let traceresponse = self.traceresponse.then_some(TRACERESPONSE);
+        self.trace_id_header.as_deref().into_iter().chain(traceresponse)
+    }
+
     /// Returns the headers of the response to a request with this context.
     pub fn headers(&self, context: &Context) -> Vec<ResponseHeader<'_>> {
         let mut headers = Vec::new();
@@ -132,6 +138,20 @@ mod tests {
                 ("server-timing", &timing, false),
             ],
         );
+    }
+
+    #[test]
+    fn what_is_replaced_is_the_filters_own() {
+        let all = Response {
+            trace_id_header: Some("x-trace-id".to_owned()),
+            traceresponse: true,
+            server_timing: true,
+            when: When::Forced,
+        };
+        let written = all.headers(&CONTEXT);
+        let replaced = written.iter().filter(|header| header.replace).map(|header| header.name);
+        assert!(replaced.eq(all.own_headers()));
+        assert_eq!(Response::default().own_headers().count(), 0);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl ActiveSpan {
         Self {
             fields,
             start_unix_nanos,
-            url: Url::new(head.scheme(), head.authority(), head.target()),
+            url: Url::new(head.scheme(), head.authority(), head.target(), &config.secret_keys),
             method: method.unwrap_or(UNKNOWN_METHOD_NAME),
             application: Application::of(head),
             request_body_bytes: if end_of_stream { Some(0) } else { content_length(head) },

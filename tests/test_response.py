@@ -118,3 +118,5 @@ def test_requests_are_told_apart(topology, name, flags, headers, expected):
 
     assert (("x-trace-id", parent.trace_id) in lines) == expected
     assert any(line[0] == "traceresponse" for line in lines) == expected
+    # What the upstream forges does not pass for the filter's.
+    assert ("x-trace-id", "not ours") not in lines

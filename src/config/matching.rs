@@ -9,6 +9,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::shapes::{Environment, OneOrMany, header_name, not_null};
 use super::token::RawToken;
+use crate::head::AUTHORITY;
 use crate::matching::{HeaderCondition, HeaderMatch, MAX_TOKENS, StringMatch, StringMatchKind};
 use crate::regex::{Invalid, Regex};
 use crate::request::TokenHeader;
@@ -41,7 +42,8 @@ pub struct RawMethodMatch(pub RawStringMatch);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct RawHeaderMatch {
-    /// Name of the header, in either case; `:path`, `:method`, `:authority` and `:scheme` too.
+    /// Name of the header, in either case; `:path`, `:method`, `:authority` and `:scheme` too. `host`
+    /// is `:authority`.
     /// Required. Example: `x-debug-trace`.
     pub name: String,
     /// Whether the header is there (`true`) or not (`false`), whatever its value.
@@ -105,7 +107,11 @@ impl HeaderConditions<'_> {
     }
 
     fn header_match(&mut self, raw: RawHeaderMatch) -> Result<HeaderMatch> {
-        let name = header_name(&raw.name).under("name")?;
+        let mut name = header_name(&raw.name).under("name")?;
+        if name == "host" {
+            // As Envoy calls it, whatever the protocol.
+            name = AUTHORITY.to_owned();
+        }
         let strip = raw.strip.unwrap_or(raw.token.is_some());
         let RawHeaderMatch { exact, prefix, suffix, contains, regex, ignore_case, .. } = raw;
         let has_value = ignore_case.is_some()
@@ -130,7 +136,7 @@ impl HeaderConditions<'_> {
                 return Err(ConfigError::new(expected, "several of them"));
             }
         };
-        if strip && (name.starts_with(':') || propagation::is_context_header(&name)) {
+        if strip && (is_needed(&name) || propagation::is_context_header(&name)) {
             let expected = "a header that a request can do without and that holds no context";
             return Err(ConfigError::new(expected, quoted(&name)).under("name"));
         }
@@ -151,6 +157,27 @@ impl HeaderConditions<'_> {
         Ok(index)
     }
 }
+
+/// Tells whether HTTP or Envoy needs a request's header.
+fn is_needed(name: &str) -> bool {
+    NEEDED_HEADERS.contains(&name) || NEEDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+const NEEDED_HEADERS: &[&str] = &[
+    "connection",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-request-id",
+];
+const NEEDED_PREFIXES: &[&str] =
+    &[":", "content-", "grpc-", "proxy-", "sec-websocket-", "x-envoy-", "x-forwarded-"];
 
 impl RawStringMatch {
     /// Compiles a condition on the host of an authority.

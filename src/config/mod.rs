@@ -13,6 +13,7 @@ mod resource;
 mod response;
 mod sampling;
 mod shapes;
+mod span;
 mod tags;
 mod token;
 mod value;
@@ -30,6 +31,7 @@ use crate::limit::Limit;
 use crate::otlp::AttributeLimits;
 use crate::propagation::{Form, Propagation};
 use crate::ratio::Ratio;
+use crate::redaction::SecretKeys;
 use crate::request::TokenHeader;
 use crate::response::Response;
 use crate::rules::Rules;
@@ -62,6 +64,8 @@ pub struct Config {
     pub strip: Vec<String>,
     pub tags: Tags,
     pub attribute_limits: AttributeLimits,
+    /// Query parameters whose values spans leave out.
+    pub secret_keys: SecretKeys,
     pub response: Response,
     /// Access logs get the trace context.
     pub logs_context: bool,
@@ -136,6 +140,8 @@ struct RawConfig {
     /// How many attributes a span has, and how long they are.
     #[serde(alias = "attributeLimits")]
     attribute_limits: attribute_limits::RawAttributeLimits,
+    /// What is left out of every span.
+    span: span::RawSpan,
     /// Where spans go. Default: nowhere; the filter then decides and propagates only.
     exporter: Option<exporter::RawExporter>,
     /// What the client is told of its trace, in headers of the response. Default: nothing.
@@ -176,6 +182,7 @@ impl RawConfig {
             strip: headers.strip,
             tags,
             attribute_limits,
+            secret_keys: self.span.compile().under("span")?,
             response,
             logs_context: self.access_log.filter_state,
             exporter: exporter.under("exporter")?,

@@ -55,7 +55,7 @@ impl RawResponse {
 fn free_header(name: &str) -> Result<String> {
     let name = header_name(name)?;
     let is_taken = TAKEN_HEADERS.contains(&name.as_str())
-        || [":", "content-", "access-control-", "grpc-"].iter().any(|it| name.starts_with(it));
+        || TAKEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     if is_taken {
         let expected = "a header that says nothing else of the response";
         return Err(ConfigError::new(expected, quoted(&name)));
@@ -64,27 +64,70 @@ fn free_header(name: &str) -> Result<String> {
 }
 
 /// Headers of a response that its message, caches, the browser or this filter need.
-const TAKEN_HEADERS: [&str; 20] = [
+const TAKEN_HEADERS: &[&str] = &[
+    "accept-ch",
+    "accept-patch",
+    "accept-post",
+    "accept-ranges",
+    "age",
+    "allow",
+    "alt-svc",
     "cache-control",
+    "clear-site-data",
     "connection",
     "date",
     "etag",
+    "expect-ct",
     "expires",
     "keep-alive",
     "last-modified",
+    "link",
     "location",
+    "nel",
+    "origin-agent-cluster",
+    "p3p",
+    "permissions-policy",
+    "pragma",
     "proxy-authenticate",
+    "referrer-policy",
+    "refresh",
+    "report-to",
+    "reporting-endpoints",
     "retry-after",
+    "server",
     "server-timing",
     "set-cookie",
+    "sourcemap",
     "strict-transport-security",
     "te",
+    "timing-allow-origin",
     "traceresponse",
     "trailer",
     "transfer-encoding",
     "upgrade",
     "vary",
+    "via",
+    "warning",
     "www-authenticate",
+    "x-content-type-options",
+    "x-dns-prefetch-control",
+    "x-download-options",
+    "x-frame-options",
+    "x-permitted-cross-domain-policies",
+    "x-powered-by",
+    "x-robots-tag",
+    "x-ua-compatible",
+    "x-xss-protection",
+];
+const TAKEN_PREFIXES: &[&str] = &[
+    ":",
+    "content-",
+    "access-control-",
+    "cross-origin-",
+    "grpc-",
+    "sec-",
+    "x-envoy-",
+    "x-forwarded-",
 ];
 
 #[cfg(test)]
@@ -102,6 +145,16 @@ mod tests {
                 r#""traceIdHeader": "Content-Length""#,
                 "trace_id_header",
                 [taken, "\"content-length\""],
+            ),
+            (
+                r#""trace_id_header": "X-Frame-Options""#,
+                "trace_id_header",
+                [taken, "\"x-frame-options\""],
+            ),
+            (
+                r#""trace_id_header": "x-envoy-upstream-service-time""#,
+                "trace_id_header",
+                [taken, "upstream"],
             ),
             (r#""trace_id_header": "Set-Cookie""#, "trace_id_header", [taken, "\"set-cookie\""]),
             (

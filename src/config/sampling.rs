@@ -6,6 +6,7 @@ use super::error::{ConfigError, InPath, Result, quoted};
 use super::export_on::RawExportOn;
 use super::matching::{HeaderConditions, RawHeaderMatch, RawMethodMatch, RawStringMatch};
 use super::shapes::{OneOrMany, non_empty, within};
+use crate::decision::Reason;
 use crate::digits;
 use crate::late::ExportOn;
 use crate::limit::Limit;
@@ -48,7 +49,8 @@ pub struct RawLimit {
 pub struct RawRule {
     /// Name of the rule, which the spans have that the rule forces. In the label `rule` of metrics,
     /// characters other than ASCII letters, digits and `-_./` become `_`; no two rules may have the
-    /// same label, and none that of requests without a rule, `none`. Required.
+    /// same label, and none that of requests that no rule decided: `none`, `parent`, `ratio` or `late`.
+    /// Required.
     /// Example: `debug-header`.
     pub name: String,
     /// Which requests the rule is for: all conditions must hold; within a list, any one.
@@ -139,8 +141,11 @@ impl RawSampling {
 /// Checks that a rule is told from the others by its name, and by the label of its metrics.
 fn check_name(name: &str, rules: &[Rule]) -> Result<()> {
     let label = label_value(name);
-    if label == NO_RULE {
-        let found = format_args!("{}, which stands for requests without a rule", quoted(name));
+    if [NO_RULE, Reason::Parent.as_str(), Reason::Ratio.as_str(), Reason::Late.as_str()]
+        .contains(&label.as_str())
+    {
+        let found =
+            format_args!("{}, which stands for requests that no rule decided", quoted(name));
         return Err(ConfigError::new("another name", found));
     }
     let Some(index) = rules.iter().position(|rule| label_value(&rule.name) == label) else {

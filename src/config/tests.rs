@@ -54,7 +54,7 @@ fn errors_say_where_and_what_was_expected_and_found() {
             r#"{"responses": {}}"#,
             "responses: expected a known key, one of `service_name`, `resource_attributes`, \
              `propagation`, `sampling`, `custom_tags`, `allow_sensitive_headers`, \
-             `attribute_limits`, `exporter`, `response`, `access_log`, but found \"responses\"",
+             `attribute_limits`, `span`, `exporter`, `response`, `access_log`, but found \"responses\"",
         ),
         (
             r#"{"sampling": {"ratio": "all"}}"#,
@@ -198,6 +198,7 @@ fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
         ("custom_tags[].metadata.", fields::<tags::source::RawMetadata>()),
         ("custom_tags[].formatter.", fields::<tags::source::RawFormatter>()),
         ("attribute_limits.", fields::<attribute_limits::RawAttributeLimits>()),
+        ("span.", fields::<span::RawSpan>()),
         ("access_log.", fields::<access_log::RawAccessLog>()),
         ("response.", fields::<response::RawResponse>()),
         ("exporter.", fields::<exporter::RawExporter>()),

@@ -45,17 +45,14 @@ pub fn edit_request_header(edit: &HeaderEdit<'_>) {
         HeaderEdit::Set { name, value } => {
             put_header(MapType::HttpRequestHeaders, name, value, true);
         }
-        HeaderEdit::Remove { name } => {
-            // SAFETY: the host reads the name, which lives until the call returns.
-            unsafe {
-                proxy_remove_header_map_value(
-                    MapType::HttpRequestHeaders as u32,
-                    name.as_ptr(),
-                    name.len(),
-                );
-            }
-        }
+        HeaderEdit::Remove { name } => remove_header(MapType::HttpRequestHeaders, name),
     }
+}
+
+/// Removes all lines of that name.
+pub fn remove_header(map: MapType, name: &str) {
+    // SAFETY: the host reads the name, which lives until the call returns.
+    unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) };
 }
 
 /// Adds a line to a header map; with `replace`, removes the other lines of that name. A line that

@@ -41,6 +41,7 @@ use crate::limit::Share;
 use crate::queue::Batch;
 use crate::request::{self, Known, on_request_headers};
 use crate::resource::{ResourceVariables, resource};
+use crate::response::When;
 use crate::rules::Direction;
 use crate::span::{self, ActiveSpan, StreamFacts};
 use crate::statistics::{Tally, Totals};
@@ -196,6 +197,9 @@ impl Plugin {
                 host::set_property(path, &value);
             }
         }
+        stream.hides_answer = self.config.response.when != When::Always
+            && outcome.answer.is_none()
+            && outcome.kind != Kind::Ignore;
         stream.answer = outcome.answer;
         if let Some(recording) = outcome.recording {
             let now = host::now();

@@ -22,6 +22,8 @@ pub struct Stream {
     pub late: Option<Box<Late>>,
     /// What the client is told.
     pub answer: Option<Box<context::Context>>,
+    /// The client is told nothing, by nobody else either.
+    pub hides_answer: bool,
     /// The trace headers that the upstream should get, of the few requests that are compared.
     pub upstream: Option<Box<TraceHeaders>>,
 }
@@ -41,7 +43,7 @@ pub type TraceHeaders = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Stream {
     pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
-        Self { plugin, span: None, late: None, answer: None, upstream: None }
+        Self { plugin, span: None, late: None, answer: None, hides_answer: false, upstream: None }
     }
 }
 
@@ -56,6 +58,11 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
+        if let (Some(plugin), true) = (&self.plugin, std::mem::take(&mut self.hides_answer)) {
+            for name in plugin.config.response.own_headers() {
+                host::remove_header(MapType::HttpResponseHeaders, name);
+            }
+        }
         if let (Some(plugin), Some(context)) = (&self.plugin, self.answer.take()) {
             for ResponseHeader { name, value, replace } in plugin.config.response.headers(&context)
             {

@@ -6,7 +6,7 @@ pub fn is_sensitive(header: &str) -> bool {
 }
 
 /// The list that the README shows.
-pub const HEADERS: [&str; 32] = [
+pub const HEADERS: [&str; 35] = [
     "api-key",
     "apikey",
     "authorization",
@@ -15,6 +15,7 @@ pub const HEADERS: [&str; 32] = [
     "ocp-apim-subscription-key",
     "private-token",
     "proxy-authorization",
+    "sec-websocket-protocol",
     "set-cookie",
     "x-access-token",
     "x-amz-security-token",
@@ -30,11 +31,13 @@ pub const HEADERS: [&str; 32] = [
     "x-csrf-token",
     "x-csrftoken",
     "x-forwarded-access-token",
+    "x-forwarded-authorization",
     "x-forwarded-client-cert",
     "x-functions-key",
     "x-goog-api-key",
     "x-goog-iap-jwt-assertion",
     "x-id-token",
+    "x-original-authorization",
     "x-refresh-token",
     "x-session-token",
     "x-vault-token",

@@ -95,6 +95,16 @@ fn wrong_conditions_are_refused_with_their_path() {
             [stripped, "\"baggage\""],
         ),
         (
+            r#""headers": {"name": "X-Forwarded-Proto", "present": true, "strip": true}"#,
+            "headers.name",
+            [stripped, "\"x-forwarded-proto\""],
+        ),
+        (
+            r#""headers": {"name": "Host", "present": true, "strip": true}"#,
+            "headers.name",
+            [stripped, "\":authority\""],
+        ),
+        (
             r#""headers": {"name": ":path", "present": true, "strip": true}"#,
             "headers.name",
             [stripped, "\":path\""],

@@ -93,7 +93,7 @@ fn rules_are_told_apart_by_their_names_and_labels() {
         (
             r#"{"name": "none"}"#,
             "rules[0].name",
-            ["another name", "\"none\", which stands for requests without a rule"],
+            ["another name", "\"none\", which stands for requests that no rule decided"],
         ),
     ] {
         check_refused(&rules(names), &format!("sampling.{path}"), &findings);

@@ -1,0 +1,58 @@
+//! `span`: what is left out of every span.
+
+use serde::Deserialize;
+
+use super::error::{ConfigError, Result, quoted};
+use crate::redaction::{SecretKeys, letters};
+
+/// What is left out of every span.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawSpan {
+    /// Keys of queries whose values are left out, beside those that are known; `*` means all, and one
+    /// with a `-` before it is not left out. Default: none. Example: `[code, "-sort_key"]`.
+    #[serde(alias = "redactQuery")]
+    pub redact_query: Vec<String>,
+}
+
+impl RawSpan {
+    pub fn compile(self) -> Result<SecretKeys> {
+        let mut keys = SecretKeys::default();
+        for (index, key) in self.redact_query.into_iter().enumerate() {
+            let (list, name) = match key.strip_prefix('-') {
+                Some(excepted) => (&mut keys.excepted, excepted),
+                None => (&mut keys.added, key.as_str()),
+            };
+            if key == "*" {
+                keys.all = true;
+                continue;
+            }
+            let letters = letters(name.as_bytes()).filter(|letters| !letters.is_empty());
+            list.push(letters.ok_or_else(|| {
+                let expected = "`*`, or a name with 1 to 64 letters and digits";
+                ConfigError::new(expected, quoted(&key)).at(index).under("redact_query")
+            })?);
+        }
+        Ok(keys)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::testing::{check_refused, parse};
+
+    #[test]
+    fn keys_are_added_and_excepted() {
+        let config = parse(r#"{"span": {"redactQuery": ["Promo_Code", "-sort-key"]}}"#).unwrap();
+        assert_eq!(config.secret_keys.added, [b"promocode"]);
+        assert_eq!(config.secret_keys.excepted, [b"sortkey"]);
+        assert!(!config.secret_keys.all);
+        assert!(parse(r#"{"span": {"redact_query": ["*"]}}"#).unwrap().secret_keys.all);
+        check_refused(
+            r#"{"span": {"redact_query": [""]}}"#,
+            "span.redact_query[0]",
+            &["1 to 64 letters"],
+        );
+        check_refused(r#"{"span": {"redact_query": "a"}}"#, "span.redact_query", &["an array"]);
+    }
+}
