@@ -82,7 +82,9 @@ pub fn take_each(
         return Err(0);
     }
     if second.is_some_and(|(limit, share)| !take(limit, share)) {
-        first.map(|(limit, _)| give_back(limit));
+        if let Some((limit, _)) = first {
+            give_back(limit);
+        }
         return Err(1);
     }
     Ok(())

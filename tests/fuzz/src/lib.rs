@@ -49,9 +49,10 @@ pub fn applied(lines: &[Line<'_>], edits: &[HeaderEdit<'_>]) -> Vec<(Vec<u8>, Ve
     let mut lines: Vec<_> =
         lines.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
     for edit in edits {
-        let (HeaderEdit::Add { name, .. }
-        | HeaderEdit::Set { name, .. }
-        | HeaderEdit::Remove { name }) = edit;
+        let name = match edit {
+            HeaderEdit::Add { name, .. } | HeaderEdit::Set { name, .. } => *name,
+            HeaderEdit::Remove { name } => name,
+        };
         lines.retain(|(known, _)| known != name.as_bytes());
         if let HeaderEdit::Add { value, .. } | HeaderEdit::Set { value, .. } = edit {
             lines.push((name.as_bytes().to_vec(), value.clone()));

@@ -22,11 +22,11 @@ fuzz_target!(|input: &[u8]| {
     let id = trace_id(b"4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
     for announced in [Announced::Keep, Announced::Erase, Announced::Threshold(1 << 55)] {
         if let Ok(mut state) = extract(&head) {
-            state.announce(announced, true, id);
+            state.announce(announced, true, id, None);
             assert!(state.list.len() <= MAX_BYTES);
             let sent = Head::new(vec![(TRACESTATE.as_bytes(), &*state.list)]);
             let mut again = extract(&sent).unwrap();
-            again.announce(announced, true, id);
+            again.announce(announced, true, id, None);
             assert_eq!(again.list, state.list);
         }
     }
