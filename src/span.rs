@@ -60,6 +60,8 @@ pub struct StreamFacts<'a> {
     pub response_body_bytes: u64,
     /// `grpc-status`, where the request is one of gRPC's and the response says one.
     pub grpc_status: Option<u64>,
+    /// The request says that it is one of gRPC's, and the upstream answered in plain HTTP.
+    pub answered_in_http: bool,
     pub end_unix_nanos: u64,
 }
 
@@ -157,7 +159,10 @@ impl ActiveSpan {
 
     /// Ends the span with all that Envoy knows by then.
     pub fn finish(self, facts: StreamFacts<'_>) -> EncodedSpan {
-        let Self { mut fields, start_unix_nanos, url, method, application, .. } = self;
+        let Self { mut fields, start_unix_nanos, url, method, mut application, .. } = self;
+        if facts.answered_in_http {
+            application = Application::None;
+        }
         let kind = match facts.direction {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
@@ -199,6 +204,11 @@ impl ActiveSpan {
         };
         fields.end(&name, &kind, end_unix_nanos, &status)
     }
+}
+
+/// Tells whether a response came from the upstream, by `response.code_details`.
+pub fn is_of_upstream(code_details: &[u8]) -> bool {
+    code_details == b"via_upstream"
 }
 
 /// Tells whether a request is one of gRPC's.
@@ -321,8 +331,8 @@ fn http_error(kind: &SpanKind, facts: StreamFacts<'_>, cut: Option<Cut>) -> Opti
 
 /// Adds what was called and how that ended, and returns the name of the span and its `error.type`.
 ///
-/// A method that the server does not have, or that HTTP refuses, is `_OTHER` on its side, so that
-/// nobody makes up names of spans by asking for it.
+/// A method that the server does not have, that HTTP refuses, or that no server was asked for or
+/// answered, is `_OTHER` on its side, so that nobody makes up names of spans by asking for it.
 fn rpc_attributes(
     fields: &mut SpanFields,
     kind: &SpanKind,
@@ -332,7 +342,8 @@ fn rpc_attributes(
 ) -> (Vec<u8>, Option<String>) {
     fields.text(key::RPC_SYSTEM_NAME, GRPC);
     let refused = facts.grpc_status.map_or(facts.status >= 400, |it| it == grpc::UNIMPLEMENTED);
-    let unknown = *kind == SpanKind::Server && refused;
+    let unanswered = facts.upstream_address.is_empty() || facts.status == 0;
+    let unknown = *kind == SpanKind::Server && (refused || unanswered);
     let name = match grpc::method(url.path()) {
         Some(method) if !unknown => {
             fields.text(key::RPC_METHOD, method);
@@ -347,10 +358,9 @@ fn rpc_attributes(
     };
     let error = match facts.grpc_status {
         Some(status) => {
-            let status_name =
-                grpc::status_name(status).map_or_else(|| status.to_string(), str::to_owned);
+            let status_name = grpc::status_name(status).unwrap_or_default();
             fields.text(key::RPC_RESPONSE_STATUS_CODE, status_name.as_bytes());
-            grpc::is_error(kind, status).then_some(status_name)
+            grpc::is_error(kind, status).then(|| status_name.to_owned())
         }
         None => http_error(kind, facts, cut),
     };
@@ -422,6 +432,7 @@ mod tests {
         request_body_bytes: 0,
         response_body_bytes: 0,
         grpc_status: None,
+        answered_in_http: false,
         end_unix_nanos: 2_000,
     };
 
@@ -729,10 +740,16 @@ mod tests {
             "shop.Cart/Add",
             &[("rpc.method_original", "")],
         );
-        check_named(&add, ended(Inbound, Some(99)), "shop.Cart/Add", &[("error.type", "99")]);
+        let plain = StreamFacts { answered_in_http: true, status: 503, ..ended(Inbound, None) };
+        let of_http = [("rpc.system.name", ""), ("rpc.method", ""), ("error.type", "503")];
+        check_named(&add, plain, "POST grpc", &of_http);
+        // Nobody answered: whoever asks makes up the name.
         let gone = StreamFacts { status: 0, flags: 1 << 28, ..ended(Inbound, None) };
-        let gone_attributes = [("rpc.response.status_code", ""), ("error.type", "DR")];
-        check_named(&add, gone, "shop.Cart/Add", &gone_attributes);
+        let gone_attributes = [("rpc.method", "_OTHER"), ("error.type", "DR")];
+        check_named(&add, gone, "grpc", &gone_attributes);
+        check_named(&add, StreamFacts { direction: Outbound, ..gone }, "shop.Cart/Add", &[]);
+        let no_upstream = StreamFacts { upstream_address: b"", ..ended(Inbound, Some(14)) };
+        check_named(&add, no_upstream, "grpc", &[("rpc.response.status_code", "UNAVAILABLE")]);
         let cut = StreamFacts { flags: 1 << 6, ..ended(Outbound, None) };
         check_named(&add, cut, "shop.Cart/Add", &[("error.type", "UC")]);
         let cancelled = StreamFacts { flags: 1 << 28, ..ended(Outbound, None) };

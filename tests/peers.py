@@ -126,17 +126,20 @@ class _HttpHandler(BaseHTTPRequestHandler):
             case ["http", "chunked"]:
                 self.head(200, "Transfer-Encoding", "chunked")
                 self.wfile.write(b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")
+            case ["http", "web"]:
+                self.answer(200, b"hello", self.headers["Content-Type"])
             case _:
                 self.answer(200, b"hello")
 
     do_POST = do_GET
 
-    def answer(self, status: int, body: bytes) -> None:
-        self.head(status, "Content-Length", str(len(body)))
+    def answer(self, status: int, body: bytes, content_type: str = "text/plain") -> None:
+        self.head(status, "Content-Length", str(len(body)), content_type)
         self.wfile.write(body)
 
-    def head(self, status: int, name: str, value: str) -> None:
+    def head(self, status: int, name: str, value: str, content_type: str = "text/plain") -> None:
         self.send_response(status)
+        self.send_header("Content-Type", content_type)
         self.send_header(name, value)
         self.end_headers()
 

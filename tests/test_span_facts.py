@@ -279,7 +279,9 @@ def test_grpc_call_that_its_client_gives_up(client, peers, kind):
 
     expected = grpc_outcome("Hold", None, **failed("DR", "DR", "http2.remote_reset", "reset"))
     del expected[STATUS]
-    check(client, kind, context.trace_id, expected)
+    # A client that does not wait for an answer must not be able to name spans either.
+    unknown = UNKNOWN_METHOD | {"rpc.method_original": f"{GRPC_SERVICE}/Hold"}
+    check(client, kind, context.trace_id, expected | (unknown if kind == "SERVER" else {}))
 
 
 def test_grpc_stream_that_its_client_gives_up(client, kind):
@@ -296,10 +298,29 @@ def test_grpc_stream_that_its_client_gives_up(client, kind):
 def test_grpc_web_has_its_status_in_the_body(client, kind):
     context = new_context()
     headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc-web+proto"}
-    httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/Get", content=b"1234567", headers=headers)
+    httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/web", content=b"1234567", headers=headers)
 
-    told = {"rpc.system.name": "grpc", "rpc.method": "http/Get"}
-    check(client, kind, context.trace_id, http_outcome("http/Get", **{SENT: 7, RECEIVED: 5}, **told))
+    told = {"rpc.system.name": "grpc", "rpc.method": "http/web"}
+    check(client, kind, context.trace_id, http_outcome("http/web", **{SENT: 7, RECEIVED: 5}, **told))
+
+
+def test_who_says_grpc_to_a_plain_service_makes_up_no_name(client, kind):
+    context = new_context()
+    headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc"}
+    httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/made-up", content=b"1234567", headers=headers)
+
+    expected = http_outcome("POST", **{SENT: 7, RECEIVED: 5})
+    check(client, kind, context.trace_id, expected)
+
+
+def test_who_says_grpc_where_no_upstream_is_makes_up_no_name(client):
+    context = new_context()
+    headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc"}
+    httpx.post(f"http://127.0.0.1:{port(client, 'SERVER')}/nowhere/made-up", content=b"", headers=headers)
+
+    (span,) = client.spans(context.trace_id, 1)
+    assert (span.name, span.attributes["rpc.method"]) == ("grpc", "_OTHER")
+    assert span.attributes["rpc.method_original"] == "nowhere/made-up"
 
 
 def test_web_socket_ends_its_span(client, kind):

@@ -243,12 +243,24 @@ impl Plugin {
             Some(facts) => facts.values(),
             None => Default::default(),
         };
+        let (mut status, flags) =
+            (u16::try_from(integer(status)).unwrap_or_default(), integer(flags));
+        // Envoy's own answer to what says that it is gRPC has the status in gRPC's terms.
+        let may_hide = status == 200 && flags != 0 && !export_on.status.is_empty();
         // The head is read again only where that is of use: most requests end well.
-        let is_grpc = !export_on.grpc_status.is_empty() && span::is_grpc(&late.head.head());
+        let is_grpc =
+            (may_hide || !export_on.grpc_status.is_empty()) && span::is_grpc(&late.head.head());
+        let grpc_status = is_grpc.then(grpc_status).flatten();
+        if let Some(code) = grpc_status.filter(|_| may_hide) {
+            let details = host::property("response\0code_details").unwrap_or_default();
+            if !span::is_of_upstream(&details) {
+                status = grpc::http_status_of_envoy(code);
+            }
+        }
         let ending = Ending {
-            status: u16::try_from(integer(status)).unwrap_or_default(),
-            flags: integer(flags),
-            grpc_status: is_grpc.then(grpc_status).flatten(),
+            status,
+            flags,
+            grpc_status,
             duration_nanos: host::now().saturating_sub(late.start_unix_nanos),
         };
         let Some(met) = export_on.holds(&ending) else {
@@ -298,6 +310,10 @@ impl Plugin {
             .request_body_bytes()
             .or_else(|| Some(integer(&host::property("request\0size").ok()?)));
         let grpc_status = span.is_grpc().then(grpc_status).flatten();
+        let answered_in_http = span.is_grpc()
+            && grpc_status.is_none()
+            && span::is_of_upstream(code_details)
+            && !response_is_grpc();
         let direction = self.direction(integer(direction));
         let stream_facts = StreamFacts {
             direction,
@@ -313,6 +329,7 @@ impl Plugin {
             request_body_bytes: request_body_bytes.unwrap_or_default(),
             response_body_bytes: integer(response_body_bytes),
             grpc_status,
+            answered_in_http,
             end_unix_nanos,
         };
         if self.config.tags.ask_at_end() {
@@ -408,6 +425,12 @@ fn grpc_status() -> Option<u64> {
     let said = |path| host::property(path).ok().filter(|status| !status.is_empty());
     let status = GRPC_STATUS.into_iter().find_map(said)?;
     Some(grpc::status(&status))
+}
+
+/// Tells whether the response says that it is one of gRPC's.
+fn response_is_grpc() -> bool {
+    let content_type = host::property("response\0headers\0content-type");
+    content_type.is_ok_and(|content_type| grpc::is_grpc(&content_type))
 }
 
 /// Where a status is: an answer that is nothing but a status has it in its head.
