@@ -259,13 +259,9 @@ fn has(text: &[u8], words: &[u8]) -> bool {
 
 /// Returns a receiver's text as a log may have it: on one line, and not too long.
 fn printable(text: &[u8]) -> String {
-    let mut text = text.get(..MAX_SAID_BYTES).unwrap_or(text).to_vec();
-    for byte in &mut text {
-        if byte.is_ascii_control() {
-            *byte = b' ';
-        }
-    }
-    String::from_utf8_lossy(&text).into_owned()
+    let breaks = |char: char| char.is_control() || matches!(char, '\u{2028}' | '\u{2029}');
+    let text = text.get(..MAX_SAID_BYTES).unwrap_or(text);
+    String::from_utf8_lossy(text).replace(breaks, " ")
 }
 
 fn saturating_nanos(duration: Duration) -> u64 {

@@ -27,13 +27,17 @@ impl ConfigError {
         Self { path: String::new(), reason }
     }
 
-    /// Returns the error as seen one object further out, where the value stands under `key`.
+    /// Returns the error as seen one object further out, where the value stands under `key`. Like
+    /// those of values, the beginning of a long key is shown.
     #[inline(never)]
     pub fn under(mut self, key: &str) -> Self {
         if !self.path.is_empty() && !self.path.starts_with('[') {
             self.path.insert(0, '.');
         }
-        self.path.insert_str(0, key);
+        if is_long(key) {
+            self.path.insert(0, '…');
+        }
+        self.path.insert_str(0, if is_long(key) { start_of(key) } else { key });
         self
     }
 
@@ -145,12 +149,22 @@ fn shown(found: Unexpected<'_>) -> String {
     }
 }
 
-/// Quotes a string from the configuration, shortened to what a log line can bear.
+/// Quotes a string from the configuration. Of one that may be a secret in the wrong place, by its
+/// length, the beginning is shown.
 pub fn quoted(found: &str) -> String {
-    match found.char_indices().nth(SHOWN_CHARS) {
-        Some((end, _)) => format!("{:?}…", found.get(..end).unwrap_or_default()),
-        None => format!("{found:?}"),
+    if !is_long(found) {
+        return format!("{found:?}");
     }
+    format!("{:?}… ({} bytes)", start_of(found), found.len())
+}
+
+fn is_long(text: &str) -> bool {
+    text.chars().nth(SECRET_CHARS - 1).is_some()
+}
+
+fn start_of(text: &str) -> &str {
+    let end = text.char_indices().nth(SHOWN_CHARS).map_or(text.len(), |(end, _)| end);
+    text.get(..end).unwrap_or_default()
 }
 
 /// Joins names into `one of …`.
@@ -165,4 +179,6 @@ pub fn one_of(names: &[&str]) -> String {
 pub const OBJECT: &str = "an object";
 /// What a visitor expects that takes a secret: nothing else that it finds is shown.
 pub const SECRET: &str = "a secret";
-const SHOWN_CHARS: usize = 100;
+/// Keys of tokens have as many at least.
+const SECRET_CHARS: usize = 32;
+const SHOWN_CHARS: usize = 16;

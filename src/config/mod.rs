@@ -23,6 +23,8 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
+
 use serde::Deserialize;
 
 use crate::digits;
@@ -154,21 +156,31 @@ struct RawConfig {
 impl RawConfig {
     fn compile(self, environment: Environment<'_>) -> Result<Config, ConfigError> {
         let service_name = self.service_name.map(non_empty).transpose().under("service_name")?;
-        let resource_attributes = resource::compile(self.resource_attributes, environment);
-        let resource_attributes = resource_attributes.under("resource_attributes")?;
-        let mut headers = HeaderConditions { environment, tokens: Vec::new(), strip: Vec::new() };
+        let secret_variables = RefCell::new(Vec::new());
+        let secret = |name: &str| {
+            secret_variables.borrow_mut().push(name.to_owned());
+            environment(name)
+        };
+        let mut headers =
+            HeaderConditions { environment: &secret, tokens: Vec::new(), strip: Vec::new() };
         let sampling = self.sampling.compile(&mut headers).under("sampling")?;
         let propagation = self.propagation.compile(&mut headers).under("propagation")?;
         let attribute_limits = self.attribute_limits.compile().under("attribute_limits")?;
+        let exporter = self.exporter.map(|raw| raw.compile(&secret)).transpose();
+        let exporter = exporter.under("exporter")?;
+        let secret_variables = &*secret_variables.borrow();
+        let resource_attributes =
+            resource::compile(self.resource_attributes, environment, secret_variables);
+        let resource_attributes = resource_attributes.under("resource_attributes")?;
         let settings = tags::Settings {
             environment,
+            secret_variables,
             allow_sensitive_headers: &self.allow_sensitive_headers,
             tokens: &headers.tokens,
             limits: attribute_limits,
         };
         let tags = self.custom_tags.compile(&settings).under("custom_tags")?;
         let response = self.response.compile().under("response")?;
-        let exporter = self.exporter.map(|raw| raw.compile(environment)).transpose();
         Ok(Config {
             service_name,
             resource_attributes,
@@ -185,7 +197,7 @@ impl RawConfig {
             secret_keys: self.span.compile().under("span")?,
             response,
             logs_context: self.access_log.filter_state,
-            exporter: exporter.under("exporter")?,
+            exporter,
         })
     }
 }

@@ -6,7 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::error::{ConfigError, InPath, Result};
-use super::shapes::{Entries, Environment, non_empty};
+use super::shapes::{Entries, Environment, non_empty, public_variable};
 use super::tags::source::{RawLiteral, RawNamed};
 
 /// The value of a resource attribute: a string, or an object with one source.
@@ -58,10 +58,11 @@ impl<'de> Visitor<'de> for ResourceValueVisitor {
 pub fn compile(
     raw: Entries<RawResourceValue>,
     environment: Environment<'_>,
+    secrets: &[String],
 ) -> Result<Vec<(String, String)>> {
     let mut attributes = Vec::with_capacity(raw.0.len());
     for (key, value) in raw.0 {
-        if let Some(value) = value.compile(environment).under(&key)? {
+        if let Some(value) = value.compile(environment, secrets).under(&key)? {
             attributes.push((key, value));
         }
     }
@@ -69,7 +70,7 @@ pub fn compile(
 }
 
 impl RawResourceValue {
-    fn compile(self, environment: Environment<'_>) -> Result<Option<String>> {
+    fn compile(self, environment: Environment<'_>, secrets: &[String]) -> Result<Option<String>> {
         let source = match self {
             Self::Text(text) => return Ok(Some(text)),
             Self::Source(source) => source,
@@ -78,6 +79,7 @@ impl RawResourceValue {
             (Some(literal), None) => Ok(Some(literal.value)),
             (None, Some(variable)) => {
                 let name = non_empty(variable.name).under("name").under("environment")?;
+                public_variable(&name, secrets).under("name").under("environment")?;
                 Ok(environment(&name).or(variable.default_value))
             }
             (None, None) => Err(ConfigError::new("`literal` or `environment`", "neither")),

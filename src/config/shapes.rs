@@ -15,6 +15,16 @@ use crate::head;
 /// Looks a variable of the VM's environment up.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
+/// Checks that no token's key and no header of an exporter comes from a variable: whoever reads spans
+/// would read it.
+pub fn public_variable(name: &str, secrets: &[String]) -> Result<()> {
+    if secrets.iter().any(|secret| secret == name) {
+        let found = format_args!("{}, which is also that of a secret", quoted(name));
+        return Err(ConfigError::new("the name of a variable without secrets", found));
+    }
+    Ok(())
+}
+
 /// A value, or an array of at least one.
 pub enum OneOrMany<T> {
     One(T),

@@ -89,6 +89,8 @@ pub enum RawRedaction {
 /// The settings that tags are compiled against.
 pub struct Settings<'s> {
     pub environment: Environment<'s>,
+    /// Variables that hold secrets.
+    pub secret_variables: &'s [String],
     pub allow_sensitive_headers: &'s [String],
     /// Headers that hold tokens, which are credentials as well.
     pub tokens: &'s [TokenHeader],

@@ -113,7 +113,7 @@ fn errors_say_where_and_what_was_expected_and_found() {
 #[test]
 fn wrong_values_are_refused_with_their_path() {
     for (json, path, findings) in [
-        ("1.5", "", ["an object", "found 1.5"]),
+        ("1.5", "", ["an object", "found a number"]),
         ("null", "", ["an object", "found null"]),
         (r#"{"service_name": 1}"#, "service_name", ["a string", "found 1"]),
         (r#"{"service_name": ""}"#, "service_name", ["a non-empty string", "found \"\""]),
@@ -152,8 +152,8 @@ fn wrong_values_are_refused_with_their_path() {
         check_refused(json, path, &findings);
     }
     let long = format!(r#"{{"{}": 1}}"#, "é".repeat(200));
-    let shown = format!("found \"{}\"…", "é".repeat(100));
-    check_refused(&long, &"é".repeat(200), &[&shown]);
+    let start = "é".repeat(16);
+    check_refused(&long, &format!("{start}…"), &[&format!("found \"{start}\"… (400 bytes)")]);
 }
 
 #[test]
@@ -174,6 +174,48 @@ fn no_secret_is_shown() {
         // The bytes of "secret-", as a vector of them is shown.
         assert!(!shown.contains("115, 101, 99, 114, 101, 116"), "{shown}");
     }
+}
+
+/// Pasted in the place of something else, a secret is not shown whole.
+#[test]
+fn no_secret_in_the_wrong_place_is_shown() {
+    let secret = "secret-4-89abcdef0123456789abcdef";
+    for json in [
+        r#"{"SECRET": 1}"#,
+        r#"{"sampling": {"rules": [{"name": "r", "decision": "SECRET"}]}}"#,
+        r#"{"exporter": {"otlp": {"cluster": "c", "headers": [{"name": "SECRET x", "literal": {"value": "a"}}]}}}"#,
+        r#"{"exporter": {"otlp": {"cluster": "c", "headers": "SECRET"}}}"#,
+        r#"{"custom_tags": [{"tag": "a", "request_header": {"name": "SECRET x"}}]}"#,
+        r#"{"resource_attributes": {"SECRET": [1]}}"#,
+        r#"{"propagation": {"extract": ["SECRET"]}}"#,
+    ] {
+        let json = json.replace("SECRET", secret);
+        let error = Config::parse(json.as_bytes(), &|_| None).unwrap_err().to_string();
+        assert!(!error.contains(secret), "{error}");
+    }
+}
+
+#[test]
+fn variables_of_secrets_are_in_no_attribute() {
+    let environment =
+        |name: &str| (name == "KEY").then(|| "0123456789abcdef0123456789abcdef".to_owned());
+    let token = r#""sampling": {"rules": [{"name": "r", "match": {"headers": {"name": "x-t", "token":
+        {"keys": [{"id": "k", "environment": {"name": "KEY"}}]}}}}]}"#;
+    let exporter = r#""exporter": {"otlp": {"cluster": "c", "headers": [
+        {"name": "a", "environment": {"name": "KEY"}}]}}"#;
+    let tag = r#""custom_tags": [{"tag": "a", "environment": {"name": "KEY"}}]"#;
+    let resource = r#""resource_attributes": {"a": {"environment": {"name": "KEY"}}}"#;
+    for secret in [token, exporter] {
+        for (public, path) in [
+            (tag, "custom_tags[0].environment.name"),
+            (resource, "resource_attributes.a.environment.name"),
+        ] {
+            let json = format!("{{{secret}, {public}}}");
+            let error = Config::parse(json.as_bytes(), &environment).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{path}: ")), "{error}");
+        }
+    }
+    assert!(Config::parse(format!("{{{tag}, {resource}}}").as_bytes(), &environment).is_ok());
 }
 
 /// The objects of the configuration, with the keys that each may have, aliases among them.

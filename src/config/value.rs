@@ -49,12 +49,13 @@ impl Value {
         ConfigError::new(expected, found)
     }
 
-    /// Returns the error that an array or an object was expected. A string is not shown: in place of
-    /// the exporter's headers, or of a token's keys, it may be a secret.
+    /// Returns the error that an array or an object was expected. A string or a number is not
+    /// shown: in place of the exporter's headers, or of a token's keys, it may be a secret.
     #[inline(never)]
     fn unlike_shape(&self, expected: &str) -> ConfigError {
         match self {
             Self::String(_) => ConfigError::new(expected, "a string"),
+            Self::Number(_) => ConfigError::new(expected, "a number"),
             other => other.unlike(expected),
         }
     }

@@ -26,13 +26,14 @@ pub enum Redaction {
 
 impl Transformation {
     /// Returns what is recorded of a value, and whether it was cut. An empty value stays empty.
-    /// Bytes that are not UTF-8 are hashed as they are, and else become U+FFFD.
+    /// Bytes that are not UTF-8 are hashed as they are, and else become U+FFFD; so do control
+    /// characters and what else ends a line.
     pub fn apply<'v>(&self, value: &'v [u8]) -> (Cow<'v, str>, bool) {
         let text = match self.redact {
             _ if value.is_empty() => Cow::Borrowed(""),
             Some(Redaction::Hash) => Cow::Owned(hash(value)),
-            Some(Redaction::Mask) => Cow::Owned(mask(&String::from_utf8_lossy(value))),
-            None => String::from_utf8_lossy(value),
+            Some(Redaction::Mask) => Cow::Owned(mask(&printable(value))),
+            None => printable(value),
         };
         let Some(max_length) = self.max_length else {
             return (text, false);
@@ -40,6 +41,15 @@ impl Transformation {
         let kept = first_chars(&text, max_length as usize);
         if kept.len() == text.len() { (text, false) } else { (Cow::Owned(kept.to_owned()), true) }
     }
+}
+
+fn printable(value: &[u8]) -> Cow<'_, str> {
+    if value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        return String::from_utf8_lossy(value);
+    }
+    let breaks = |char: char| char.is_control() || matches!(char, '\u{2028}' | '\u{2029}');
+    let text = String::from_utf8_lossy(value);
+    if text.contains(breaks) { Cow::Owned(text.replace(breaks, "\u{fffd}")) } else { text }
 }
 
 fn hash(value: &[u8]) -> String {
@@ -102,6 +112,15 @@ mod tests {
         }
         check(mask, None, b"\xff\xff\xff\xffabcd", ("****abcd", false));
         check(mask, Some(5), b"12345678", ("****5", true));
+    }
+
+    #[test]
+    fn nothing_breaks_a_line() {
+        for value in ["a\nb", "a\0b", "a\x7fb", "a\u{85}b", "a\u{2028}b", "a\u{2029}b", "a\tb"] {
+            check(None, None, value.as_bytes(), ("a\u{fffd}b", false));
+            check(Some(Redaction::Mask), None, value.as_bytes(), ("***", false));
+        }
+        check(None, None, "é b".as_bytes(), ("é b", false));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::Compiler;
 use crate::config::error::{ConfigError, InPath, Result, quoted};
-use crate::config::shapes::{OneOrMany, header_name, non_empty};
+use crate::config::shapes::{OneOrMany, header_name, non_empty, public_variable};
 use crate::tags::property::{Encoding, Property, Type};
 use crate::tags::source::Source;
 use crate::tags::{Value, sensitive};
@@ -186,6 +186,7 @@ impl Compiler<'_> {
             }
             RawSource::Environment(raw) => {
                 let name = non_empty(raw.name).under("name")?;
+                public_variable(&name, self.settings.secret_variables).under("name")?;
                 let value = (self.settings.environment)(&name).or(raw.default_value);
                 self.short(value.unwrap_or_default()).map(Compiled::Constant).under("name")
             }

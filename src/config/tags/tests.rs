@@ -266,7 +266,7 @@ fn wrong_names_of_tags_are_refused_with_their_path() {
             "customTags.a.tag",
             ["a string", "found null"],
         ),
-        (r#"{"a": 1}"#.to_owned(), "customTags.a", ["an object", "found 1"]),
+        (r#"{"a": 1}"#.to_owned(), "customTags.a", ["an object", "found a number"]),
         (r#""a""#.to_owned(), "customTags", ["an array, or an object by name", "found \"a\""]),
         (
             format!(r#"{{"a": {{"tag": "b", {literal}}}}}"#),
