@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test wasm replay bench bench-export soak fuzz deny lint toolchain
+.PHONY: help demo test wasm replay bench bench-export soak worst fuzz deny lint toolchain
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -61,6 +61,9 @@ bench-export: wasm ## measure what export costs requests, and a span beside one 
 
 soak: wasm ## send SOAK_REQUESTS (default: 10000000) through the module while everything around it fails
 	cargo run -q -p sidespan-harness --locked --example soak
+
+worst: wasm ## search for the requests that cost most for WORST_SECONDS (default: 60)
+	cargo run -q -p sidespan-harness --locked --example worst
 
 fuzz: ## fuzz every parser for FUZZ_SECONDS (default: 60) each; gets a nightly toolchain and cargo-fuzz
 	@rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal

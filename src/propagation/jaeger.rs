@@ -25,7 +25,11 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     let Some(line) = head.first(UBER_TRACE_ID) else {
         return Extracted::Absent;
     };
-    let value = Cow::from(percent_decode(line.trim_ascii()));
+    let line = line.trim_ascii();
+    if line.len() > MAX_ENCODED_LENGTH {
+        return Extracted::Invalid("expected four fields");
+    }
+    let value = Cow::from(percent_decode(line));
     let mut fields = value.split(|byte| *byte == b':');
     let mut field = || fields.next().unwrap_or_default();
     let (trace_id, span_id, _, flags) = (field(), field(), field(), field());
@@ -58,6 +62,8 @@ pub const UBER_TRACE_ID: &str = "uber-trace-id";
 const SAMPLED: u8 = 1;
 const DEBUG: u8 = 2;
 const LENGTH: usize = 32 + 1 + 16 + 4;
+/// With a parent's id, two digits of flags, and every character percent-encoded.
+const MAX_ENCODED_LENGTH: usize = 3 * (32 + 1 + 16 + 1 + 16 + 1 + 2);
 
 #[cfg(test)]
 mod tests {

@@ -108,7 +108,9 @@ fn attacks() -> Vec<Attack> {
         attack("b3", ALL_FORMATS, long("b3", b"0123456789abcdef-")),
         attack("b3, lines", ALL_FORMATS, lines("x-b3-traceid", b"1")),
         attack("jaeger", ALL_FORMATS, long("uber-trace-id", b"1:1:1:1:")),
+        attack("jaeger, encoded", ALL_FORMATS, long("uber-trace-id", b"%3a%31")),
         attack("xray", ALL_FORMATS, long("x-amzn-trace-id", b"Root=1-1;")),
+        attack("xray, empty pairs", ALL_FORMATS, long("x-amzn-trace-id", b" ;=")),
         attack("xray, lines", ALL_FORMATS, lines("x-amzn-trace-id", b"A=1")),
         attack("datadog, tags", ALL_FORMATS, {
             let mut headers = long("x-datadog-tags", b"_dd.p.a=1,");
