@@ -901,7 +901,7 @@ mod tests {
             ("b3", "1"),
             ("b3", "d"),
             ("x_b3_sampled", "1"),
-            ("X-B3_TraceId".to_ascii_lowercase().leak(), "1"),
+            ("x-b3_traceid", "1"),
             ("x-cloud-trace-context", "1/2;o=1"),
             ("sw8", "1"),
         ];
