@@ -13,7 +13,7 @@ use crate::head::AUTHORITY;
 use crate::matching::{HeaderCondition, HeaderMatch, MAX_TOKENS, StringMatch, StringMatchKind};
 use crate::regex::{Invalid, Regex};
 use crate::request::TokenHeader;
-use crate::{propagation, url};
+use crate::{path, propagation, url};
 
 /// A condition on a string: exactly one of the five kinds.
 #[derive(Default, Deserialize)]
@@ -180,6 +180,25 @@ const NEEDED_PREFIXES: &[&str] =
     &[":", "content-", "grpc-", "proxy-", "sec-websocket-", "x-envoy-", "x-forwarded-"];
 
 impl RawStringMatch {
+    /// Compiles a condition on the path. Rules see normal paths alone, so that another spelling in a
+    /// pattern would match none.
+    pub fn compile_path(self) -> Result<StringMatch> {
+        let is_normal = |path: &str| {
+            path::normal(path.as_bytes()).is_some_and(|normal| *normal == *path.as_bytes())
+        };
+        let expected = "a path as servers read it: without a query, dot segments, slashes in a row, \
+                        backslashes and needless percent-encoding";
+        if let Some(path) = self.exact.as_deref().filter(|path| !is_normal(path)) {
+            return Err(ConfigError::new(expected, quoted(path)).under("exact"));
+        }
+        // Whatever follows, dots at its end may be the beginning of a name.
+        let begins = |path: &&str| !is_normal(&[*path, "a"].concat());
+        if let Some(path) = self.prefix.as_deref().filter(begins) {
+            return Err(ConfigError::new(expected, quoted(path)).under("prefix"));
+        }
+        self.compile()
+    }
+
     /// Compiles a condition on the host of an authority.
     pub fn compile_host(mut self) -> Result<StringMatch> {
         self.ignore_case = true;

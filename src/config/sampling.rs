@@ -71,7 +71,8 @@ pub struct RawRule {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawMatch {
-    /// Conditions on the path without its query string. Example: `[{prefix: /healthz}]`.
+    /// Conditions on the path as servers read it, without its query string.
+    /// Example: `[{prefix: /healthz}]`.
     pub path: OneOrMany<RawStringMatch>,
     /// Methods, as plain strings or conditions. Example: `[POST, PUT]`.
     pub method: OneOrMany<RawMethodMatch>,
@@ -201,7 +202,7 @@ impl RawRule {
 impl RawMatch {
     fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Conditions> {
         Ok(Conditions {
-            path: self.path.compile(&mut RawStringMatch::compile).under("path")?,
+            path: self.path.compile(&mut RawStringMatch::compile_path).under("path")?,
             method: self.method.compile(&mut |raw| raw.0.compile()).under("method")?,
             authority: authority(self.authority, self.port)?,
             headers: headers.compile(self.headers).under("headers")?,

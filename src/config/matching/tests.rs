@@ -1,13 +1,18 @@
-use crate::config::testing::{check_refused, rule};
+use crate::config::testing::{check_refused, parse, rule};
 
 #[test]
 fn wrong_conditions_are_refused_with_their_path() {
     let kinds = "one of `exact`, `prefix`, `suffix`, `contains`, `regex`";
     let valid = "a valid regular expression";
+    let normal = "a path as servers read it";
     let several = "`present`, `token` or a condition on the value";
     let name = "the name of a header";
     let stripped = "a header that a request can do without and that holds no context";
     for (members, path, findings) in [
+        (r#""path": {"exact": "/a/../b"}"#, "path.exact", [normal, "found \"/a/../b\""]),
+        (r#""path": {"exact": "/a?b"}"#, "path.exact", [normal, "found \"/a?b\""]),
+        (r#""path": {"prefix": "//a"}"#, "path.prefix", [normal, "found \"//a\""]),
+        (r#""path": {"prefix": "/%61"}"#, "path.prefix", [normal, "found \"/%61\""]),
         (r#""path": {"regex": "("}"#, "path.regex", [valid, "found \"(\""]),
         (r#""path": [{"regex": "a)|(b"}]"#, "path[0].regex", [valid, "found \"a)|(b\""]),
         (
@@ -113,4 +118,16 @@ fn wrong_conditions_are_refused_with_their_path() {
         let json = rule(&format!(r#""match": {{{members}}}"#));
         check_refused(&json, &format!("sampling.rules[1].match.{path}"), &findings);
     }
+}
+
+#[test]
+fn paths_as_servers_read_them_are_taken() {
+    for path in ["/", "/a/", "/.well-known/x", "/a.b/..c", "/caf%C3%A9", "/a%2Fb", "*", ""] {
+        for kind in ["exact", "prefix"] {
+            parse(&rule(&format!(r#""match": {{"path": {{"{kind}": "{path}"}}}}"#))).unwrap();
+        }
+    }
+    // What comes behind a prefix may be the rest of a name.
+    parse(&rule(r#""match": {"path": {"prefix": "/."}}"#)).unwrap();
+    parse(&rule(r#""match": {"path": {"prefix": "/a/.."}}"#)).unwrap();
 }
