@@ -148,8 +148,8 @@ impl RetryPolicy {
     }
 
     /// Returns the pause after a failure: between half and one and a half of the interval, and not
-    /// less than the collector asked for, as far as that is [`MAX_ASKED_INTERVALS`] of the longest
-    /// intervals at most. It ends when the time does in which a batch is sent again.
+    /// less than the collector asked for. It is never longer than [`MAX_ASKED_INTERVALS`] times the
+    /// longest interval, nor than what is left of the time for retries.
     pub fn next(
         &self,
         former: Option<Backoff>,

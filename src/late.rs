@@ -27,17 +27,17 @@ pub struct ExportOn {
     pub max_held_bytes: usize,
 }
 
-/// The limit of late spans, in parts: each kind of ending has one that the others cannot use up, and
-/// there is one for all.
+/// The limit of late spans. Each kind of ending has a part that the others cannot use up, and the rest
+/// is common.
 #[derive(Debug, Clone)]
 pub struct LateLimits {
     common: Limit,
-    of_kinds: Vec<(Kind, Limit)>,
+    of_kinds: Vec<(EndingKind, Limit)>,
 }
 
 /// What a request ended with, as far as limits tell endings apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum EndingKind {
     /// The first digit of the status.
     Status(u16),
     GrpcStatus,
@@ -51,14 +51,14 @@ pub enum Kind {
 pub struct Met {
     /// The name of its key.
     pub key: &'static str,
-    pub kind: Kind,
+    pub kind: EndingKind,
 }
 
 impl LateLimits {
-    /// Parts a limit: half of it is of all kinds together, the rest of each kind alone. Where there is
-    /// one kind, or too few at once for a part each, all is common. Returns none where a number is not
-    /// in its range.
-    pub fn new(kinds: &[Kind], per_second: f64, burst: u32) -> Option<Self> {
+    /// Divides a limit: one half is common to all kinds, the other is divided evenly among them. Where
+    /// there is one kind, or the burst is too small to divide, all is common. Returns none where a number
+    /// is not in its range.
+    pub fn new(kinds: &[EndingKind], per_second: f64, burst: u32) -> Option<Self> {
         let count = kinds.len() as u32;
         if count < 2 || burst <= count {
             let common = Limit::new("export_on", per_second, burst)?;
@@ -75,9 +75,13 @@ impl LateLimits {
         Some(Self { common, of_kinds: of_kinds.collect::<Option<_>>()? })
     }
 
-    /// Takes one for an ending of this kind, where there is one of its own or of all, and tells
-    /// whether there is. `permits` takes from this limit and from that of all spans.
-    pub fn take(&self, kind: Kind, permits: &mut dyn FnMut(&Limit) -> Result<(), usize>) -> bool {
+    /// Takes one from the part of this kind, or else from the common one, and tells whether either had
+    /// one left. `permits` takes one from this limit and one from that of all spans.
+    pub fn take(
+        &self,
+        kind: EndingKind,
+        permits: &mut dyn FnMut(&Limit) -> Result<(), usize>,
+    ) -> bool {
         let of_kind = self.of_kinds.iter().find(|(of, _)| *of == kind);
         match of_kind.map(|(_, limit)| permits(limit)) {
             Some(Ok(())) => true,
@@ -214,20 +218,20 @@ impl ExportOn {
         let status = ending.status;
         let met = |key, kind| Some(Met { key, kind });
         if self.status.iter().any(|(first, last)| (*first..=*last).contains(&status)) {
-            return met("status", Kind::Status(status / 100));
+            return met("status", EndingKind::Status(status / 100));
         }
         if ending.grpc_status.is_some_and(|status| self.grpc_status.contains(&status)) {
-            return met("grpc_status", Kind::GrpcStatus);
+            return met("grpc_status", EndingKind::GrpcStatus);
         }
         if self.flags & ending.flags != 0 {
-            return met("response_flags", Kind::ResponseFlags);
+            return met("response_flags", EndingKind::ResponseFlags);
         }
         if self.resets && response_flags::cut(ending.flags, status).is_some() {
-            return met("resets", Kind::Resets);
+            return met("resets", EndingKind::Resets);
         }
         let slow = |least| ending.duration_nanos >= least;
         let is_slow = self.min_duration_nanos.is_some_and(slow);
-        if is_slow { met("min_duration_ms", Kind::Duration) } else { None }
+        if is_slow { met("min_duration_ms", EndingKind::Duration) } else { None }
     }
 
     /// Tells whether more than the duration is asked for.
@@ -236,7 +240,7 @@ impl ExportOn {
     }
 }
 
-/// Of a limit; a part of one that is less is not.
+/// The least rate of a limit.
 const MIN_PER_SECOND: f64 = 0.001;
 /// Memory that a request takes beside its lines, until it ends.
 const STREAM_BYTES: usize = 256;
@@ -288,8 +292,8 @@ mod tests {
 
     /// How many of each kind pass one after the other, all at once.
     #[track_caller]
-    fn check_parts(burst: u32, asked: &[(Kind, u32)], expected: &[u32]) {
-        let kinds = [Kind::Status(4), Kind::Status(5), Kind::Resets];
+    fn check_parts(burst: u32, asked: &[(EndingKind, u32)], expected: &[u32]) {
+        let kinds = [EndingKind::Status(4), EndingKind::Status(5), EndingKind::Resets];
         let limits = LateLimits::new(&kinds, 10.0, burst).unwrap();
         let mut states = std::collections::HashMap::new();
         let mut passed = Vec::new();
@@ -308,9 +312,9 @@ mod tests {
 
     #[test]
     fn a_flood_of_one_kind_leaves_room_for_the_others() {
-        let (missing, failed) = (Kind::Status(4), Kind::Status(5));
-        check_parts(12, &[(missing, 100), (failed, 100), (Kind::Resets, 100)], &[8, 2, 2]);
-        check_parts(4, &[(missing, 100), (failed, 1), (Kind::Resets, 1)], &[2, 1, 1]);
+        let (missing, failed) = (EndingKind::Status(4), EndingKind::Status(5));
+        check_parts(12, &[(missing, 100), (failed, 100), (EndingKind::Resets, 100)], &[8, 2, 2]);
+        check_parts(4, &[(missing, 100), (failed, 1), (EndingKind::Resets, 1)], &[2, 1, 1]);
         // Where the kinds share all, the limit holds as well.
         check_parts(3, &[(missing, 100), (failed, 1)], &[3, 0]);
         check_parts(1, &[(failed, 100), (missing, 1)], &[1, 0]);
@@ -318,9 +322,10 @@ mod tests {
 
     #[test]
     fn the_limit_of_all_spans_ends_the_search() {
-        let limits = LateLimits::new(&[Kind::Resets, Kind::Duration], 10.0, 10).unwrap();
+        let limits =
+            LateLimits::new(&[EndingKind::Resets, EndingKind::Duration], 10.0, 10).unwrap();
         let mut asked = 0;
-        let permitted = limits.take(Kind::Resets, &mut |_| {
+        let permitted = limits.take(EndingKind::Resets, &mut |_| {
             asked += 1;
             Err(1)
         });

@@ -11,7 +11,7 @@ pub struct Limit {
     interval_nanos: u64,
     /// How far the state may be ahead of the clock before one more.
     tolerance_nanos: u64,
-    /// The part of the tolerance that is kept for what is asked for by a rule.
+    /// The part of the tolerance that is kept for requests that a rule forces.
     reserve_nanos: u64,
 }
 
@@ -19,7 +19,7 @@ pub struct Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
     Whole,
-    /// All but the tenth, at least one, that is kept for the whole share; of a burst of one nothing is.
+    /// All but a tenth, at least one, which is kept back; of a burst of one nothing is.
     ButReserve,
 }
 

@@ -15,7 +15,7 @@ use percent_encoding::percent_decode;
 pub struct SecretKeys {
     /// Every value is one.
     pub all: bool,
-    /// Beside those that are known.
+    /// More than those that are known.
     pub added: Vec<Vec<u8>>,
     /// Of those that are known.
     pub excepted: Vec<Vec<u8>>,

@@ -8,7 +8,7 @@ use serde::de::{self, Deserializer, Unexpected, Visitor};
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::sampling::RawLimit;
 use super::shapes::OneOrMany;
-use crate::late::{ExportOn, Kind, LateLimits};
+use crate::late::{EndingKind, ExportOn, LateLimits};
 use crate::response_flags;
 
 /// How a request ends that is exported late; any one condition is enough.
@@ -117,16 +117,16 @@ impl RawExportOn {
         let status = status.under("status")?;
         let mut kinds = Vec::new();
         for class in status.iter().flat_map(|(first, last)| first / 100..=last / 100) {
-            let kind = Kind::Status(class);
+            let kind = EndingKind::Status(class);
             if !kinds.contains(&kind) {
                 kinds.push(kind);
             }
         }
         let others = [
-            (!grpc_status.as_ref().is_ok_and(Vec::is_empty), Kind::GrpcStatus),
-            (!flags.as_ref().is_ok_and(Vec::is_empty), Kind::ResponseFlags),
-            (self.resets, Kind::Resets),
-            (self.min_duration_ms.is_some(), Kind::Duration),
+            (!grpc_status.as_ref().is_ok_and(Vec::is_empty), EndingKind::GrpcStatus),
+            (!flags.as_ref().is_ok_and(Vec::is_empty), EndingKind::ResponseFlags),
+            (self.resets, EndingKind::Resets),
+            (self.min_duration_ms.is_some(), EndingKind::Duration),
         ];
         kinds.extend(others.iter().filter(|(is_given, _)| *is_given).map(|(_, kind)| *kind));
         let (per_second, burst) = match self.limit {

@@ -142,7 +142,7 @@ struct RawConfig {
     /// How many attributes a span has, and how long they are.
     #[serde(alias = "attributeLimits")]
     attribute_limits: attribute_limits::RawAttributeLimits,
-    /// What is left out of every span.
+    /// What every span is made of.
     span: span::RawSpan,
     /// Where spans go. Default: nowhere; the filter then decides and propagates only.
     exporter: Option<exporter::RawExporter>,

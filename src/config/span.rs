@@ -1,16 +1,17 @@
-//! `span`: what is left out of every span.
+//! `span`: what every span is made of.
 
 use serde::Deserialize;
 
 use super::error::{ConfigError, Result, quoted};
 use crate::redaction::{SecretKeys, letters};
 
-/// What is left out of every span.
+/// What every span is made of.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawSpan {
-    /// Keys of queries whose values are left out, beside those that are known; `*` means all, and one
-    /// with a `-` before it is not left out. Default: none. Example: `[code, "-sort_key"]`.
+    /// More query parameters whose values are replaced by `REDACTED`. `*` means all; a name with `-` in
+    /// front of it is recorded though it looks like a secret's. Default: none.
+    /// Example: `[promo_code, "-sort_key"]`.
     #[serde(alias = "redactQuery")]
     pub redact_query: Vec<String>,
 }
