@@ -259,9 +259,8 @@ fn has(text: &[u8], words: &[u8]) -> bool {
 
 /// Returns a receiver's text as a log may have it: on one line, and not too long.
 fn printable(text: &[u8]) -> String {
-    let breaks = |char: char| char.is_control() || matches!(char, '\u{2028}' | '\u{2029}');
     let text = text.get(..MAX_SAID_BYTES).unwrap_or(text);
-    String::from_utf8_lossy(text).replace(breaks, " ")
+    String::from_utf8_lossy(text).replace(otlp::is_unprintable, " ")
 }
 
 fn saturating_nanos(duration: Duration) -> u64 {

@@ -341,6 +341,11 @@ fn lossy(value: &[u8]) -> Cow<'_, str> {
     }
 }
 
+/// Tells whether a character has no place in one line of text.
+pub fn is_unprintable(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
+}
+
 /// Returns the first so many characters of a text.
 pub fn first_chars(text: &str, max_chars: usize) -> &str {
     // No text has more characters than bytes.

@@ -22,7 +22,7 @@ pub struct Stream {
     pub late: Option<Box<Late>>,
     /// What the client is told.
     pub answer: Option<Box<context::Context>>,
-    /// The client is told nothing, by nobody else either.
+    /// Headers that name a trace are removed from the response: the upstream may have forged them.
     pub hides_answer: bool,
     /// The trace headers that the upstream should get, of the few requests that are compared.
     pub upstream: Option<Box<TraceHeaders>>,

@@ -259,8 +259,7 @@ impl<'a> Found<'a> {
 const MAX_CHAR_BYTES: usize = 4;
 /// Characters that are kept beyond the limit, so that a cut is counted, and a mask hides as much.
 const UNCUT_CHARS: usize = 8;
-/// A hash is over the whole value: this is more than the headers of a request that Envoy accepts by
-/// default.
+/// A hash is over all that a tag reads of a value.
 const MAX_HASHED_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sha2::{Digest, Sha256};
 
 use crate::digits;
-use crate::otlp::first_chars;
+use crate::otlp::{first_chars, is_unprintable};
 
 /// First the whole value is redacted, then what is left is cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,9 +47,11 @@ fn printable(value: &[u8]) -> Cow<'_, str> {
     if value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
         return String::from_utf8_lossy(value);
     }
-    let breaks = |char: char| char.is_control() || matches!(char, '\u{2028}' | '\u{2029}');
     let text = String::from_utf8_lossy(value);
-    if text.contains(breaks) { Cow::Owned(text.replace(breaks, "\u{fffd}")) } else { text }
+    match text.contains(is_unprintable) {
+        true => Cow::Owned(text.replace(is_unprintable, "\u{fffd}")),
+        false => text,
+    }
 }
 
 fn hash(value: &[u8]) -> String {
