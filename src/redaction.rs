@@ -45,7 +45,8 @@ impl SecretKeys {
         Cow::Owned(redacted)
     }
 
-    fn is_secret(&self, key: &[u8]) -> bool {
+    /// Whether the value behind a key is a secret.
+    pub fn is_secret(&self, key: &[u8]) -> bool {
         let Some(words) = Words::of(key) else {
             return true; // safer than to look no further
         };

@@ -10,6 +10,7 @@ use super::queue::{RawBatch, RawRetry};
 use super::shapes::{Environment, Secret, at_least, header_name, non_empty};
 use crate::delivery::RetryPolicy;
 use crate::queue::Limits;
+use crate::redaction::SecretKeys;
 
 /// Where spans go, and when.
 #[derive(Clone, PartialEq, Eq)]
@@ -190,7 +191,13 @@ pub enum RawCompression {
 }
 
 impl RawExporter {
-    pub fn compile(self, environment: Environment<'_>) -> Result<Exporter> {
+    /// Compiles the section. Variables of headers whose names speak of credentials are looked up with
+    /// `secret`, all others with `environment`.
+    pub fn compile(
+        self,
+        environment: Environment<'_>,
+        secret: Environment<'_>,
+    ) -> Result<Exporter> {
         let (limits, interval) = self.batch.compile().under("batch")?;
         let retry = self.retry.compile().under("retry")?;
         let (receiver, key) = match (self.otlp, self.zipkin) {
@@ -199,7 +206,13 @@ impl RawExporter {
             (None, None) => return Err(ConfigError::new("`otlp` or `zipkin`", "neither")),
             (Some(_), Some(_)) => return Err(ConfigError::new("`otlp` or `zipkin`", "both")),
         };
-        let receiver = receiver.and_then(|it| it.compile(limits, retry, interval, environment));
+        let receiver = receiver.and_then(|it| {
+            let lookup = |header: &str| {
+                let is_secret = SecretKeys::default().is_secret(header.as_bytes());
+                if is_secret { secret } else { environment }
+            };
+            it.compile(limits, retry, interval, &lookup)
+        });
         receiver.under(key)
     }
 }
@@ -245,12 +258,12 @@ impl RawZipkin {
 }
 
 impl Receiver {
-    fn compile(
+    fn compile<'e>(
         self,
         limits: Limits,
         retry: RetryPolicy,
         interval: Duration,
-        environment: Environment<'_>,
+        lookup: &dyn Fn(&str) -> Environment<'e>,
     ) -> Result<Exporter> {
         let path = self.path;
         if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -261,7 +274,7 @@ impl Receiver {
         let timeout_ms = timeout_ms.under("timeout_ms")?;
         let mut headers = Vec::with_capacity(self.headers.len());
         for (index, raw) in self.headers.into_iter().enumerate() {
-            headers.push(raw.compile(&headers, environment).at(index).under("headers")?);
+            headers.push(raw.compile(&headers, lookup).at(index).under("headers")?);
         }
         let cluster = non_empty(self.cluster).under("cluster")?;
         Ok(Exporter {
@@ -280,10 +293,10 @@ impl Receiver {
 }
 
 impl RawExportHeader {
-    fn compile(
+    fn compile<'e>(
         self,
         others: &[(String, String)],
-        environment: Environment<'_>,
+        lookup: &dyn Fn(&str) -> Environment<'e>,
     ) -> Result<(String, String)> {
         let Ok(name) = header_name(&self.name) else {
             // Whoever writes `authorization: Bearer …` here has put a secret into the name.
@@ -298,7 +311,7 @@ impl RawExportHeader {
         let (value, source, key) = match (self.literal, self.environment) {
             (Some(literal), None) => (literal.value, "literal", "value"),
             (None, Some(variable)) => {
-                let found = environment(&variable.name).map(Secret).or(variable.default_value);
+                let found = lookup(&name)(&variable.name).map(Secret).or(variable.default_value);
                 let value = found.ok_or_else(|| {
                     let expected = "an environment variable of the VM, or a default_value";
                     let error = ConfigError::new(expected, quoted(&variable.name));

@@ -166,7 +166,7 @@ impl RawConfig {
         let sampling = self.sampling.compile(&mut headers).under("sampling")?;
         let propagation = self.propagation.compile(&mut headers).under("propagation")?;
         let attribute_limits = self.attribute_limits.compile().under("attribute_limits")?;
-        let exporter = self.exporter.map(|raw| raw.compile(&secret)).transpose();
+        let exporter = self.exporter.map(|raw| raw.compile(environment, &secret)).transpose();
         let exporter = exporter.under("exporter")?;
         let secret_variables = &*secret_variables.borrow();
         let resource_attributes =

@@ -15,8 +15,8 @@ use crate::head;
 /// Looks a variable of the VM's environment up.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
-/// Checks that no token's key and no header of an exporter comes from a variable: whoever reads spans
-/// would read it.
+/// Checks that a variable holds neither a token's key nor a credential of the exporter: all who read
+/// spans would read it.
 pub fn public_variable(name: &str, secrets: &[String]) -> Result<()> {
     if secrets.iter().any(|secret| secret == name) {
         let found = format_args!("{}, which is also that of a secret", quoted(name));

@@ -202,7 +202,7 @@ fn variables_of_secrets_are_in_no_attribute() {
     let token = r#""sampling": {"rules": [{"name": "r", "match": {"headers": {"name": "x-t", "token":
         {"keys": [{"id": "k", "environment": {"name": "KEY"}}]}}}}]}"#;
     let exporter = r#""exporter": {"otlp": {"cluster": "c", "headers": [
-        {"name": "a", "environment": {"name": "KEY"}}]}}"#;
+        {"name": "x-token", "environment": {"name": "KEY"}}]}}"#;
     let tag = r#""custom_tags": [{"tag": "a", "environment": {"name": "KEY"}}]"#;
     let resource = r#""resource_attributes": {"a": {"environment": {"name": "KEY"}}}"#;
     for secret in [token, exporter] {
@@ -215,7 +215,11 @@ fn variables_of_secrets_are_in_no_attribute() {
             assert!(error.starts_with(&format!("{path}: ")), "{error}");
         }
     }
-    assert!(Config::parse(format!("{{{tag}, {resource}}}").as_bytes(), &environment).is_ok());
+    let harmless = exporter.replace("x-token", "x-region");
+    for rest in [String::new(), format!("{harmless}, ")] {
+        let json = format!("{{{rest}{tag}, {resource}}}");
+        assert!(Config::parse(json.as_bytes(), &environment).is_ok());
+    }
 }
 
 /// The objects of the configuration, with the keys that each may have, aliases among them.
