@@ -1,6 +1,6 @@
 """Every file of envoy/, istio/ and examples/ is loaded by a test.
 
-Scenarios, and that each file of an example is one of the kinds below, are the harness's to check.
+The harness's tests replay the scenarios.
 """
 
 import demo

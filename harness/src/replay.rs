@@ -1,6 +1,6 @@
 //! Replays a scenario: reads it with its configuration, starts a VM, and runs case after case.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::host::{LogLevel, Module, Node, Settings, StartFailure, Vm};
 use crate::plugin::Plugin;
@@ -32,7 +32,6 @@ pub struct Instructions {
 pub struct Loaded {
     scenario: Scenario,
     settings: Settings,
-    plugin: Option<PathBuf>,
 }
 
 impl Loaded {
@@ -51,7 +50,6 @@ impl Loaded {
             _ => {}
         }
         let plugin = Plugin::of(&scenario, file)?;
-        let plugin_file = scenario.plugin.as_ref().map(|name| file.with_file_name(&name.value));
         let mut environment = plugin.environment;
         environment.retain(|(name, _)| !scenario.environment.contains_key(name));
         environment.extend(scenario.environment.clone());
@@ -69,12 +67,7 @@ impl Loaded {
             now_ns: scenario.time.0,
             ..Settings::default()
         };
-        Ok(Self { scenario, settings, plugin: plugin_file })
-    }
-
-    /// File that the configuration was read from; `None` where the scenario has it itself.
-    pub fn plugin(&self) -> Option<&Path> {
-        self.plugin.as_deref()
+        Ok(Self { scenario, settings })
     }
 
     /// Runs all cases in one VM. An error means that the module itself is of no use.
