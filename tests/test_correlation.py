@@ -1,6 +1,6 @@
 """Spans of the mesh and of an application under OpenTelemetry's own SDKs form one tree.
 
-The applications are in `apps`: a folder a language, each instrumented as its users do it.
+The applications are in `examples/apps`: a folder a language, each instrumented as its users do it.
 """
 
 import os
@@ -16,8 +16,14 @@ from receiver import Span
 from topology import Lane, Program, Topology, free_ports
 from traffic import Client, Context, new_context
 
-APPS = Path(__file__).with_name("apps")
-LANGUAGES = ("node", "go", "python")
+APPS = Path(__file__).parents[1] / "examples" / "apps"
+# By language, what each is made of.
+SOURCES = {
+    "node": ["app.js", "package.json", "package-lock.json"],
+    "go": ["main.go", "go.mod", "go.sum"],
+    "python": ["app.py", "requirements.txt"],
+}
+LANGUAGES = tuple(SOURCES)
 RULES = [
     {"name": "debug", "match": {"headers": [{"name": "x-debug", "exact": "true"}]}, "decision": "force"},
     {"name": "mute", "match": {"headers": [{"name": "x-mute", "exact": "true"}]}, "decision": "drop"},

@@ -11,6 +11,7 @@ import topology
 import waterfall
 from test_collector import CONFIGURATIONS
 from test_compose import COMPOSE_FILE
+from test_correlation import APPS, SOURCES
 from test_manifests import MANIFESTS, ROOT
 from test_monitoring import MONITORING
 
@@ -19,6 +20,7 @@ LOADED = {
     COMPOSE_FILE,
     *CONFIGURATIONS,
     *MANIFESTS,
+    *(APPS / language / name for language, names in SOURCES.items() for name in names),
     *(MONITORING / name for name in ["alerts.yaml", "dashboard.json", "prometheus.yaml"]),
     # Modules that tests import or run, and the packages that they need.
     *(topology.BOOTSTRAP.with_name(f"{it.__name__}.py") for it in [demo, receiver, service, tools, topology, waterfall]),

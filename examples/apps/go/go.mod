@@ -1,4 +1,4 @@
-module sidespan/tests/apps/go
+module sidespan/examples/apps/go
 
 go 1.24.0
 
