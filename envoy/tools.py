@@ -162,14 +162,21 @@ def python_with(requirements: Path) -> Path:
     return _python(_requirements_venv(requirements))
 
 
-def go_program(source: Path) -> Path:
-    """Returns the program built from the Go module in the folder `source`: minutes the first time."""
-    files = sorted(file for file in source.iterdir() if file.suffix in (".go", ".mod", ".sum"))
+def go_program(source: Path, package: str = "") -> Path:
+    """Returns the program of the Go module in the folder `source`: minutes the first time.
+
+    A module without code has a `tool` in its go.mod, which is the program. `package` names a folder of
+    the module whose program is wanted instead, such as `./fetch`.
+    """
+    folders = [source, *([source / package] if package else [])]
+    found = [file for folder in folders for file in folder.iterdir()]
+    files = sorted(file for file in found if file.suffix in (".go", ".mod", ".sum"))
+    package = package or ("." if any(file.suffix == ".go" for file in files) else "tool")
 
     def build(folder: Path) -> None:
         _run(
-            f"builds the Go program of {source} (once; Istio's takes ten minutes of a core)",
-            [_go(), "build", "-trimpath", "-ldflags=-s -w", "-o", folder / "program", "."],
+            f"builds the Go program of {source} (once; Istio's take ten minutes of a core)",
+            [_go(), "build", "-trimpath", "-ldflags=-s -w", "-o", folder / "program", package],
             cwd=source,
             # Without cgo a machine needs no C compiler.
             env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"},
