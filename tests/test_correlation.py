@@ -3,27 +3,13 @@
 The applications are in `examples/apps`: a folder a language, each instrumented as its users do it.
 """
 
-import os
-import socket
-from contextlib import ExitStack
-from pathlib import Path
-
 import pytest
 
-import tools
+from applications import LANGUAGES, Application, maker, started
 from conftest import lane
-from receiver import Span
-from topology import Lane, Program, Topology, free_ports
+from topology import Lane, Topology, free_ports
 from traffic import Client, Context, new_context
 
-APPS = Path(__file__).parents[1] / "examples" / "apps"
-# By language, what each is made of.
-SOURCES = {
-    "node": ["app.js", "package.json", "package-lock.json"],
-    "go": ["main.go", "go.mod", "go.sum"],
-    "python": ["app.py", "requirements.txt"],
-}
-LANGUAGES = tuple(SOURCES)
 RULES = [
     {"name": "debug", "match": {"headers": [{"name": "x-debug", "exact": "true"}]}, "decision": "force"},
     {"name": "mute", "match": {"headers": [{"name": "x-mute", "exact": "true"}]}, "decision": "drop"},
@@ -84,7 +70,6 @@ NOT_RECORDED = {
 @pytest.fixture(scope="module")
 def applications(newest_envoy):
     """An Envoy with a lane for each application, and the applications, all started at once."""
-    commands = {"node": node(), "go": go(), "python": python()}
     ports = free_ports()
     chosen = {(language, name): next(ports) for language in LANGUAGES for name in PROPAGATION}
     lanes = {
@@ -93,62 +78,26 @@ def applications(newest_envoy):
         )
         for (language, name), port in chosen.items()
     }
-    with Topology(lanes, envoy=newest_envoy) as running, ExitStack() as started:
-        programs = {}
-        for (language, name), port in chosen.items():
-            command, environment = commands[language]
-            log = running.program.log.with_name(f"{language}-{name}.log")
-            settings = {
-                "PORT": str(port),
-                "NEXT": f"http://127.0.0.1:{running.lane(f'{language}-{name}').frontend_outbound}/orders",
-                "OTEL_SERVICE_NAME": "frontend",
-                "OTEL_PROPAGATORS": name,
-                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{running.receiver.port}",
-                "OTEL_BSP_SCHEDULE_DELAY": "50",
-                "OTEL_METRICS_EXPORTER": "none",
-                "OTEL_LOGS_EXPORTER": "none",
-            }
-            # What is set in the tests' environment must not reach the SDKs.
-            inherited = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
-            program = Program(command, log, env=inherited | environment | settings)
-            programs[port] = started.enter_context(program)
-        for port, program in programs.items():
-            program.wait_until(lambda: listens(port))
-        yield running
+    with Topology(lanes, envoy=newest_envoy) as running:
+        settings = {"OTEL_SERVICE_NAME": "frontend"}
+        applications = {
+            f"{language}-{name}": Application(
+                language,
+                port,
+                f"http://127.0.0.1:{running.lane(f'{language}-{name}').frontend_outbound}/orders",
+                running.receiver.port,
+                settings | {"OTEL_PROPAGATORS": name},
+            )
+            for (language, name), port in chosen.items()
+        }
+        with started(applications, running.program.log.parent):
+            yield running
 
 
 @pytest.fixture
 def client(applications):
     with Client(applications, "1.1") as client:
         yield client
-
-
-def node():
-    interpreter, packages = tools.node_packages(APPS / "node")
-    return [interpreter, APPS / "node" / "app.js"], {"NODE_PATH": str(packages)}
-
-
-def go():
-    return [tools.go_program(APPS / "go")], {}
-
-
-def python():
-    return [tools.python_with(APPS / "python" / "requirements.txt"), APPS / "python" / "app.py"], {}
-
-
-def listens(port: int) -> bool:
-    try:
-        # No request: it would leave a trace.
-        socket.create_connection(("127.0.0.1", port)).close()
-    except OSError:
-        return False
-    return True
-
-
-def maker(span: Span) -> str:
-    """Returns who made a span, by the attributes that collectors tell it by."""
-    marks = {key: span.attributes.get(key) for key in ("component", "span.source")}
-    return {("proxy", "mesh"): "mesh", (None, None): "application"}[tuple(marks.values())]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

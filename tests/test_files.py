@@ -9,9 +9,9 @@ import service
 import tools
 import topology
 import waterfall
+from applications import APPS, SOURCES
 from test_collector import CONFIGURATIONS
 from test_compose import COMPOSE_FILE
-from test_correlation import APPS, SOURCES
 from test_manifests import MANIFESTS, ROOT
 from test_monitoring import MONITORING
 

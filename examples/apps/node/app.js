@@ -1,20 +1,24 @@
-// A small service, instrumented with OpenTelemetry's SDK for Node and its HTTP instrumentation.
+// A small service on Express, for the middle of a mesh.
 //
-// GET /call answers what the next service answered. $PORT is where it listens, $NEXT whom it calls;
-// the rest is OpenTelemetry's own environment variables.
-const { HttpInstrumentation } = require("@opentelemetry/instrumentation-http");
-const { NodeSDK } = require("@opentelemetry/sdk-node");
+// GET /call answers what the next service answered, GET /healthz that this one runs. $PORT is where
+// it listens, on loopback or on $HOST, and $NEXT is whom it calls.
+require("./tracing");
 
-// Before node:http is loaded, since that is what it instruments.
-new NodeSDK({ instrumentations: [new HttpInstrumentation()] }).start();
-
+const express = require("express");
 const http = require("node:http");
 
-const server = http.createServer((request, response) => {
-  const next = http.get(process.env.NEXT, (answer) => {
+const app = express();
+
+app.get("/healthz", (request, response) => response.send("ok\n"));
+
+app.get("/call", (request, response) => {
+  // The SDK writes the context. The request's id is Envoy's, which it keeps only if it comes along.
+  const id = request.get("x-request-id");
+  const next = http.get(process.env.NEXT, { headers: id ? { "x-request-id": id } : {} }, (answer) => {
     response.writeHead(answer.statusCode, { "content-type": answer.headers["content-type"] ?? "text/plain" });
     answer.pipe(response);
   });
-  next.on("error", (error) => response.writeHead(502).end(String(error)));
+  next.on("error", (error) => response.status(502).type("text").send(`${error.message}\n`));
 });
-server.listen(Number(process.env.PORT), "127.0.0.1");
+
+app.listen(Number(process.env.PORT), process.env.HOST ?? "127.0.0.1");
