@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test wasm replay bench bench-export soak worst fuzz deny lint toolchain
+.PHONY: help demo test wasm image push replay bench bench-export soak worst fuzz deny lint toolchain
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -23,6 +23,8 @@ OPTIMISE := --low-memory-unused --flatten --rereloop -Oz --gufa -Oz --converge -
 	--reorder-functions --reorder-locals --one-caller-inline-max-function-size=500
 comma := ,
 space := $(subst ,, )
+IMAGE := target/image
+IMAGE_FORMAT ?= image
 FUZZ_SECONDS ?= 60
 SCENARIOS ?= $(wildcard examples/*/*scenario.yaml tests/scenarios/*.yaml)
 
@@ -49,6 +51,13 @@ wasm: toolchain ## build target/sidespan.wasm
 	@if [ ! -e $(MODULE) ] || [ $(BUILT) -nt $(MODULE) ]; then \
 		python3 envoy/tools.py wasm-opt $(FEATURES) \
 			--remove-exports=$(subst $(space),$(comma),$(UNUSED)) $(OPTIMISE) $(BUILT) -o $(MODULE); fi
+
+image: wasm ## write target/image, an OCI image layout of the module; IMAGE_FORMAT=artifact makes an artifact
+	python3 release/image.py $(MODULE) $(IMAGE) --format $(IMAGE_FORMAT)
+
+push: image ## push target/image to REGISTRY=host/name[:tag], with the credentials of Docker's configuration
+	$(if $(REGISTRY),,$(error expected REGISTRY=host/name[:tag]))
+	python3 release/push.py $(IMAGE) $(REGISTRY)
 
 replay: wasm ## replay SCENARIOS (default: all) against the module
 	cargo run -q -p sidespan-harness --locked -- replay $(SCENARIOS)
