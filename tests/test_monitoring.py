@@ -20,12 +20,14 @@ from topology import BOOTSTRAP, Program, Topology, admin_answer
 from traffic import Client, new_context
 
 MONITORING = BOOTSTRAP.parent / "monitoring"
+DASHBOARDS = sorted(MONITORING.glob("*dashboard.json"))
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
 (COLLECTORS,) = [it["query"] for it in DASHBOARD["templating"]["list"] if it["name"] == "collector"]
 # What Grafana would put in, and windows that a test can fill.
 VARIABLES = {"$__rate_interval": "20s", "$job": "envoy", "$instance": ".*", "$collector": COLLECTORS}
+ISTIO_MODULE = BOOTSTRAP.parents[1] / "tests" / "istio-xds" / "go.mod"
 EXPORTER = {
     "otlp": {"cluster": "otel-collector"},
     "batch": {"interval_ms": 100, "max_queue_spans": 20},
@@ -34,9 +36,13 @@ EXPORTER = {
 LIMITED = {"name": "debug", "match": {"headers": [{"name": "x-debug-trace", "exact": "true"}]}, "decision": "force"}
 
 
-@pytest.fixture(scope="module", params=["1.36.4", "1.40.0"])
+PLAIN, ISTIO = "plain", "as in Istio"
+
+
+@pytest.fixture(scope="module", params=[("1.36.4", PLAIN), ("1.40.0", PLAIN), ("1.40.0", ISTIO)], ids=" ".join)
 def prometheus(request, tmp_path_factory) -> Iterator[int]:
     """The port of a Prometheus that has seen a filter in all its moods."""
+    version, labels = request.param
     folder = tmp_path_factory.mktemp("prometheus")
     filter = lane(1).filter | {
         "exporter": EXPORTER,
@@ -47,14 +53,19 @@ def prometheus(request, tmp_path_factory) -> Iterator[int]:
             "export_on": {"status": ["5xx"]},
         },
     }
-    often = {"stats_flush_interval": "0.5s"}
-    envoy = tools.envoy(request.param)
+    envoy = tools.envoy(version)
     lanes = {
         "": topology.Lane(filter=filter),
         "traced": lane(1, change=trace_too),
         "invalid": topology.Lane(filter={"sampling": {"ratio": "all"}}, change=bypass_invalid),
     }
-    with Topology(lanes, envoy=envoy, change=lambda it: it.update(often)) as running:
+
+    def change(bootstrap: dict) -> None:
+        bootstrap["stats_flush_interval"] = "0.5s"
+        if labels == ISTIO:
+            label_as_istio(bootstrap)
+
+    with Topology(lanes, envoy=envoy, change=change) as running:
         configuration = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
         configuration["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
         (scraped,) = configuration["scrape_configs"]
@@ -76,6 +87,33 @@ def prometheus(request, tmp_path_factory) -> Iterator[int]:
                 running.receiver.status = statuses[int(time.monotonic()) % len(statuses)]
                 send_all_kinds(client)
             yield port
+
+
+def label_as_istio(bootstrap: dict) -> None:
+    """Lets Envoy's statistics have the names, the labels and the selection that a proxy of Istio gives them."""
+    regexps = sorted({it for panel in PANELS for it in re.findall(r"'((?:http|cluster)[^']*)'", panel["description"])})
+    bootstrap["stats_config"] = istio_stats_config(regexps)
+    for listener in bootstrap["static_resources"]["listeners"]:
+        topology.connection_manager(listener)["stat_prefix"] += ";"
+    for cluster in bootstrap["static_resources"]["clusters"]:
+        cluster["alt_stat_name"] = f"{cluster['name']};"
+
+
+def istio_stats_config(inclusion_regexps: list[str]) -> dict:
+    """Returns the `stats_config` of Istio's bootstrap, with our labels as extraStatTags."""
+    version = re.search(r"\sistio\.io/istio (v\S+)", ISTIO_MODULE.read_text())[1]
+    folder = tools.go_module(f"istio.io/istio@{version}") / "tools" / "packaging" / "common"
+    template = (folder / "envoy_bootstrap.json").read_text()
+    tags = re.search(r'"stats_tags": (\[.*?\n    \])', template, re.DOTALL)[1]
+    extra = ["decision", "format", "outcome", "reason", "result", "rule", "version"]
+    loop = r"{{- range \$a, \$tag := \.extraStatTags }}(.*?){{- end }}"
+    tags = re.sub(
+        loop, lambda it: "".join(it[1].replace("{{ $tag }}", tag) for tag in extra), tags, flags=re.DOTALL
+    )
+    kept = [{"prefix": it} for it in ["cluster_manager", "listener_manager", "server", "cluster.xds-grpc", "wasm"]]
+    kept += [{"safe_regex": {"regex": it}} for it in inclusion_regexps]
+    matcher = {"inclusion_list": {"patterns": kept}}
+    return {"use_all_default_tags": False, "stats_tags": json.loads(tags), "stats_matcher": matcher}
 
 
 def send_all_kinds(client: Client) -> None:
@@ -111,6 +149,14 @@ def soon(rules: list[dict]) -> list[dict]:
     return rules
 
 
+def filled_in(expression: str, variables: dict[str, str] = VARIABLES) -> str:
+    """Returns the query with its variables' values; `$1` is no variable, but a group of label_replace."""
+    for variable, value in variables.items():
+        expression = expression.replace(variable, value)
+    assert "$" not in expression.replace('"$1"', "")
+    return expression
+
+
 def query(port: int, expression: str) -> list[dict]:
     answer = admin_answer(port, "/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
     return json.loads(answer)["data"]["result"] if answer else []
@@ -119,10 +165,7 @@ def query(port: int, expression: str) -> list[dict]:
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 def test_every_query_of_the_dashboard_has_data(prometheus, panel):
     for target in panel["targets"]:
-        expression = target["expr"]
-        for variable, value in VARIABLES.items():
-            expression = expression.replace(variable, value)
-        assert "$" not in expression
+        expression = filled_in(target["expr"])
         found = query(prometheus, expression)
         values = [float(series["value"][1]) for series in found]
         assert values and all(value == value for value in values), f"{expression}: {found}"
@@ -131,19 +174,21 @@ def test_every_query_of_the_dashboard_has_data(prometheus, panel):
 
 
 def test_neither_exports_nor_the_admin_are_taken_for_the_application(prometheus):
-    for metric, label, others, selector in [
-        ("envoy_cluster_upstream_rq_xx", "envoy_cluster_name", "otel-collector", f'!~"{COLLECTORS}"'),
-        ("envoy_http_downstream_rq_xx", "envoy_http_conn_manager_prefix", "admin", '!="admin"'),
-    ]:
-        everything, kept = (
-            {series["metric"][label] for series in query(prometheus, f"{metric}{{{matcher}}}")}
-            for matcher in ("", label + selector)
-        )
-        assert others in everything and kept == everything - {others} != set()
+    (latency,) = [panel for panel in PANELS if panel["title"] == "Latency of mesh and application, p95"]
+    mesh, application = (query(prometheus, filled_in(target["expr"])) for target in latency["targets"])
+    clusters = {series["metric"]["cluster"] for series in application}
+    listeners = {series["metric"]["listener"] for series in mesh}
+    everything = query(prometheus, "envoy_cluster_upstream_rq_time_count")
+    called = {series["metric"].get("envoy_cluster_name") or series["metric"]["cluster_name"] for series in everything}
+    assert "otel-collector" in called and clusters and clusters == {it for it in called if "otel-collector" not in it}
+    assert listeners and not any("admin" in listener for listener in listeners)
+
     matchers = {"cluster": 'envoy_cluster_name!~"$collector"', "http": 'envoy_http_conn_manager_prefix!="admin"'}
     for target in [target for panel in PANELS for target in panel["targets"]]:
         for family, matcher in matchers.items():
             assert len(re.findall(rf"\benvoy_{family}_\w+{{", target["expr"])) == target["expr"].count(matcher)
+            if family == "cluster":
+                assert target["expr"].count(matcher) == target["expr"].count('cluster_name!~"$collector|')
 
 
 QUERIED = [it for it in DASHBOARD["templating"]["list"] if it["type"] == "query"]
@@ -182,12 +227,14 @@ def test_shipped_files_are_valid():
         assert checked.returncode == 0, checked.stderr
 
 
-def test_panels_do_not_overlap_and_explain_themselves():
-    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
-    for panel in PANELS:
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+def test_panels_do_not_overlap_and_explain_themselves(file):
+    panels = json.loads(file.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in [panel for panel in panels if panel["type"] != "row"]:
         assert panel["description"] and panel["fieldConfig"]["defaults"]["unit"]
         assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}
-    for one, other in combinations([panel["gridPos"] for panel in DASHBOARD["panels"]], 2):
+    for one, other in combinations([panel["gridPos"] for panel in panels], 2):
         apart_x = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
         apart_y = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
         assert apart_x or apart_y, (one, other)
