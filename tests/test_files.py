@@ -21,7 +21,7 @@ LOADED = {
     *CONFIGURATIONS,
     *MANIFESTS,
     *(APPS / language / name for language, names in SOURCES.items() for name in names),
-    *(MONITORING / name for name in ["alerts.yaml", "dashboard.json", "prometheus.yaml"]),
+    *(MONITORING / name for name in ["alerts.yaml", "dashboard.json", "mesh-dashboard.json", "prometheus.yaml"]),
     # Modules that tests import or run, and the packages that they need.
     *(topology.BOOTSTRAP.with_name(f"{it.__name__}.py") for it in [demo, receiver, service, tools, topology, waterfall]),
     topology.BOOTSTRAP.with_name("requirements.txt"),
