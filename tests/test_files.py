@@ -6,6 +6,7 @@ The harness's tests replay the scenarios.
 import demo
 import receiver
 import service
+import test_own_tracer
 import tools
 import topology
 import waterfall
@@ -19,6 +20,7 @@ LOADED = {
     topology.BOOTSTRAP,
     COMPOSE_FILE,
     *CONFIGURATIONS,
+    test_own_tracer.BOOTSTRAP,
     *MANIFESTS,
     *(APPS / language / name for language, names in SOURCES.items() for name in names),
     *(MONITORING / name for name in ["alerts.yaml", "dashboard.json", "mesh-dashboard.json", "prometheus.yaml"]),
