@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test wasm image push replay bench bench-export soak worst fuzz deny lint toolchain
+.PHONY: help demo test wasm image push cli sbom dist replay bench bench-export soak worst fuzz deny lint toolchain
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -25,6 +25,9 @@ comma := ,
 space := $(subst ,, )
 IMAGE := target/image
 IMAGE_FORMAT ?= image
+CLI := target/release/sidespan
+DIST := target/dist
+SBOM := target/sidespan.cdx.json
 FUZZ_SECONDS ?= 60
 SCENARIOS ?= $(wildcard examples/*/*scenario.yaml tests/scenarios/*.yaml)
 
@@ -58,6 +61,20 @@ image: wasm ## write target/image, an OCI image layout of the module; IMAGE_FORM
 push: image ## push target/image to REGISTRY=host/name[:tag], with the credentials of Docker's configuration
 	$(if $(REGISTRY),,$(error expected REGISTRY=host/name[:tag]))
 	python3 release/push.py $(IMAGE) $(REGISTRY)
+
+cli: toolchain ## build target/release/sidespan, which replays and explains
+	cargo build -p sidespan-harness --release --locked
+
+# It writes one file a member of the workspace, beside the member's Cargo.toml.
+sbom: toolchain ## list the crates in the module, in target/sidespan.cdx.json; installs cargo-cyclonedx where it is missing
+	@cargo cyclonedx --version >/dev/null 2>&1 || cargo install --locked cargo-cyclonedx@0.5.9
+	cargo cyclonedx --quiet --format json --spec-version 1.5 --target wasm32-wasip1 --override-filename sidespan.cdx
+	@rm harness/sidespan.cdx.json
+	@mv sidespan.cdx.json $(SBOM)
+
+dist: image cli sbom ## make all that a release has in target/dist; REGISTRY=host/name is where manifests find the image
+	python3 release/dist.py $(MODULE) $(DIST) --image $(IMAGE) --binary $(CLI) --sbom $(SBOM) \
+		$(if $(REGISTRY),--name $(REGISTRY))
 
 replay: wasm ## replay SCENARIOS (default: all) against the module
 	cargo run -q -p sidespan-harness --locked -- replay $(SCENARIOS)

@@ -94,13 +94,14 @@ def annotations(root: Path = ROOT) -> dict[str, str]:
     return {_key(name): value for name, value in sorted(known.items())}
 
 
-def tar(name: str, content: bytes) -> bytes:
-    """Returns a tar archive of one file that has no time and no owner."""
+def tar(files: dict[str, bytes]) -> bytes:
+    """Returns a tar archive of files that have no time and no owner."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as writer:
-        entry = tarfile.TarInfo(name)
-        entry.size, entry.mode, entry.mtime = len(content), 0o644, 0
-        writer.addfile(entry, io.BytesIO(content))
+        for name, content in sorted(files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.mtime = len(content), 0o644, 0
+            writer.addfile(entry, io.BytesIO(content))
     return archive.getvalue()
 
 
@@ -120,7 +121,7 @@ def gzip(content: bytes) -> bytes:
 
 
 def _image(folder: Path, module: bytes, annotations: dict[str, str]) -> dict:
-    archive = tar(_PLUGIN, module)
+    archive = tar({_PLUGIN: module})
     config = {
         # Readers that choose by platform ask for this one; the module itself runs on every platform.
         "architecture": "amd64",

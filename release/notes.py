@@ -1,0 +1,34 @@
+"""Prints what CHANGELOG.md says of a release: `notes.py vVERSION`. Refuses a tag that is not Cargo.toml's version."""
+
+import re
+import sys
+
+import image
+
+
+class NotesError(Exception):
+    """There are no notes for this tag; the message says why."""
+
+
+def notes(tag: str, version: str, changelog: str) -> str:
+    """Returns the section of a release."""
+    if tag != f"v{version}":
+        raise NotesError(f"expected the tag v{version}, of Cargo.toml's version, but found {tag}")
+    section = re.search(rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## \[|^\[|\Z)", changelog, re.MULTILINE | re.DOTALL)
+    if section is None or not section.group(1).strip():
+        raise NotesError(f"CHANGELOG.md: expected a section [{version}] that says something, but found none")
+    return section.group(1).strip() + "\n"
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: notes.py vVERSION")
+    version = image.annotations()["org.opencontainers.image.version"]
+    try:
+        print(notes(sys.argv[1], version, (image.ROOT / "CHANGELOG.md").read_text()), end="")
+    except NotesError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

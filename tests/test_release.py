@@ -1,0 +1,300 @@
+"""What a release is made of: its folder, its notes, its workflows, and the pages that say what it promises."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+import conftest
+import dist
+import image
+import notes
+import tools
+from test_image import KNOWN, RELEASE, run
+from test_manifests import CRDS_MODULE, ROOT
+
+HERE = Path(__file__).parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
+VERSION = image.annotations()["org.opencontainers.image.version"]
+COMPATIBILITY = ROOT / "docs" / "compatibility.md"
+PAGES = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/compatibility.md", "docs/image.md"]
+PULLED = "mirror.example.com:5000/mesh/sidespan"
+
+
+def sbom(**changes) -> dict:
+    subject = {"type": "library", "name": "sidespan", "version": VERSION}
+    crates = [{"type": "library", "name": "proxy-wasm", "version": "0.2.5"}]
+    return {"bomFormat": "CycloneDX", "metadata": {"component": subject}, "components": crates} | changes
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory, module):
+    """What the release is made of, but for what Cargo builds."""
+    folder = tmp_path_factory.mktemp("inputs")
+    image.write(module, folder / "image", "image", KNOWN)
+    (folder / "sidespan").write_text("#!/bin/sh\necho sidespan\n")
+    (folder / "sidespan").chmod(0o755)
+    (folder / "sbom.json").write_text(json.dumps(sbom()))
+    return folder
+
+
+def make(inputs: Path, folder: Path):
+    """Makes the release by its target, without what Cargo builds."""
+    given = {
+        "IMAGE": folder.parent / "image",
+        "SBOM": inputs / "sbom.json",
+        "CLI": inputs / "sidespan",
+        "DIST": folder,
+        "REGISTRY": f"{PULLED}:{VERSION}",
+    }
+    built = [f"--old-file={target}" for target in ["wasm", "cli", "sbom"]]
+    result = run("make", *built, "dist", *(f"{name}={value}" for name, value in given.items()), cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def release(inputs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("release") / "dist"
+    make(inputs, folder)
+    return folder
+
+
+def manifests(release: Path) -> dict[str, list]:
+    with tarfile.open(release / "sidespan-manifests.tar.gz") as archive:
+        texts = {entry.name: archive.extractfile(entry).read() for entry in archive.getmembers()}
+    return {name: list(yaml.safe_load_all(text)) for name, text in texts.items() if name.endswith(".yaml")}
+
+
+def test_a_release_has_these_files(release):
+    expected = {"sidespan.wasm", "sidespan-image.tar", "sidespan-manifests.tar.gz", "sidespan.cdx.json", "SHA256SUMS"}
+    assert {file.name for file in release.iterdir()} == expected | {f"sidespan-{dist.platform()}"}
+
+
+def test_the_sums_are_those_of_all_files(release):
+    checked = run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=release)
+    assert checked.returncode == 0, checked.stderr
+    files = {file.name for file in release.iterdir()} - {"SHA256SUMS"}
+    assert checked.stdout.splitlines() == [f"{name}: OK" for name in sorted(files)]
+
+
+def test_a_changed_file_fails_the_sums(inputs, tmp_path):
+    make(inputs, tmp_path / "dist")
+    with (tmp_path / "dist" / "sidespan.wasm").open("ab") as file:
+        file.write(b"\0")
+    checked = run("sha256sum", "--check", "SHA256SUMS", cwd=tmp_path / "dist")
+    assert checked.returncode == 1 and "sidespan.wasm: FAILED" in checked.stdout
+
+
+def test_the_binary_runs(release):
+    assert run(release / f"sidespan-{dist.platform()}").stdout == "sidespan\n"
+
+
+def test_the_image_is_in_the_archive(release, tmp_path, module):
+    with tarfile.open(release / "sidespan-image.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    manifest = json.loads((tmp_path / "blobs" / "sha256" / image.digest(tmp_path).removeprefix("sha256:")).read_text())
+    (layer,) = manifest["layers"]
+    compressed = (tmp_path / "blobs" / "sha256" / layer["digest"].removeprefix("sha256:")).read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(compressed)) as archive:
+        assert archive.extractfile("plugin.wasm").read() == module.read_bytes()
+
+
+def test_manifests_name_the_image_by_its_digest(release):
+    texts = manifests(release)
+    digest = image.digest(release.parent / "image")
+    plugin = texts["istio/wasmplugin.yaml"][0]
+    assert plugin["spec"]["url"] == f"oci://{PULLED}@{digest}"
+    left = [name for name, documents in texts.items() if dist.PLACEHOLDER_NAME in str(documents)]
+    assert left == []
+
+
+def changed(before, after, path=()) -> dict:
+    """Returns what differs between two documents of one shape, by where it is."""
+    if isinstance(before, dict) and before.keys() == after.keys():
+        return {at: it for key in before for at, it in changed(before[key], after[key], (*path, key)).items()}
+    if isinstance(before, list) and len(before) == len(after):
+        return {at: it for pair in zip(before, after) for at, it in changed(*pair, path).items()}
+    return {} if before == after else {path: after}
+
+
+def test_manifests_are_the_folders_but_for_images_and_sums(release, module):
+    filled = manifests(release)
+    folders = [ROOT / folder for folder in dist.MANIFEST_FOLDERS]
+    originals = {file.relative_to(ROOT).as_posix(): file for folder in folders for file in folder.rglob("*.yaml")}
+    assert filled.keys() == originals.keys()
+    digest = image.digest(release.parent / "image")
+    expected = {
+        "url": {f"oci://{PULLED}@{digest}", f"{PULLED}@{digest}"},
+        "sha256": {digest.removeprefix("sha256:"), dist.sha256(module)},
+    }
+    for name, file in originals.items():
+        for path, value in changed(list(yaml.safe_load_all(file.read_text())), filled[name]).items():
+            assert value in expected[path[-1]], (name, path)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("oci://registry.example.com/sidespan:0.1.0", "image"),
+        ("registry.example.com/sidespan:0.1.0", "image"),
+        ("https://files.example.com/sidespan.wasm", "module"),
+        ("http://files.example.com/sidespan.wasm", "module"),
+    ],
+)
+def test_the_sum_beside_a_url_is_of_what_it_names(url, expected):
+    sums = {"image": "a" * 64, "module": "b" * 64}
+    text = f"spec:\n- code:\n    url: {url}\n    sha256: {'0' * 64}\n"
+    filled = dist.fill("a.yaml", text, PULLED, f"sha256:{sums['image']}", sums["module"])
+    assert f"sha256: {sums[expected]}\n" in filled
+
+
+def test_a_sum_of_nothing_is_refused():
+    with pytest.raises(dist.DistError, match="a.yaml: expected a `url` above the checksum"):
+        dist.fill("a.yaml", f"sha256: {'0' * 64}\nurl: a\n", PULLED, "sha256:a", "b")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        sbom(bomFormat="SPDX"),
+        sbom(metadata={}),
+        sbom(metadata={"component": {"name": "sidespan", "version": "0.0.9"}}),
+        sbom(metadata={"component": {"name": "sidespan-harness", "version": VERSION}}),
+        sbom(components=[]),
+    ],
+)
+def test_an_sbom_of_something_else_is_refused(wrong):
+    dist.check_sbom(sbom(), VERSION)
+    with pytest.raises(dist.DistError, match="expected"):
+        dist.check_sbom(wrong, VERSION)
+
+
+def test_the_sbom_says_nothing_of_the_machine_that_made_it():
+    subject = {"name": "sidespan", "version": VERSION, "bom-ref": f"path+{ROOT.as_uri()}#0.1.0"}
+    text = json.dumps(sbom(metadata={"component": subject}))
+    assert str(ROOT) in text and str(ROOT) not in dist.without_paths(text)
+
+
+def test_a_folder_that_is_no_release_is_left_alone(inputs, tmp_path, module):
+    (tmp_path / "important").touch()
+    with pytest.raises(dist.DistError, match="expected a release or nothing"):
+        dist.make(tmp_path, module, inputs / "image", inputs / "sidespan", inputs / "sbom.json", PULLED)
+    assert (tmp_path / "important").exists()
+
+
+CHANGES = "# Changes\n\n## [Unreleased]\n\n- c\n\n## [1.2.0] - 2026-01-01\n\n### Added\n\n- b\n\n## [1.1.0]\n\n- a\n\n[1.1.0]: x\n"
+
+
+def test_notes_are_the_section_of_the_version():
+    assert notes.notes("v1.2.0", "1.2.0", CHANGES) == "### Added\n\n- b\n"
+    assert notes.notes("v1.1.0", "1.1.0", CHANGES) == "- a\n"
+
+
+@pytest.mark.parametrize(
+    ("tag", "version", "reason"),
+    [
+        ("1.2.0", "1.2.0", "expected the tag v1.2.0"),
+        ("v1.2.1", "1.2.0", "expected the tag v1.2.0"),
+        ("v1.3.0", "1.3.0", "expected a section"),
+        ("v1x2.0", "1x2.0", "expected a section"),
+    ],
+)
+def test_a_tag_without_notes_is_refused(tag, version, reason):
+    with pytest.raises(notes.NotesError, match=re.escape(reason)):
+        notes.notes(tag, version, CHANGES)
+
+
+def test_the_changelog_has_what_comes_next():
+    result = run(sys.executable, RELEASE / "notes.py", f"v{VERSION}")
+    unreleased = re.search(r"^## \[Unreleased\]\n(.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE | re.DOTALL)
+    # Until a version is released, its changes are collected above.
+    assert result.returncode == 0 or "- " in unreleased.group(1)
+
+
+@pytest.fixture(scope="module")
+def actionlint():
+    # Without other programs, so that every machine finds the same.
+    return [tools.go_program(HERE / "actionlint"), "-shellcheck=", "-pyflakes=", "-no-color"]
+
+
+def test_workflows_are_sound(actionlint):
+    assert [file.name for file in WORKFLOWS] == ["ci.yaml", "release.yaml"]
+    result = run(*actionlint, *WORKFLOWS)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_a_workflow_with_a_mistake_is_noticed(actionlint, tmp_path):
+    broken = tmp_path / "ci.yaml"
+    broken.write_text(WORKFLOWS[0].read_text().replace("runs-on:", "run-on:", 1))
+    result = run(*actionlint, broken)
+    assert result.returncode == 1 and 'unexpected key "run-on"' in result.stdout
+
+
+def steps(workflow: Path) -> list[dict]:
+    jobs = yaml.safe_load(workflow.read_text())["jobs"]
+    return [step for job in jobs.values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=[file.name for file in WORKFLOWS])
+def test_workflows_run_the_targets_that_there_are(workflow):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    called = {target for step in steps(workflow) for target in re.findall(r"^make ([a-z-]+)", step.get("run", ""))}
+    assert called and called <= targets
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=[file.name for file in WORKFLOWS])
+def test_actions_are_pinned_by_version(workflow):
+    actions = [step["uses"] for step in steps(workflow) if "uses" in step]
+    assert actions and [action for action in actions if not re.search(r"@v\d+", action)] == []
+
+
+def istio_version() -> str:
+    return re.search(r"^require istio\.io/istio (\S+)$", (HERE / "istio-xds" / "go.mod").read_text(), re.MULTILINE)[1]
+
+
+def gateway_version() -> str:
+    text = (HERE / "envoy-gateway" / "go.mod").read_text()
+    return re.search(r"github\.com/envoyproxy/gateway (v[\d.]+)", text)[1]
+
+
+def versions() -> str:
+    """Returns the table of what the tests run."""
+    rows = {
+        "Envoy": (", ".join(conftest.ENVOY_VERSIONS), "the filter runs in it; some tests take the oldest and the newest alone"),
+        "Istio": (f"`{istio_version()}`", "its xDS configures a real Envoy, and its fetcher takes the image"),
+        "Istio's API": (f"`{CRDS_MODULE.partition('@')[2]}`", "every manifest follows its schemas, strictly"),
+        "Envoy Gateway": (f"`{gateway_version()}`", "it translates the policies, and a real Envoy runs them"),
+    }
+    lines = [f"| {what} | {version} | {how} |" for what, (version, how) in rows.items()]
+    return "\n".join(["| what | versions | what the tests do with it |", "|---|---|---|", *lines])
+
+
+def test_the_versions_that_are_supported_are_those_that_are_tested():
+    assert versions() in COMPATIBILITY.read_text(), f"expected in {COMPATIBILITY.name}:\n{versions()}"
+
+
+def references(page: Path) -> list[str]:
+    """Returns the files that a page links to, and those that it names in backticks."""
+    text = page.read_text()
+    links = [it for it in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in it]
+    named = re.findall(r"`((?:src|tests|harness|envoy|istio|examples|docs|release)/[\w./-]+)`", text)
+    return [*(str((page.parent / link).resolve()) for link in links), *(str(ROOT / name) for name in named)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_name_files_that_there_are(page):
+    found = references(ROOT / page)
+    assert [file for file in found if not Path(file).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pages_name_targets_that_there_are(page):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE)) <= targets
