@@ -6,14 +6,20 @@ import http.server
 import json
 import os
 import random
+import ssl
 import subprocess
 import sys
 import tarfile
 import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 import image
 import push
@@ -311,11 +317,50 @@ class Denying(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_registry_that_refuses_is_quoted(layouts):
+@contextmanager
+def denying(certificate: Path | None = None):
+    """Yields the address of a registry in which nobody may write, by TLS where it has a certificate."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Denying) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        result = pushed(layouts / "image", f"127.0.0.1:{server.server_port}/denied:1")
-        server.shutdown()
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def certificate(file: Path) -> Path:
+    """Writes a key and a certificate for loopback that is its own authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "registry")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    own = builder.add_extension(addresses, False).add_extension(x509.BasicConstraints(True, None), True)
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(private + own.sign(key, hashes.SHA256()).public_bytes(pem))
+    return file
+
+
+def test_a_registry_that_is_not_trusted_is_told_from_one_that_refuses(tmp_path, layouts):
+    authority = certificate(tmp_path / "registry.pem")
+    with denying(authority) as address:
+        result = pushed(layouts / "image", f"{address}/untrusted:1")
+        assert result.returncode == 1 and "x509: certificate signed by unknown authority" in result.stderr
+        assert "in $SSL_CERT_FILE" in result.stderr
+        trusted = pushed(layouts / "image", f"{address}/denied:1", {"SSL_CERT_FILE": str(authority)})
+    assert trusted.returncode == 1 and "DENIED" in trusted.stderr and "x509" not in trusted.stderr
+
+
+def test_a_registry_that_refuses_is_quoted(layouts):
+    with denying() as address:
+        result = pushed(layouts / "image", f"{address}/denied:1")
     assert (result.returncode, result.stdout) == (1, "")
     assert "DENIED: requested access to the resource is denied" in result.stderr
     assert "this login may not push there" in result.stderr
