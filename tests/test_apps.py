@@ -1,21 +1,21 @@
 """The applications of examples/apps in a mesh: one request through all of them, and what breaks a trace.
 
-Each chain here is one that its README.md describes.
+What their README.md says that one sees is seen here.
 """
 
-import time
-from collections.abc import Iterable
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-import httpx
 import pytest
 
 from applications import LANGUAGES, Application, maker, started
 from conftest import lane
 from receiver import Span
-from topology import Lane, Topology, connection_manager, free_ports
+from topology import Lane, Program, Topology, connection_manager, free_ports
 from traffic import Client, Context, new_context
 
-BOTH = {"extract": ["tracecontext", "b3", "baggage"], "inject": ["tracecontext", "b3multi", "baggage"]}
+INJECT_BOTH = {"inject": ["tracecontext", "b3multi", "baggage"]}
 CLIENT_ADDRESS = "203.0.113.7"
 MESH_ATTRIBUTES = {
     "mesh.request_id",
@@ -41,87 +41,131 @@ CHAIN = [
     (11, "python", "mesh", "CLIENT", "GET"),
     (12, "backend", "mesh", "SERVER", "GET"),
 ]
-MESH_SERVER, MESH_CLIENT = ("mesh", "SERVER"), ("mesh", "CLIENT")
+# Of a request through one application: its sidecar's span, its own, and those of the sidecars behind it.
+SIDECAR = [("mesh", "SERVER")]
 APPLICATION = [("application", "SERVER"), ("application", "CLIENT")]
-# Behind one application: its sidecar outbound, and the backend's.
-BEHIND = [MESH_CLIENT, MESH_SERVER]
-WHOLE = [MESH_SERVER, *APPLICATION, *BEHIND]
+BEHIND = [("mesh", "CLIENT"), ("mesh", "SERVER")]
+WHOLE = SIDECAR + APPLICATION + BEHIND
 
-FORCE = {"sampling": {"rules": [{"name": "orders", "decision": "force"}]}}
-# What each application behind a lane of its own has in its environment, beside the default.
-GO_SETTINGS = {
+# Right halves of trace ids, by which SDKs take their ratio: below one half for certain, and above it.
+BELOW_HALF, ABOVE_HALF = "0000000000000001", "ffffffffffffffff"
+# Applications in Go, each behind a lane of its name: what they have in their environment.
+ALONE = {
     "parentbased_always_on": {"OTEL_TRACES_SAMPLER": "parentbased_always_on"},
     "traceidratio": {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"},
     "always_off": {"OTEL_TRACES_SAMPLER": "always_off"},
+    "always_off, then force": {"OTEL_TRACES_SAMPLER": "always_off"},
     "always_on": {"OTEL_TRACES_SAMPLER": "always_on"},
-    "b3-alone": {"OTEL_PROPAGATORS": "b3multi"},
-    "nothing-passed-on": {"OTEL_PROPAGATORS": "none"},
+    "b3multi": {"OTEL_PROPAGATORS": "b3multi"},
+    "none": {"OTEL_PROPAGATORS": "none"},
+    "exports lost": {},
+    "exports traced": {},
+    "exports dropped": {},
 }
-# In a ratio of one half, by the trace id's right half: OpenTelemetry's SDKs compare it with the ratio.
-BELOW_RATIO, ABOVE_RATIO = "0000000000000001", "ffffffffffffffff"
+# The last two send their spans through their own sidecar, to the path that OTLP has.
+EXPORTS = ("exports traced", "exports dropped")
+PATH_OF_EXPORTS = "/v1/traces"
+# Rules of a lane's outbound sidecar.
+RULES = {
+    "always_off, then force": [{"name": "all", "decision": "force"}],
+    "exports dropped": [{"name": "exports", "match": {"path": {"exact": PATH_OF_EXPORTS}}, "decision": "drop"}],
+}
+# Rows: lane, flags and right half of the trace that comes in, the fragments that are recorded of it, the
+# flags that the backend gets.
+DECISIONS = {
+    "sampled, and followed": ("parentbased_always_on", "01", ABOVE_HALF, [WHOLE], "01"),
+    "not sampled, and followed": ("parentbased_always_on", "00", BELOW_HALF, [], "00"),
+    "sampled, within the ratio": ("traceidratio", "01", BELOW_HALF, [WHOLE], "01"),
+    "sampled, outside the ratio": ("traceidratio", "01", ABOVE_HALF, [SIDECAR], "00"),
+    "not sampled, within the ratio": ("traceidratio", "00", BELOW_HALF, [APPLICATION + BEHIND], "01"),
+    "sampled, and lost": ("always_off", "01", BELOW_HALF, [SIDECAR], "00"),
+    "sampled, lost, and forced": ("always_off, then force", "01", BELOW_HALF, [SIDECAR, BEHIND], "01"),
+    "not sampled, and recorded": ("always_on", "00", ABOVE_HALF, [APPLICATION + BEHIND], "01"),
+}
 
 
-def service_lane(service: str, port: int, **options) -> Lane:
+@dataclass(frozen=True)
+class Mesh:
+    topology: Topology
+    applications: dict[str, Application]
+    programs: dict[str, Program]
+
+
+def service_lane(service: str, port: int, change=lambda resources: None, **propagation) -> Lane:
     """Returns a lane whose two sidecars are called as the application between them."""
-    filter = lane(propagation=BOTH).filter | {"sampling": {}, "service_name": service}
-    listeners = {"backend-inbound": {"service_name": "backend"}} | options.pop("listeners", {})
-    return Lane(filter=filter, frontend=port, listeners=listeners, **options)
+    filter = lane(propagation=propagation).filter | {"sampling": {}, "service_name": service}
+    listeners = {
+        "frontend-outbound": {"sampling": {"rules": RULES.get(service, [])}},
+        "backend-inbound": {"service_name": "backend"},
+    }
+    return Lane(filter=filter, listeners=listeners, frontend=port, change=change)
 
 
-def at_the_edge(resources: dict) -> None:
-    """Lets a lane's first sidecar trust one proxy before it, and counts attempts."""
-    counting_attempts(resources)
-    manager = connection_manager(resources["listeners"][0])
-    manager |= {"use_remote_address": True, "xff_num_trusted_hops": 1}
-
-
-def counting_attempts(resources: dict) -> None:
+def with_attempts(resources: dict) -> None:
+    """Lets sidecars say how often a request was tried."""
     for listener in resources["listeners"]:
         for host in connection_manager(listener)["route_config"]["virtual_hosts"]:
             host["include_request_attempt_count"] = True
 
 
+def at_the_edge(resources: dict) -> None:
+    """Lets the first sidecar say who the client is, behind one trusted proxy."""
+    with_attempts(resources)
+    (listener,) = (listener for listener in resources["listeners"] if listener["name"] == "frontend-inbound")
+    connection_manager(listener).update(use_remote_address=True, xff_num_trusted_hops=1)
+
+
 def joined(bootstrap: dict) -> None:
-    """Leads what the application of one lane calls to the sidecar of the next."""
+    """Leads what an application calls to the next one's sidecar, and exports to the receiver."""
     resources = bootstrap["static_resources"]
-    listening = {listener["name"]: listener["address"] for listener in resources["listeners"]}
-    clusters = {cluster["name"]: cluster for cluster in resources["clusters"]}
+    listeners = {listener["name"]: listener["address"] for listener in resources["listeners"]}
+    endpoints = {}
+    for cluster in resources["clusters"]:
+        (group,) = cluster["load_assignment"]["endpoints"]
+        (one,) = group["lb_endpoints"]
+        endpoints[cluster["name"]] = one["endpoint"]
     for caller, called in zip(LANGUAGES, LANGUAGES[1:]):
-        (group,) = clusters[f"backend-inbound.{caller}"]["load_assignment"]["endpoints"]
-        (endpoint,) = group["lb_endpoints"]
-        endpoint["endpoint"]["address"] = listening[f"frontend-inbound.{called}"]
+        endpoints[f"backend-inbound.{caller}"]["address"] = listeners[f"frontend-inbound.{called}"]
+    for name in EXPORTS:
+        endpoints[f"backend-service.{name}"]["address"] = endpoints[f"otel-collector.{name}"]["address"]
 
 
 @pytest.fixture(scope="module")
-def programs(newest_envoy):
-    """An Envoy with a lane for each application, and the applications by their names."""
+def mesh(newest_envoy):
+    """An Envoy with a lane for each application, and the applications in them."""
     ports = free_ports()
-    listening = {name: next(ports) for name in [*LANGUAGES, *GO_SETTINGS]}
+    nowhere = next(ports)
+    listening = {name: next(ports) for name in [*LANGUAGES, *ALONE]}
     lanes = {
-        "node": service_lane("node", listening["node"], change=at_the_edge),
-        "go": service_lane("go", listening["go"], change=counting_attempts),
-        "python": service_lane("python", listening["python"], change=counting_attempts),
-        **{name: service_lane(name, listening[name]) for name in GO_SETTINGS},
+        "node": service_lane("node", listening["node"], at_the_edge, **INJECT_BOTH),
+        "go": service_lane("go", listening["go"], with_attempts, **INJECT_BOTH),
+        "python": service_lane("python", listening["python"], with_attempts, **INJECT_BOTH),
+        **{name: service_lane(name, listening[name]) for name in ALONE},
+        "b3multi, and injected": service_lane("b3multi", listening["b3multi"], **INJECT_BOTH),
     }
     with Topology(lanes, envoy=newest_envoy, change=joined) as running:
         applications = {
             name: Application(
-                name if name in LANGUAGES else "go",
-                port,
-                f"http://127.0.0.1:{running.lane(name).frontend_outbound}/call",
-                running.receiver.port,
-                {"OTEL_SERVICE_NAME": name} | GO_SETTINGS.get(name, {}),
+                language=name if name in LANGUAGES else "go",
+                port=port,
+                next=f"http://127.0.0.1:{running.lane(name).frontend_outbound}/call",
+                collector_port=running.receiver.port,
+                settings={"OTEL_SERVICE_NAME": name} | ALONE.get(name, {}),
             )
             for name, port in listening.items()
         }
+        applications["exports lost"] = replace(applications["exports lost"], collector_port=nowhere)
+        for name in EXPORTS:
+            outbound = running.lane(name).frontend_outbound
+            refused = f"http://127.0.0.1:{nowhere}/call"
+            applications[name] = replace(applications[name], next=refused, collector_port=outbound)
         with started(applications, running.program.log.parent) as programs:
-            running.applications = applications
-            yield running
+            yield Mesh(running, applications, programs)
 
 
 @pytest.fixture
-def client(programs):
-    with Client(programs, "1.1") as client:
+def client(mesh):
+    with Client(mesh.topology, "1.1") as client:
         yield client
 
 
@@ -137,27 +181,53 @@ def b3multi(context: Context) -> dict[str, str]:
     return {"x-b3-traceid": context.trace_id, "x-b3-spanid": context.span_id, "x-b3-sampled": "1"}
 
 
-def tree(spans: Iterable[Span]) -> list[tuple]:
-    """Returns the rows of a trace, a child below its parent."""
-    spans = list(spans)
-    ids = {span.span_id for span in spans}
+def context_within(right_half: str) -> Context:
+    return Context(secrets.token_hex(8) + right_half, secrets.token_hex(8))
 
-    def below(parent_ids: set[str], depth: int) -> list[tuple]:
+
+def rows(spans: list[Span]) -> list[tuple]:
+    """Returns a row for each span, with its depth, children below their parent."""
+
+    def below(parent_ids: set[str], depth: int) -> Iterator[tuple]:
         children = [span for span in spans if span.parent_span_id in parent_ids]
-        return [
-            row
-            for span in sorted(children, key=lambda span: span.start_ns)
-            for row in [
-                (depth, span.service, maker(span), span.kind, span.name),
-                *below({span.span_id}, depth + 1),
-            ]
-        ]
+        for span in sorted(children, key=lambda span: span.start_ns):
+            yield depth, span.service, maker(span), span.kind, span.name
+            yield from below({span.span_id}, depth + 1)
 
-    return below({span.parent_span_id for span in spans} - ids, 0)
+    return list(below({span.parent_span_id for span in spans} - {span.span_id for span in spans}, 0))
+
+
+def fragments(spans: list[Span]) -> list[list[tuple[str, str]]]:
+    """Returns who made the spans of a trace, and their kinds, in a list for each span without its parent."""
+    found = []
+    for depth, _, made_by, kind, _ in rows(spans):
+        if depth == 0:
+            found.append([])
+        found[-1].append((made_by, kind))
+    return found
+
+
+def recorded(client: Client, context: Context, lane: str) -> list[Span]:
+    """Returns the spans of a trace, when those of a later one have come from the same programs."""
+    marker = context_within(BELOW_HALF)
+    client.through(lane, "/call", w3c(marker))
+    expected = {"always_off": SIDECAR, "always_off, then force": SIDECAR + BEHIND}.get(lane, WHOLE)
+    client.topology.receiver.trace(marker.trace_id, len(expected))
+    return [span for span in client.topology.receiver.spans() if span.trace_id == context.trace_id]
 
 
 def mesh_attributes(span: Span) -> dict[str, object]:
     return {key: value for key, value in span.attributes.items() if key in MESH_ATTRIBUTES}
+
+
+def servers(spans: list[Span], service: str) -> list[Span]:
+    """Returns the SERVER spans that a service made itself."""
+    made = (service, "application", "SERVER")
+    return [span for span in spans if (span.service, maker(span), span.kind) == made]
+
+
+def server_of(spans: list[Span], context: Context, service: str) -> list[Span]:
+    return [span for span in servers(spans, service) if span.trace_id == context.trace_id]
 
 
 @pytest.mark.parametrize("carried", [w3c, b3, b3multi])
@@ -168,20 +238,18 @@ def test_request_through_three_applications_is_one_trace(client, carried):
 
     assert answer.status == 200
     spans = client.topology.receiver.trace(context.trace_id, len(CHAIN))
-    assert tree(spans) == CHAIN
-    (root,) = (span for span in spans if span.parent_span_id == context.span_id)
-    assert maker(root) == "mesh"
+    assert rows(spans) == CHAIN
+    assert [maker(span) for span in spans if span.parent_span_id == context.span_id] == ["mesh"]
     (call,) = answer.calls
     assert call.context()["baggage"] == "account=42"
 
-    received = dict(call.headers)
     everywhere = {
-        "mesh.request_id": received["x-request-id"],
+        "mesh.request_id": dict(call.headers)["x-request-id"],
         "mesh.retry_count": 1,
         "mesh.b3.trace_id": context.trace_id,
     }
-    # Envoy puts the connection's address behind the client's: of a connection on loopback, the machine's own.
     found = {(span.service, maker(span), span.kind): mesh_attributes(span) for span in spans}
+    # Envoy puts the connection's address behind the client's: on loopback it takes the machine's own.
     forwarded_for = found["node", "application", "SERVER"].pop("http.forwarded_for")
     assert forwarded_for.split(",")[0] == CLIENT_ADDRESS
     assert {span: attributes for span, attributes in found.items() if attributes} == {
@@ -191,6 +259,124 @@ def test_request_through_three_applications_is_one_trace(client, carried):
     }
 
 
-def chain(client: Client, lane: str, context: Context, count: int) -> list[tuple[str, str]]:
-    """Returns who made the spans of a trace, and their kinds, each the parent of the next."""
-    return [(maker(span), span.kind) for span in client.spans(context.trace_id, count)]
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_attempts_that_are_no_number_are_left_out(client, mesh, language):
+    counts = ["", "x", "-1", "+1", "1.5", "1e3", "99999999999"]
+    contexts = {count: new_context() for count in counts}
+    for count, context in contexts.items():
+        headers = w3c(context) | {"x-envoy-attempt-count": count}
+        assert client.send(mesh.applications[language].port, "/call", headers).status == 200
+
+    for count, context in contexts.items():
+        (server,) = client.topology.receiver.wait_for(
+            lambda receiver: server_of(receiver.spans(), context, language)
+        )
+        assert mesh_attributes(server) == {}, count
+
+
+@pytest.mark.parametrize("row", DECISIONS)
+def test_sampler_of_an_application_keeps_a_trace_whole_or_breaks_it(client, row):
+    lane, flags, right_half, expected, flags_behind = DECISIONS[row]
+    context = context_within(right_half)
+    answer = client.through(lane, "/call", {"traceparent": context.traceparent(flags)})
+
+    assert answer.status == 200
+    assert fragments(recorded(client, context, lane)) == expected
+    (call,) = answer.calls
+    assert call.context()["traceparent"].split("-")[3] == flags_behind
+
+
+def test_application_that_reads_another_format_starts_a_second_trace(client):
+    context = new_context()
+    answer = client.through("b3multi", "/call", w3c(context))
+
+    (call,) = answer.calls
+    second = call.context()["traceparent"].split("-")[1]
+    assert fragments(client.topology.receiver.trace(second, 4)) == [APPLICATION + BEHIND]
+    assert fragments(client.topology.receiver.trace(context.trace_id, 1)) == [SIDECAR]
+
+
+def test_filter_that_injects_its_format_too_mends_the_trace(client):
+    context = new_context()
+    client.through("b3multi, and injected", "/call", w3c(context))
+
+    assert fragments(client.topology.receiver.trace(context.trace_id, len(WHOLE))) == [WHOLE]
+
+
+def test_application_that_passes_nothing_on_leaves_three_traces(client):
+    context = new_context()
+    answer = client.through("none", "/call", w3c(context))
+
+    (call,) = answer.calls
+    third = call.context()["traceparent"].split("-")[1]
+    (server,) = client.topology.receiver.wait_for(lambda receiver: servers(receiver.spans(), "none"))
+    assert len({context.trace_id, server.trace_id, third}) == 3
+    assert fragments(client.topology.receiver.trace(context.trace_id, 1)) == [SIDECAR]
+    assert fragments(client.topology.receiver.trace(server.trace_id, 2)) == [APPLICATION]
+    assert fragments(client.topology.receiver.trace(third, 2)) == [BEHIND]
+
+
+def test_exports_that_nobody_takes_cost_spans_and_no_request(client, mesh):
+    context = new_context()
+    answer = client.through("exports lost", "/call", w3c(context))
+
+    assert answer.status == 200
+    mesh.programs["exports lost"].wait_until(
+        lambda: "connection refused" in mesh.programs["exports lost"].log.read_text()
+    )
+    # The request went through all the same: the second half names a parent that no backend has.
+    assert fragments(client.topology.receiver.trace(context.trace_id, 3)) == [SIDECAR, BEHIND]
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exports_through_the_sidecar_are_traced_unless_a_rule_drops_them(client, name):
+    # The application exports one batch after the other: when the second comes, the first has been answered.
+    for _ in range(2):
+        context = new_context()
+        client.through(name, "/call", w3c(context))
+        assert fragments(client.topology.receiver.trace(context.trace_id, 3)) == [SIDECAR + APPLICATION]
+    marker = new_context()
+    client.send(client.lane(name).frontend_outbound, "/marker", w3c(marker))
+    client.topology.receiver.trace(marker.trace_id, len(BEHIND))
+
+    exports = [
+        (maker(span), span.kind, span.parent_span_id)
+        for span in client.topology.receiver.spans()
+        if span.service == name and PATH_OF_EXPORTS in span.attributes.get("url.full", "")
+    ]
+    assert set(exports) == ({("mesh", "CLIENT", "")} if name == "exports traced" else set())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_probe_past_the_sidecar_makes_no_trace(client, mesh, language):
+    assert client.send(mesh.applications[language].port, "/healthz").status == 200
+
+    context = new_context()
+    client.through(language, "/call", w3c(context))
+    client.topology.receiver.wait_for(lambda receiver: server_of(receiver.spans(), context, language))
+    # Flask's instrumentation has the older of the two names.
+    names = ("url.path", "http.target")
+    paths = {span.attributes.get(name) for span in client.topology.receiver.spans() for name in names}
+    assert "/call" in paths and "/healthz" not in paths
+
+
+def test_application_that_is_stopped_sends_what_it_has(client, tmp_path):
+    ports = free_ports()
+    nowhere = next(ports)
+    applications = {
+        language: Application(
+            language=language,
+            port=next(ports),
+            next=f"http://127.0.0.1:{nowhere}/call",
+            collector_port=client.topology.receiver.port,
+            settings={"OTEL_SERVICE_NAME": language, "OTEL_BSP_SCHEDULE_DELAY": "60000"},
+        )
+        for language in LANGUAGES
+    }
+    contexts = {language: new_context() for language in LANGUAGES}
+    with started(applications, tmp_path):
+        for language, application in applications.items():
+            assert client.send(application.port, "/call", w3c(contexts[language])).status == 502
+
+    for context in contexts.values():
+        assert fragments(client.topology.receiver.trace(context.trace_id, 2)) == [APPLICATION]
