@@ -9,6 +9,7 @@ The Envoy is the sidecar of an application: a listener inbound, and the Collecto
 import json
 import os
 import subprocess
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -42,11 +43,18 @@ class Mesh(topology.Running):
         *,
         concurrency: int = 1,
         arguments: tuple = (),
+        resources: Sequence[dict] = (),
+        mesh_config: dict | None = None,
+        change: Callable[[dict], None] = lambda bootstrap: None,
     ):
+        """`resources` are more of Istio's; `change` edits the proxy's bootstrap."""
         self._envoy = envoy
         self._istio_version = istio_version
         self._plugins = plugins
         self._folder = folder
+        self._more = resources
+        self._mesh_config = {"enableAutoMtls": False} | (mesh_config or {})
+        self._change = change
         self._arguments = ["--concurrency", str(concurrency), "--log-level", "warning", *arguments]
         self._resources = ExitStack()
         self._ports = topology.free_ports()
@@ -57,7 +65,7 @@ class Mesh(topology.Running):
         with ExitStack() as starting:
             self.receiver = starting.enter_context(Receiver())
             self._application = starting.enter_context(Service("backend"))
-            (self._folder / "mesh.yaml").write_text("enableAutoMtls: false\n")
+            (self._folder / "mesh.yaml").write_text(yaml.safe_dump(self._mesh_config))
             log = starting.enter_context(open(self._folder / "istio.log", "w"))
             self._istio = starting.enter_context(
                 subprocess.Popen(
@@ -72,7 +80,9 @@ class Mesh(topology.Running):
             starting.callback(self._istio.kill)
             xds_port = int(self._istio.stdout.readline())
             file = self._folder / "envoy.json"
-            file.write_text(json.dumps(self._bootstrap(xds_port)))
+            bootstrap = self._bootstrap(xds_port)
+            self._change(bootstrap)
+            file.write_text(json.dumps(bootstrap))
             command = [self._envoy, "-c", file, "--disable-hot-restart", *self._arguments]
             self.program = starting.enter_context(topology.Program(command, self._folder / "envoy.log"))
             self.program.wait_until(lambda: topology.admin_answer(self.inbound, "/a") is not None)
@@ -107,7 +117,8 @@ class Mesh(topology.Running):
 
     def _write_resources(self) -> Path:
         file = self._folder / "resources.yaml"
-        file.write_text(yaml.safe_dump_all([*self._mesh(), *(self._plugin(*it) for it in self._plugins.items())]))
+        plugins = (self._plugin(*it) for it in self._plugins.items())
+        file.write_text(yaml.safe_dump_all([*self._mesh(), *self._more, *plugins]))
         return file
 
     def _plugin(self, name: str, configuration: dict) -> dict:
@@ -119,6 +130,7 @@ class Mesh(topology.Running):
         inbound = {"number": self.inbound, "name": "http", "protocol": "HTTP"}
         collector = {"number": self._collector_port, "name": "http-otlp", "protocol": "HTTP"}
         own_host = "backend.shop.svc.cluster.local"
+        more_hosts = [host for it in self._more for host in it["spec"].get("hosts", [])]
         service = {"location": "MESH_INTERNAL", "resolution": "STATIC"}
         sidecar = {
             "workloadSelector": {"labels": _LABELS},
@@ -131,7 +143,7 @@ class Mesh(topology.Running):
                     "defaultEndpoint": f"127.0.0.1:{self._application.port}",
                 }
             ],
-            "egress": [{"captureMode": "NONE", "hosts": [f"shop/{_HOST}"]}],
+            "egress": [{"captureMode": "NONE", "hosts": [f"*/{host}" for host in [_HOST, *more_hosts]]}],
         }
         return [
             _resource("security.istio.io/v1", "PeerAuthentication", "default", {"mtls": {"mode": "DISABLE"}}),
