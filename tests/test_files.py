@@ -13,7 +13,7 @@ import waterfall
 from applications import APPS, SOURCES
 from test_collector import CONFIGURATIONS
 from test_compose import COMPOSE_FILE
-from test_manifests import MANIFESTS, ROOT
+from test_manifests import HELM_VALUES, MANIFESTS, PARTS_OF_OVERLAYS, ROOT
 from test_monitoring import MONITORING
 
 LOADED = {
@@ -22,6 +22,8 @@ LOADED = {
     *CONFIGURATIONS,
     test_own_tracer.BOOTSTRAP,
     *MANIFESTS,
+    *PARTS_OF_OVERLAYS,
+    HELM_VALUES,
     *(APPS / language / name for language, names in SOURCES.items() for name in names),
     *(MONITORING / name for name in ["alerts.yaml", "dashboard.json", "mesh-dashboard.json", "prometheus.yaml"]),
     # Modules that tests import or run, and the packages that they need.

@@ -1,8 +1,9 @@
-"""Every manifest with the filter: strictly by Istio's schemas, and loaded by a real Envoy."""
+"""Every manifest strictly by its schema, and what has the filter loaded by a real Envoy."""
 
 import copy
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,35 +11,64 @@ import jsonschema
 import pytest
 import yaml
 
+import kubernetes
 import tools
 import topology
 
 ROOT = Path(__file__).parents[1]
 WITH_FILTER = ("WasmPlugin", "TrafficExtension", "EnvoyFilter")
-MANIFESTS = sorted(
-    file
-    for file in [*ROOT.glob("istio/**/*.yaml"), *ROOT.glob("examples/*/*.yaml")]
-    if any(document.get("kind") in WITH_FILTER for document in yaml.safe_load_all(file.read_text()) if document)
-)
+KUSTOMIZE = ROOT / "istio" / "kustomize"
+# Each environment, and the example whose plugin its overlay makes.
+OVERLAYS = {
+    "development": "development",
+    "high-traffic": "high-traffic",
+    "production": "production-tail-sampling",
+    "staging": "staging",
+}
+PARTS_OF_OVERLAYS = {*KUSTOMIZE.rglob("kustomization.yaml"), *KUSTOMIZE.rglob("patch.yaml")}
+HELM_VALUES = ROOT / "istio" / "tracing-off" / "helm-values.yaml"
+ISTIO = sorted({*ROOT.glob("istio/**/*.yaml")} - PARTS_OF_OVERLAYS - {HELM_VALUES})
+MANIFESTS = [
+    *ISTIO,
+    *sorted(
+        file
+        for file in ROOT.glob("examples/*/*.yaml")
+        if any(isinstance(it, dict) and it.get("kind") in WITH_FILTER for it in yaml.safe_load_all(file.read_text()))
+    ),
+]
 EXAMPLES = sorted(file.parent for file in ROOT.glob("examples/*/plugin.yaml"))
+GROUP_OF_ISTIO, GROUP_OF_GATEWAYS = ".istio.io/", "gateway.networking.k8s.io/"
 CRDS_MODULE = "istio.io/api@v1.31.1"
+# The version that Istio's own module has.
+GATEWAY_API_MODULE = "sigs.k8s.io/gateway-api@v1.6.0"
 
 
-DOCUMENTS = [
-    pytest.param(document, id=f"{file.relative_to(ROOT)}:{document['kind']}")
-    for file in MANIFESTS
-    for document in yaml.safe_load_all(file.read_text())
-    if document["kind"] in WITH_FILTER
+def documents(files) -> list:
+    """Returns the documents of files as parameters of a test, each with a name to find it by."""
+    return [
+        pytest.param(document, id=f"{file.relative_to(ROOT)}:{document['kind']}")
+        for file in files
+        for document in yaml.safe_load_all(file.read_text())
+        if document and "kind" in document
+    ]
+
+
+DOCUMENTS = [it for it in documents(MANIFESTS) if it.values[0]["kind"] in WITH_FILTER]
+# What examples bring along for a mesh, such as what it had before.
+OTHERS = [
+    it
+    for it in documents(sorted({*ROOT.glob("examples/**/*.yaml")} - {*MANIFESTS}))
+    if GROUP_OF_ISTIO in it.values[0]["apiVersion"] and it.values[0]["kind"] != "IstioOperator"
 ]
 
 
 @pytest.fixture(scope="session")
 def schemas():
-    """Istio's schemas by API version and kind, from $ISTIO_CRDS or Istio's Go module of its API."""
+    """Schemas by API version and kind: Istio's from $ISTIO_CRDS or its Go module, and Gateway's."""
     given = os.environ.get("ISTIO_CRDS")
-    folder = "kubernetes/customresourcedefinitions.gen.yaml"
-    file = Path(given) if given else tools.go_module(CRDS_MODULE) / folder
-    definitions = [document for document in yaml.safe_load_all(file.read_text()) if document]
+    istio = Path(given) if given else tools.go_module(CRDS_MODULE) / "kubernetes/customresourcedefinitions.gen.yaml"
+    gateways = tools.go_module(GATEWAY_API_MODULE) / "config/crd/standard/gateway.networking.k8s.io_gateways.yaml"
+    definitions = [it for file in [istio, gateways] for it in yaml.safe_load_all(file.read_text()) if it]
     return {
         (f"{definition['spec']['group']}/{version['name']}", definition["spec"]["names"]["kind"]): strict(
             version["schema"]["openAPIV3Schema"]
@@ -63,6 +93,11 @@ def strict(schema):
 
 
 def check(schemas, document):
+    if document["kind"] == "IstioOperator":
+        return  # It is no resource of a cluster: istioctl reads it, and test_istioctl.py gives it to it.
+    if GROUP_OF_ISTIO not in document["apiVersion"] and GROUP_OF_GATEWAYS not in document["apiVersion"]:
+        kubernetes.check(document)
+        return
     # The API server knows these two; the schemas leave them open.
     schema = copy.copy(schemas[document["apiVersion"], document["kind"]])
     fields = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
@@ -70,9 +105,49 @@ def check(schemas, document):
     jsonschema.Draft202012Validator(schema).validate(document)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_manifest_follows_istios_schema(schemas, document):
+@pytest.mark.parametrize("document", [*documents(MANIFESTS), *OTHERS])
+def test_manifest_follows_its_schema(schemas, document):
     check(schemas, document)
+
+
+def build(folder: Path) -> list[dict]:
+    """Returns what `kubectl kustomize` makes of a folder."""
+    program = tools.go_program(ROOT / "tests" / "kustomize")
+    result = subprocess.run([program, "build", folder], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return list(yaml.safe_load_all(result.stdout))
+
+
+@pytest.mark.parametrize("environment", OVERLAYS)
+def test_overlay_makes_the_plugin_of_its_example(schemas, environment):
+    documents = build(KUSTOMIZE / "overlays" / environment)
+    for document in documents:
+        check(schemas, document)
+    made = {(it["kind"], it["metadata"]["namespace"]): it for it in documents}
+    example = ROOT / "examples" / OVERLAYS[environment]
+    assert made["WasmPlugin", "shop"] == yaml.safe_load((example / "plugin.yaml").read_text())
+    if environment == "production":
+        assert made["WasmPlugin", "istio-system"] == yaml.safe_load((example / "gateway.yaml").read_text())
+    # Wherever the filter is, Istio's tracer is off.
+    for kind, namespace in made:
+        assert made["Telemetry", namespace]["spec"]["tracing"] == [{"disableSpanReporting": True}]
+
+
+def test_overlay_of_the_page_changes_image_and_namespace(schemas, tmp_path):
+    page = (KUSTOMIZE / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    overlay = yaml.safe_load(block)
+    overlay["resources"] = [os.path.relpath(KUSTOMIZE / "mine" / it, tmp_path) for it in overlay["resources"]]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    made = {document["kind"]: document for document in build(tmp_path)}
+    for document in made.values():
+        check(schemas, document)
+    assert {it["metadata"]["namespace"] for it in made.values()} == {"checkout"}
+    assert made["WasmPlugin"]["spec"]["url"] == "oci://registry.example.com/team/sidespan:0.1.0"
+
+
+def test_every_overlay_is_built():
+    assert {folder.name for folder in (KUSTOMIZE / "overlays").iterdir()} == {*OVERLAYS}
 
 
 @pytest.mark.parametrize(
@@ -95,31 +170,33 @@ def test_unknown_field_fails_the_schema(schemas, path, value):
         check(schemas, document)
 
 
-def http_filters(document) -> list[dict]:
-    """Returns the filters that Istio would put into the proxy for a document."""
+def http_filters(document, name="sidespan") -> list[dict]:
+    """Returns the filters that Istio would put into the proxy for a document, each with a name for errors."""
     if document["kind"] == "EnvoyFilter":
-        return [patch["patch"]["value"] for patch in document["spec"]["configPatches"]]
+        filters = copy.deepcopy([patch["patch"]["value"] for patch in document["spec"]["configPatches"]])
+        for number, filter in enumerate(filters):
+            filter["name"] = filter["typed_config"]["config"]["name"] = f"{name}/{number}"
+        return filters
     # What Istio's pilot makes of a WasmPlugin: the configuration as JSON in a StringValue.
+    plugin = document["spec"]["wasm"] if document["kind"] == "TrafficExtension" else document["spec"]
     config = {
-        "name": "shop.sidespan",
-        "root_id": document["spec"].get("pluginName", ""),
+        "name": name,
+        "root_id": plugin.get("pluginName", ""),
         "configuration": {
             "@type": "type.googleapis.com/google.protobuf.StringValue",
-            "value": json.dumps(document["spec"]["pluginConfig"]),
+            "value": json.dumps(plugin["pluginConfig"]),
         },
         "vm_config": {
             "runtime": "envoy.wasm.runtime.v8",
             "code": {"local": {}},
-            "environment_variables": {
-                "host_env_keys": [env["name"] for env in document["spec"].get("vmConfig", {}).get("env", [])]
-            },
+            "environment_variables": {"host_env_keys": [env["name"] for env in plugin.get("vmConfig", {}).get("env", [])]},
         },
     }
     wasm = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"
-    return [{"name": "shop.sidespan", "typed_config": {"@type": wasm, "config": config}}]
+    return [{"name": name, "typed_config": {"@type": wasm, "config": config}}]
 
 
-def environment(filters) -> dict[str, str]:
+def variables(filters) -> dict[str, str]:
     """Returns an environment with the variables that filters take from the proxy's."""
     vms = [filter["typed_config"]["config"]["vm_config"] for filter in filters]
     names = {name for vm in vms for name in vm.get("environment_variables", {}).get("host_env_keys", [])}
@@ -144,13 +221,15 @@ def validate(envoy, folder, filters) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=120,
-        env=environment(filters),
+        env=variables(filters),
     )
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_envoy_takes_the_filter_of_the_manifest(tmp_path, document):
-    result = validate(tools.envoy("1.40.0"), tmp_path, http_filters(document))
+def test_envoy_takes_the_filters_of_all_manifests(tmp_path):
+    """In one chain, since Envoy takes longest to compile the module; an error names the document."""
+    filters = [filter for it in DOCUMENTS for filter in http_filters(*it.values, it.id)]
+    assert len(filters) >= len(DOCUMENTS)
+    result = validate(tools.envoy("1.40.0"), tmp_path, filters)
     assert result.returncode == 0, result.stderr
 
 
