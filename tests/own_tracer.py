@@ -26,7 +26,8 @@ from receiver import Export, Receiver, decode
 from service import Service
 
 CONTEXTS = ["none", "sampled", "not sampled"]
-# The share that the examples sample. Of so many requests it is none or all in ten million runs once.
+# The percentage that the examples sample. That all or none of so many requests have a span happens once in
+# eight million runs.
 PERCENT, REQUESTS = 50, 24
 REQUEST_ID = "guid:x-request-id"
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -37,15 +38,13 @@ _WAIT_SECONDS = 10
 class Span:
     """What both OTLP and Zipkin's JSON say of a span."""
 
-    trace_id: str
-    parent_span_id: str
     name: str
     tags: dict[str, object]
 
 
 @dataclass(frozen=True)
 class Case:
-    """Requests that are alike; the contexts of all of them are different, and take turns in their formats."""
+    """`count` requests that differ in their trace contexts alone, whose formats take turns."""
 
     path: str = "/"
     headers: dict[str, str] = field(default_factory=dict)
@@ -56,7 +55,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Observed:
-    """What became of one request: the trace that it came with, what the service got, the answer, its span."""
+    """One request: the trace that it came with, the headers that the service and the client got, its span."""
 
     trace_id: str | None
     upstream: dict[str, str]
@@ -151,10 +150,9 @@ def export_at_once(bootstrap: dict) -> None:
 
 
 def observe(receivers: Receivers, port: int, cases: dict, marker: Case) -> dict[object, list[Observed]]:
-    """Sends the requests of all cases, and returns what became of each, under the case's key.
+    """Sends the requests of all cases, and returns what was observed of each, under the case's key.
 
-    Spans are exported in order, so all came once that of the last request did: `marker`, whose requests
-    always have one.
+    The last request, `marker`, must have a span. Spans are exported in order: once this one came, all did.
     """
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
@@ -220,13 +218,11 @@ def _context(trace_id: str | None, is_sampled: bool, format: str) -> dict[str, s
 def _of_http(export: Export) -> list[Span]:
     if export.path != "/api/v2/spans":
         return _of_otlp(export.spans)
-    return [
-        Span(it["traceId"], it.get("parentId", ""), it["name"], it["tags"]) for it in json.loads(export.body)
-    ]
+    return [Span(it["name"], it["tags"]) for it in json.loads(export.body)]
 
 
 def _of_otlp(spans: list) -> list[Span]:
-    return [Span(it.trace_id, it.parent_span_id, it.name, it.attributes) for it in spans]
+    return [Span(it.name, it.attributes) for it in spans]
 
 
 class _GrpcReceiver(grpc.GenericRpcHandler):

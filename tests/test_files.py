@@ -7,6 +7,7 @@ import demo
 import receiver
 import service
 import test_own_tracer
+import test_translations
 import tools
 import topology
 import waterfall
@@ -21,6 +22,7 @@ LOADED = {
     COMPOSE_FILE,
     *CONFIGURATIONS,
     test_own_tracer.BOOTSTRAP,
+    *test_translations.LOADED,
     *MANIFESTS,
     *PARTS_OF_OVERLAYS,
     HELM_VALUES,
