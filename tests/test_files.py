@@ -7,6 +7,7 @@ import demo
 import receiver
 import service
 import test_own_tracer
+import test_plain_envoy
 import test_translations
 import tools
 import topology
@@ -22,6 +23,7 @@ LOADED = {
     COMPOSE_FILE,
     *CONFIGURATIONS,
     test_own_tracer.BOOTSTRAP,
+    *test_plain_envoy.FILES,
     *test_translations.LOADED,
     *MANIFESTS,
     *PARTS_OF_OVERLAYS,
