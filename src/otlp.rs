@@ -137,7 +137,7 @@ impl SpanFields {
         status: &Status,
     ) -> EncodedSpan {
         let Attributes { mut bytes, count, max_chars, truncated } = self.own;
-        put_bytes(&mut bytes, span::NAME, first_chars(&lossy(name), max_chars).as_bytes());
+        put_bytes(&mut bytes, span::NAME, first_chars(&printable(name), max_chars).as_bytes());
         bytes.extend_from_slice(&[varint_tag(span::KIND), kind_number(kind)]);
         put_fixed64(&mut bytes, span::END_TIME_UNIX_NANO, end_unix_nanos);
         if let Status::Error { description } = status {
@@ -165,8 +165,8 @@ impl Attributes {
         Self { bytes: Vec::new(), count: 0, max_chars, truncated: 0 }
     }
 
-    /// Adds a string attribute. Bytes that are not UTF-8 become U+FFFD, and a value that is too
-    /// long is cut.
+    /// Adds a string attribute, which has no ASCII control character. Bytes that are not UTF-8 and
+    /// other characters that break a line become U+FFFD, and a value that is too long is cut.
     pub fn text(&mut self, key: &str, value: &[u8]) {
         self.count += 1;
         self.truncated +=
@@ -327,17 +327,20 @@ fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8], max_chars: u
     }
     // No character has more than four bytes, and each byte that is none becomes a character.
     let start = value.get(..max_chars.saturating_mul(4)).unwrap_or(value);
-    let text = lossy(start);
+    // Envoy lets no ASCII control character through in a header.
+    let text = if start.is_ascii() { String::from_utf8_lossy(start) } else { printable(start) };
     let kept = first_chars(&text, max_chars);
     put_attribute_head(bytes, span::ATTRIBUTES, key, field_len(kept.len()));
     put_bytes(bytes, any_value::STRING, kept.as_bytes());
     kept.len() < text.len() || start.len() < value.len()
 }
 
-fn lossy(value: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(value) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => String::from_utf8_lossy(value),
+/// Reads text. Bytes that are not UTF-8 and characters that have no place in one line become U+FFFD.
+pub fn printable(value: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(value);
+    match text.contains(is_unprintable) {
+        true => Cow::Owned(text.replace(is_unprintable, "\u{fffd}")),
+        false => text,
     }
 }
 
@@ -657,7 +660,7 @@ mod tests {
         /// Lengths around 128 need a second byte in the pair, the value or the text.
         #[test]
         fn attributes_decode_to_what_they_were(
-            key in "[a-z.]{1,140}", text in "\\PC{0,200}", number: u64,
+            key in "[a-z.]{1,140}", text in "[^\\p{C}\\p{Zl}\\p{Zp}]{0,200}", number: u64,
         ) {
             let mut fields = fields(b"");
             fields.text(&key, text.as_bytes());

@@ -145,6 +145,23 @@ def test_retry_after_is_honoured(outermost_envoy):
     assert second.received_at - first.received_at >= 2
 
 
+def test_no_retry_after_stops_exports_for_long(outermost_envoy):
+    soon = lane(1)
+    soon.filter["exporter"]["retry"] = {
+        "initial_interval_ms": 50,
+        "max_interval_ms": 100,
+        "max_elapsed_time_ms": 2_000,
+    }
+    with Topology({"": soon}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+        running.receiver.status, running.receiver.retry_after = 503, "999999"
+        send_sampled(client, 1)
+        running.receiver.wait_for(Receiver.exports)
+        running.receiver.status = 200
+        settled = books_once_settled(running, 1)
+
+    assert settled == {"recorded": 1, "exported": 1}
+
+
 def test_a_batch_that_is_too_large_is_sent_in_parts(outermost_envoy):
     with Topology({"": lane(1, batch={"interval_ms": 1_000})}, envoy=outermost_envoy) as running:
         running.receiver.most_bytes = 5_000

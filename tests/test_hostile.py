@@ -56,6 +56,12 @@ def lanes() -> dict:
         },
         "anew": {"sampling": rules(ratio=0.001), "propagation": {"trust": "ignore_flags"}},
         "flood": {"sampling": rules(TOKEN_RULE, limit={"per_second": 0.001, "burst": 20})},
+        "tags": {
+            "custom_tags": [
+                {"tag": "from.header", "request_header": {"name": "x-user"}},
+                {"tag": "from.baggage", "baggage": {"name": "user"}},
+            ]
+        },
         "grpc": {"sampling": rules(export_on={"status": "5xx"})},
     }
     return {
@@ -173,6 +179,30 @@ def test_a_flood_of_sampled_parents_leaves_room_for_a_token(topology):
         is_sampled(send(topology, "flood", headers={"x-debug-token": "secret"})[1]) for _ in range(3)
     ]
     assert forced == [True, True, False]
+
+
+def traced(topology: Topology, name: str, target: str = "/a", headers: dict | None = None):
+    """Returns the server's span of a sampled request."""
+    context = new_context()
+    send(topology, name, target, {"traceparent": context.traceparent("01")} | (headers or {}))
+    topology.wait_for_stats(lambda _: spans(topology, context.trace_id))
+    (span,) = spans(topology, context.trace_id)
+    return span
+
+
+def test_no_tag_breaks_a_line(topology):
+    headers = {"x-user": "a\u0085b\u2028c\u2029d".encode(), "baggage": "user=a%0Ab%0D%1B%E2%80%A8c"}
+    attributes = traced(topology, "tags", headers=headers).attributes
+    assert attributes["from.header"] == "a\ufffdb\ufffdc\ufffdd"
+    assert attributes["from.baggage"] == "a\ufffdb\ufffd\ufffd\ufffdc"
+
+
+def test_no_secret_of_a_query_is_recorded(topology):
+    secrets = ["code", "x-api-key", "jwt", "session_id", "reset_token", "user[password]", "token[]", "SAMLResponse"]
+    query = "&".join([*(f"{key}=hidden" for key in secrets), "page=2;token=hidden"])
+    attributes = traced(topology, "tags", f"/a;jsessionid=hidden?{query}").attributes
+    assert "hidden" not in str(attributes)
+    assert "page=2" in attributes["url.query"]
 
 
 def parent() -> dict:

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 use crate::digits;
 use crate::head::Head;
-use crate::otlp::Attributes;
+use crate::otlp::{Attributes, printable};
 
 use self::format::Part;
 use self::property::Properties;
@@ -194,6 +194,10 @@ impl Tag {
                 }
                 add_text(attributes, &self.key, text.as_bytes());
             }
+            // Envoy lets no control character through in a header; all else may have some.
+            Some(Found::Text(text)) if !self.value.is_header() => {
+                add_text(attributes, &self.key, printable(&text).as_bytes());
+            }
             Some(Found::Text(text)) => add_text(attributes, &self.key, &text),
             Some(Found::Int(number)) => attributes.integer(&self.key, number.cast_unsigned()),
             Some(Found::Double(number)) => attributes.number(&self.key, number),
@@ -209,6 +213,13 @@ fn add_text(attributes: &mut Attributes, key: &str, text: &[u8]) {
 }
 
 impl Value {
+    /// Whether it is a header as it was sent, or a part of one.
+    fn is_header(&self) -> bool {
+        use Source::{Cookie, RequestHeader, ResponseHeader, ResponseTrailer};
+        let Self::Source(source) = self else { return false };
+        matches!(source, RequestHeader(_) | ResponseHeader(_) | ResponseTrailer(_) | Cookie(_))
+    }
+
     fn sources(&self) -> Vec<&Source> {
         match self {
             Self::Source(source) => vec![source],

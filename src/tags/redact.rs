@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sha2::{Digest, Sha256};
 
 use crate::digits;
-use crate::otlp::{first_chars, is_unprintable};
+use crate::otlp::{first_chars, printable};
 
 /// First the whole value is redacted, then what is left is cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,17 +40,6 @@ impl Transformation {
         };
         let kept = first_chars(&text, max_length as usize);
         if kept.len() == text.len() { (text, false) } else { (Cow::Owned(kept.to_owned()), true) }
-    }
-}
-
-fn printable(value: &[u8]) -> Cow<'_, str> {
-    if value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
-        return String::from_utf8_lossy(value);
-    }
-    let text = String::from_utf8_lossy(value);
-    match text.contains(is_unprintable) {
-        true => Cow::Owned(text.replace(is_unprintable, "\u{fffd}")),
-        false => text,
     }
 }
 
