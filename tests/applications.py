@@ -14,10 +14,11 @@ from topology import Program
 APPS = Path(__file__).parents[1] / "examples" / "apps"
 # By language, what each is made of.
 SOURCES = {
-    "node": ["app.js", "tracing.js", "package.json", "package-lock.json"],
-    "go": ["main.go", "go.mod", "go.sum"],
-    "python": ["app.py", "requirements.txt"],
+    "node": ["Dockerfile", "app.js", "tracing.js", "package.json", "package-lock.json"],
+    "go": ["Dockerfile", "main.go", "go.mod", "go.sum"],
+    "python": ["Dockerfile", "app.py", "requirements.txt"],
 }
+MANIFEST = APPS / "kubernetes.yaml"
 LANGUAGES = tuple(SOURCES)
 
 _EXPORT_SOON = {"OTEL_BSP_SCHEDULE_DELAY": "50"}

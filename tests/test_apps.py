@@ -3,13 +3,15 @@
 What their README.md says that one sees is seen here.
 """
 
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
 
-from applications import LANGUAGES, Application, maker, started
+import kubernetes
+from applications import APPS, LANGUAGES, MANIFEST, SOURCES, Application, maker, started
 from conftest import lane
 from receiver import Span
 from topology import Lane, Program, Topology, connection_manager, free_ports
@@ -52,6 +54,7 @@ BELOW_HALF, ABOVE_HALF = "0000000000000001", "ffffffffffffffff"
 # Applications in Go, each behind a lane of its name: what they have in their environment.
 ALONE = {
     "parentbased_always_on": {"OTEL_TRACES_SAMPLER": "parentbased_always_on"},
+    "parentbased_traceidratio": {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"},
     "traceidratio": {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.5"},
     "always_off": {"OTEL_TRACES_SAMPLER": "always_off"},
     "always_off, then force": {"OTEL_TRACES_SAMPLER": "always_off"},
@@ -75,6 +78,7 @@ RULES = {
 DECISIONS = {
     "sampled, and followed": ("parentbased_always_on", "01", ABOVE_HALF, [WHOLE], "01"),
     "not sampled, and followed": ("parentbased_always_on", "00", BELOW_HALF, [], "00"),
+    "sampled, and no root": ("parentbased_traceidratio", "01", ABOVE_HALF, [WHOLE], "01"),
     "sampled, within the ratio": ("traceidratio", "01", BELOW_HALF, [WHOLE], "01"),
     "sampled, outside the ratio": ("traceidratio", "01", ABOVE_HALF, [SIDECAR], "00"),
     "not sampled, within the ratio": ("traceidratio", "00", BELOW_HALF, [APPLICATION + BEHIND], "01"),
@@ -286,6 +290,19 @@ def test_sampler_of_an_application_keeps_a_trace_whole_or_breaks_it(client, row)
     assert call.context()["traceparent"].split("-")[3] == flags_behind
 
 
+@pytest.mark.parametrize(
+    ("lane", "expected", "flags_behind"),
+    [("parentbased_always_on", [APPLICATION + BEHIND], "01"), ("parentbased_traceidratio", [], "00")],
+)
+def test_sidecars_follow_a_trace_that_begins_in_the_application(client, mesh, lane, expected, flags_behind):
+    answer = client.send(mesh.applications[lane].port, "/call")
+
+    (call,) = answer.calls
+    _, trace_id, span_id, flags = call.context()["traceparent"].split("-")
+    assert flags == flags_behind
+    assert fragments(recorded(client, Context(trace_id, span_id), lane)) == expected
+
+
 def test_application_that_reads_another_format_starts_a_second_trace(client):
     context = new_context()
     answer = client.through("b3multi", "/call", w3c(context))
@@ -380,3 +397,67 @@ def test_application_that_is_stopped_sends_what_it_has(client, tmp_path):
 
     for context in contexts.values():
         assert fragments(client.topology.receiver.trace(context.trace_id, 2)) == [APPLICATION]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_image_is_pinned_and_has_no_root(language):
+    lines = (APPS / language / "Dockerfile").read_text().splitlines()
+    steps = [tuple(line.split(maxsplit=1)) for line in lines if line and not line.startswith("#")]
+    instructions = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "EXPOSE", "USER", "CMD"}
+    assert {name for name, _ in steps} <= instructions
+
+    bases = [text.partition(" AS ")[0] for name, text in steps if name == "FROM"]
+    assert all(base == "scratch" or re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+(-slim)?", base) for base in bases), bases
+    # By numbers, since Kubernetes cannot tell who a name is.
+    assert [text for name, text in steps if name == "USER"] == ["65532:65532"]
+    assert ("ENV", "HOST=0.0.0.0 PORT=8080") in steps
+    copied = [
+        file
+        for name, text in steps
+        if name == "COPY" and not text.startswith("--from=")
+        for file in text.split()[:-1]
+    ]
+    assert sorted(copied) == sorted(name for name in SOURCES[language] if name != "Dockerfile")
+
+
+def test_table_of_samplers_has_the_ratios_of_the_examples():
+    table = re.findall(
+        r"^\| [^|]* \| \[[^]]*\]\(\.\./([a-z-]+)\) \| ([^|]*) \| `([^`]*)`", (APPS / "README.md").read_text(), re.M
+    )
+    for example, ratio, _ in table:
+        (plugin,) = kubernetes.read(APPS.parent / example / "plugin.yaml")
+        sampling = plugin["spec"]["pluginConfig"]["sampling"]
+        decisions = {rule["decision"] for rule in sampling["rules"] if "match" not in rule}
+        assert ratio == ("all requests" if decisions == {"force"} else str(sampling["ratio"])), example
+    # Each follows its parent.
+    samplers = {sampler for _, _, sampler in table}
+    assert samplers == {"parentbased_always_on", "parentbased_traceidratio"} <= ALONE.keys()
+    assert len(table) == 4
+
+
+def test_manifests_follow_kubernetes_schemas_and_name_one_another():
+    documents = kubernetes.read(MANIFEST)
+    for document in documents:
+        kubernetes.check(document)
+    assert kubernetes.dangling_references(documents) == []
+
+    services = {document["metadata"]["name"] for document in documents if document["kind"] == "Service"}
+    containers = {
+        document["metadata"]["name"]: document["spec"]["template"]["spec"]["containers"][0]
+        for document in documents
+        if document["kind"] == "Deployment"
+    }
+    environments = {
+        name: {variable["name"]: variable.get("value") for variable in container["env"]}
+        for name, container in containers.items()
+    }
+    assert {name: variables.get("NEXT") for name, variables in environments.items()} == {
+        "frontend": "http://orders/call",
+        "orders": "http://payments/call",
+        "payments": None,
+    }
+    assert services == set(containers)
+    for name, variables in environments.items():
+        assert variables["OTEL_SERVICE_NAME"] == name
+        assert variables["OTEL_TRACES_SAMPLER"] == "parentbased_always_on"
+        assert variables["OTEL_EXPORTER_OTLP_ENDPOINT"].endswith(".svc.cluster.local:4318")

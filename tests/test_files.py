@@ -13,6 +13,7 @@ import tools
 import topology
 import waterfall
 from applications import APPS, SOURCES
+from applications import MANIFEST as APPS_MANIFEST
 from test_collector import CONFIGURATIONS
 from test_compose import COMPOSE_FILE
 from test_manifests import HELM_VALUES, MANIFESTS, PARTS_OF_OVERLAYS, ROOT
@@ -28,6 +29,7 @@ LOADED = {
     *MANIFESTS,
     *PARTS_OF_OVERLAYS,
     HELM_VALUES,
+    APPS_MANIFEST,
     *(APPS / language / name for language, names in SOURCES.items() for name in names),
     *(MONITORING / name for name in ["alerts.yaml", "dashboard.json", "mesh-dashboard.json", "prometheus.yaml"]),
     # Modules that tests import or run, and the packages that they need.
@@ -35,12 +37,14 @@ LOADED = {
     topology.BOOTSTRAP.with_name("requirements.txt"),
 }
 TEXT = ["README.md"]
+# What Git ignores too: people run the applications where they are.
+IGNORED = {"__pycache__", "node_modules", ".venv"}
 LOADED_BY_THE_HARNESS = ["*scenario.yaml"]
 
 
 def unloaded(folder) -> list:
     """Returns the files of a folder that no test loads."""
-    files = [file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    files = [file for file in folder.rglob("*") if file.is_file() and not IGNORED.intersection(file.parts)]
     assert files, f"expected files in {folder}, but found none"
     elsewhere = [*TEXT, *LOADED_BY_THE_HARNESS]
     return [file for file in files if file not in LOADED and not any(file.match(it) for it in elsewhere)]

@@ -1,8 +1,9 @@
 // A small service on net/http, for the middle of a mesh, instrumented with OpenTelemetry's SDK.
 //
 // GET /call answers what the next service answered, GET /healthz that this one runs. $PORT is where
-// it listens, on loopback or on $HOST, and $NEXT is whom it calls. Where spans go, the sampler and
-// the service's name come from OpenTelemetry's own environment variables.
+// it listens, on loopback or on $HOST, and $NEXT is the URL it calls; the last service has none.
+// Where spans go, the sampler and the service's name come from OpenTelemetry's own environment
+// variables.
 package main
 
 import (
@@ -69,9 +70,7 @@ func run() error {
 	client := &http.Client{Transport: otelhttp.NewTransport(http.DefaultTransport)}
 	mux.Handle("GET /call", otelhttp.NewHandler(withMeshAttributes(call(client)), "GET /call"))
 	// Not instrumented: a probe comes past the sidecar, so the SDK would start a trace for each.
-	mux.HandleFunc("GET /healthz", func(response http.ResponseWriter, _ *http.Request) {
-		io.WriteString(response, "ok\n")
-	})
+	mux.HandleFunc("GET /healthz", ok)
 
 	address := net.JoinHostPort(cmp.Or(os.Getenv("HOST"), "127.0.0.1"), os.Getenv("PORT"))
 	server := &http.Server{Addr: address, Handler: mux}
@@ -106,7 +105,12 @@ func withMeshAttributes(next http.Handler) http.Handler {
 
 func call(client *http.Client) http.HandlerFunc {
 	return func(response http.ResponseWriter, request *http.Request) {
-		next, err := http.NewRequestWithContext(request.Context(), http.MethodGet, os.Getenv("NEXT"), nil)
+		url := os.Getenv("NEXT")
+		if url == "" {
+			ok(response, request)
+			return
+		}
+		next, err := http.NewRequestWithContext(request.Context(), http.MethodGet, url, nil)
 		if err != nil {
 			http.Error(response, err.Error(), http.StatusInternalServerError)
 			return
@@ -127,4 +131,8 @@ func call(client *http.Client) http.HandlerFunc {
 			log.Print(err)
 		}
 	}
+}
+
+func ok(response http.ResponseWriter, _ *http.Request) {
+	io.WriteString(response, "ok\n")
 }

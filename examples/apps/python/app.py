@@ -1,8 +1,8 @@
 """A small service on Flask, for the middle of a mesh, instrumented with OpenTelemetry's SDK.
 
 GET /call answers what the next service answered, GET /healthz that this one runs. $PORT is where
-it listens, on loopback or on $HOST, and $NEXT is whom it calls. Where spans go, the sampler and the
-service's name come from OpenTelemetry's own environment variables.
+it listens, on loopback or on $HOST, and $NEXT is the URL it calls; the last service has none. Where
+spans go, the sampler and the service's name come from OpenTelemetry's own environment variables.
 """
 
 import os
@@ -67,10 +67,12 @@ def healthz():
 
 @app.get("/call")
 def call():
+    if not (next_url := os.environ.get("NEXT")):
+        return "ok\n"
     # The SDK writes the context. The request's id is Envoy's, which it keeps only if it comes along.
     id = request.headers.get("x-request-id")
     try:
-        answer = requests.get(os.environ["NEXT"], headers={"x-request-id": id} if id else {}, timeout=10)
+        answer = requests.get(next_url, headers={"x-request-id": id} if id else {}, timeout=10)
     except requests.RequestException as error:
         return f"{error}\n", 502, {"content-type": "text/plain"}
     return answer.content, answer.status_code, {"content-type": answer.headers.get("content-type", "text/plain")}
