@@ -16,6 +16,7 @@ from applications import APPS, SOURCES
 from applications import MANIFEST as APPS_MANIFEST
 from test_collector import CONFIGURATIONS
 from test_compose import COMPOSE_FILE
+from test_linkerd import FILES as LINKERD
 from test_manifests import HELM_VALUES, MANIFESTS, PARTS_OF_OVERLAYS, ROOT
 from test_monitoring import MONITORING
 
@@ -29,6 +30,7 @@ LOADED = {
     *MANIFESTS,
     *PARTS_OF_OVERLAYS,
     HELM_VALUES,
+    *LINKERD,
     APPS_MANIFEST,
     *(APPS / language / name for language, names in SOURCES.items() for name in names),
     *(MONITORING / name for name in ["alerts.yaml", "dashboard.json", "mesh-dashboard.json", "prometheus.yaml"]),
