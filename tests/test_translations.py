@@ -103,7 +103,7 @@ def service_entry(host: str, port: int, protocol: str, endpoint_port: int) -> di
 def run_in_plain_envoy(version: str) -> dict[str, dict]:
     bootstrap, translated = load_bootstrap(BOOTSTRAP), load_bootstrap(TRANSLATED_BOOTSTRAP)
     (before,), (after,) = (it["static_resources"]["listeners"] for it in [bootstrap, translated])
-    wasm_configuration(after)["vm_config"]["code"]["local"]["filename"] = str(topology.MODULE)
+    run_here(wasm_configuration(after))
     api = {"name": "api-v1", "match": {"prefix": "/api/v1/"}}
     listeners = {
         "bootstrap": (before, PLAIN | TAGGED),
@@ -120,6 +120,14 @@ def run_in_plain_envoy(version: str) -> dict[str, dict]:
             return {
                 name: observe(receivers, running.port(name), cases, MARKER) for name, (_, cases) in listeners.items()
             }
+
+
+def run_here(filter: dict) -> None:
+    """Has a filter run the module that was built, and export soon."""
+    filter["vm_config"]["code"]["local"]["filename"] = str(topology.MODULE)
+    config = json.loads(filter["configuration"]["value"])
+    config["exporter"]["batch"] = {"interval_ms": 100}
+    filter["configuration"]["value"] = json.dumps(config)
 
 
 def patch(file: Path) -> dict:
