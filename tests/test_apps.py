@@ -49,6 +49,7 @@ APPLICATION = [("application", "SERVER"), ("application", "CLIENT")]
 BEHIND = [("mesh", "CLIENT"), ("mesh", "SERVER")]
 WHOLE = SIDECAR + APPLICATION + BEHIND
 
+LENGTH_LIMIT = 64
 # Right halves of trace ids, by which SDKs take their ratio: below one half for certain, and above it.
 BELOW_HALF, ABOVE_HALF = "0000000000000001", "ffffffffffffffff"
 # Applications in Go, each behind a lane of its name: what they have in their environment.
@@ -154,7 +155,11 @@ def mesh(newest_envoy):
                 port=port,
                 next=f"http://127.0.0.1:{running.lane(name).frontend_outbound}/call",
                 collector_port=running.receiver.port,
-                settings={"OTEL_SERVICE_NAME": name} | ALONE.get(name, {}),
+                settings={
+                    "OTEL_SERVICE_NAME": name,
+                    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": str(LENGTH_LIMIT),
+                    **ALONE.get(name, {}),
+                },
             )
             for name, port in listening.items()
         }
@@ -243,6 +248,7 @@ def test_request_through_three_applications_is_one_trace(client, carried):
     assert answer.status == 200
     spans = client.topology.receiver.trace(context.trace_id, len(CHAIN))
     assert rows(spans) == CHAIN
+    assert {span.attributes["http.response.status_code"] for span in spans} == {200}
     assert [maker(span) for span in spans if span.parent_span_id == context.span_id] == ["mesh"]
     (call,) = answer.calls
     assert call.context()["baggage"] == "account=42"
@@ -276,6 +282,16 @@ def test_attempts_that_are_no_number_are_left_out(client, mesh, language):
             lambda receiver: server_of(receiver.spans(), context, language)
         )
         assert mesh_attributes(server) == {}, count
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_attribute_of_a_caller_is_as_long_as_the_limit(client, mesh, language):
+    context = new_context()
+    headers = w3c(context) | {"x-request-id": "a" * 4000}
+    assert client.send(mesh.applications[language].port, "/call", headers).status == 200
+
+    (server,) = client.topology.receiver.wait_for(lambda receiver: server_of(receiver.spans(), context, language))
+    assert mesh_attributes(server) == {"mesh.request_id": "a" * LENGTH_LIMIT}
 
 
 @pytest.mark.parametrize("row", DECISIONS)
@@ -371,10 +387,8 @@ def test_probe_past_the_sidecar_makes_no_trace(client, mesh, language):
     context = new_context()
     client.through(language, "/call", w3c(context))
     client.topology.receiver.wait_for(lambda receiver: server_of(receiver.spans(), context, language))
-    # Flask's instrumentation has the older of the two names.
-    names = ("url.path", "http.target")
-    paths = {span.attributes.get(name) for span in client.topology.receiver.spans() for name in names}
-    assert "/call" in paths and "/healthz" not in paths
+    paths = {span.attributes["url.path"] for span in servers(client.topology.receiver.spans(), language)}
+    assert paths == {"/call"}
 
 
 def test_application_that_is_stopped_sends_what_it_has(client, tmp_path):

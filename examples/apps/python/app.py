@@ -54,6 +54,8 @@ if not os.environ.get("OTEL_PROPAGATORS"):
         CompositePropagator([TraceContextTextMapPropagator(), W3CBaggagePropagator(), B3MultiFormat()])
     )
 
+# The attributes' names that the filter and the SDKs for Node and Go use; Flask's instrumentation has older ones.
+os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
 app = Flask(__name__)
 # A probe comes past the sidecar, so the SDK would start a trace for each.
 FlaskInstrumentor().instrument_app(app, request_hook=add_mesh_attributes, excluded_urls="/healthz$")
