@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test wasm image push cli sbom dist replay bench bench-export soak worst fuzz deny lint toolchain
+.PHONY: help demo compose test wasm image push cli sbom dist replay bench bench-export soak worst fuzz deny lint toolchain
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -36,6 +36,12 @@ help: ## list the targets
 
 demo: wasm ## run the filter in a real Envoy and print the traces it makes; KEEP=1 leaves it running
 	python3 envoy/demo.py $(if $(KEEP),--keep)
+
+compose: ## run the filter among applications in containers, with Jaeger, Zipkin and Grafana; needs Docker
+	@docker compose version >/dev/null 2>&1 \
+		|| { echo "make compose: expected Docker with its compose plugin, but \`docker compose\` does not run" >&2; exit 1; }
+	$(MAKE) wasm
+	docker compose -f envoy/compose.yaml up --build
 
 test: lint wasm ## test everything
 	cargo test --workspace --locked

@@ -15,7 +15,7 @@ import waterfall
 from applications import APPS, SOURCES
 from applications import MANIFEST as APPS_MANIFEST
 from test_collector import CONFIGURATIONS
-from test_compose import COMPOSE_FILE
+from test_compose import COMPOSE_FILE, MOUNTED
 from test_linkerd import FILES as LINKERD
 from test_manifests import HELM_VALUES, MANIFESTS, PARTS_OF_OVERLAYS, ROOT
 from test_monitoring import MONITORING
@@ -23,6 +23,7 @@ from test_monitoring import MONITORING
 LOADED = {
     topology.BOOTSTRAP,
     COMPOSE_FILE,
+    *MOUNTED,
     *CONFIGURATIONS,
     test_own_tracer.BOOTSTRAP,
     *test_plain_envoy.FILES,
