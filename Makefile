@@ -71,16 +71,18 @@ push: image ## push target/image to REGISTRY=host/name[:tag], with the credentia
 cli: toolchain ## build target/release/sidespan, which replays and explains
 	cargo build -p sidespan-harness --release --locked
 
-# It writes one file a member of the workspace, beside the member's Cargo.toml.
+# It writes one file a member of the workspace, beside the member's Cargo.toml. With a time of its own and a
+# random number, no two would be the same.
 sbom: toolchain ## list the crates in the module, in target/sidespan.cdx.json; installs cargo-cyclonedx where it is missing
 	@cargo cyclonedx --version >/dev/null 2>&1 || cargo install --locked cargo-cyclonedx@0.5.9
-	cargo cyclonedx --quiet --format json --spec-version 1.5 --target wasm32-wasip1 --override-filename sidespan.cdx
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct || date +%s)} cargo cyclonedx --quiet \
+		--format json --spec-version 1.5 --target wasm32-wasip1 --override-filename sidespan.cdx
 	@rm harness/sidespan.cdx.json
 	@mv sidespan.cdx.json $(SBOM)
 
 dist: image cli sbom ## make all that a release has in target/dist; REGISTRY=host/name is where manifests find the image
-	python3 release/dist.py $(MODULE) $(DIST) --image $(IMAGE) --binary $(CLI) --sbom $(SBOM) \
-		$(if $(REGISTRY),--name $(REGISTRY))
+	python3 release/dist.py $(if $(REGISTRY),--name $(REGISTRY)) --image $(IMAGE) --binary $(CLI) --sbom $(SBOM) \
+		$(MODULE) $(DIST)
 
 replay: wasm ## replay SCENARIOS (default: all) against the module
 	cargo run -q -p sidespan-harness --locked -- replay $(SCENARIOS)

@@ -23,7 +23,6 @@ HERE = Path(__file__).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
 VERSION = image.annotations()["org.opencontainers.image.version"]
 COMPATIBILITY = ROOT / "docs" / "compatibility.md"
-PAGES = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/compatibility.md", "docs/image.md"]
 PULLED = "mirror.example.com:5000/mesh/sidespan"
 
 
@@ -280,21 +279,7 @@ def test_the_versions_that_are_supported_are_those_that_are_tested():
     assert versions() in COMPATIBILITY.read_text(), f"expected in {COMPATIBILITY.name}:\n{versions()}"
 
 
-def references(page: Path) -> list[str]:
-    """Returns the files that a page links to, and those that it names in backticks."""
-    text = page.read_text()
-    links = [it for it in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in it]
-    named = re.findall(r"`((?:src|tests|harness|envoy|istio|examples|docs|release)/[\w./-]+)`", text)
-    return [*(str((page.parent / link).resolve()) for link in links), *(str(ROOT / name) for name in named)]
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_pages_name_files_that_there_are(page):
-    found = references(ROOT / page)
-    assert [file for file in found if not Path(file).exists()] == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_pages_name_targets_that_there_are(page):
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE)) <= targets
+def test_the_guide_for_contributors_names_files_that_there_are():
+    folders = "src|tests|harness|envoy|istio|examples|docs|release"
+    named = re.findall(rf"`((?:{folders}|\.github)/[\w./-]+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 10 and [name for name in named if not (ROOT / name).exists()] == []
