@@ -258,7 +258,7 @@ fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
     ]
 }
 
-/// Objects that the README describes in a paragraph, or inside of another key's row.
+/// Objects that the page describes in a paragraph, or inside of another key's row.
 fn other_objects() -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
         ("a string condition: ", fields::<matching::RawStringMatch>()),
@@ -278,10 +278,9 @@ fn is_alias(key: &str) -> bool {
 }
 
 #[test]
-fn the_readme_lists_the_keys_there_are() {
-    let readme = include_str!("../../README.md");
-    let section = readme.split("\n## ").find(|part| part.starts_with("Configuration")).unwrap();
-    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+fn the_page_lists_the_keys_there_are() {
+    let page = include_str!("../../docs/configuration.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
     let listed: Vec<_> = rows.map(|row| row.split('`').next().unwrap()).collect();
     let mut keys = Vec::new();
     for (prefix, fields) in objects() {
@@ -290,13 +289,13 @@ fn the_readme_lists_the_keys_there_are() {
         keys.extend(documented.map(|key| format!("{prefix}{key}")));
     }
     let unknown: Vec<_> = listed.iter().filter(|key| !keys.iter().any(|k| k == *key)).collect();
-    assert_eq!(unknown, Vec::<&&str>::new(), "in the README alone");
+    assert_eq!(unknown, Vec::<&&str>::new(), "in the page alone");
     let is_container = |key: &str| {
         keys.iter().any(|k| k.strip_prefix(key).is_some_and(|r| r.starts_with(['.', '['])))
     };
     let missing: Vec<_> =
         keys.iter().filter(|key| !is_container(key) && !listed.contains(&key.as_str())).collect();
-    assert_eq!(missing, Vec::<&String>::new(), "not in the README");
+    assert_eq!(missing, Vec::<&String>::new(), "not in the page");
 }
 
 #[test]
