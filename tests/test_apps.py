@@ -285,6 +285,17 @@ def test_attempts_that_are_no_number_are_left_out(client, mesh, language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_of_two_contexts_sdks_take_the_last_and_the_filter_leaves_one(client, mesh, language):
+    first, last = new_context(), new_context()
+    client.send(mesh.applications[language].port, "/call", w3c(first) | b3multi(last))
+    client.topology.receiver.wait_for(lambda receiver: server_of(receiver.spans(), last, language))
+
+    first, last = new_context(), new_context()
+    client.through(language, "/call", w3c(first) | b3multi(last))
+    client.topology.receiver.wait_for(lambda receiver: server_of(receiver.spans(), first, language))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_attribute_of_a_caller_is_as_long_as_the_limit(client, mesh, language):
     context = new_context()
     headers = w3c(context) | {"x-request-id": "a" * 4000}
