@@ -6,6 +6,7 @@ The harness's tests replay the scenarios.
 import demo
 import receiver
 import service
+import test_collector_tiers
 import test_own_tracer
 import test_plain_envoy
 import test_translations
@@ -25,6 +26,7 @@ LOADED = {
     COMPOSE_FILE,
     *MOUNTED,
     *CONFIGURATIONS,
+    *test_collector_tiers.FILES,
     test_own_tracer.BOOTSTRAP,
     *test_plain_envoy.FILES,
     *test_translations.LOADED,
