@@ -90,7 +90,8 @@ def _problems_of_pod(pod: dict, names: set[tuple[str, str]]) -> Iterator[str]:
         )
         probes = [container[name] for name in ("livenessProbe", "readinessProbe", "startupProbe") if name in container]
         for probe in probes:
-            if (action := probe.get("httpGet")) and action["port"] not in _ports(container):
+            action = probe.get("httpGet")
+            if action and action["port"] not in _ports(container):
                 yield f"port {action['port']} of a probe"
     yield from (f"configMap {name}" for name in config_maps if ("ConfigMap", name) not in names)
 
@@ -135,5 +136,6 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep) for key, _ in node.value]
         if twice := [key for key in set(keys) if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"expected each key once, but found {twice}", node.start_mark)
+            problem = f"expected each key once, but found {twice}"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_mapping(node, deep)

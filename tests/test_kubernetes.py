@@ -92,7 +92,7 @@ def test_wrong_document_fails(path, value):
         ((ACCOUNT, "metadata", "name"), "shops", "StatefulSet/shop: serviceAccountName shop"),
         ((CONFIG_MAP, "metadata", "name"), "shops", "StatefulSet/shop: configMap shop"),
         ((WORKLOAD, "spec", "serviceName"), "shops", "StatefulSet/shop: serviceName shops"),
-        ((WORKLOAD, "spec", "selector", "matchLabels"), {"app": "shops"}, "StatefulSet/shop: selector {'app': 'shops'}"),
+        ((WORKLOAD, "spec", "selector", "matchLabels"), {"app": "a"}, "StatefulSet/shop: selector {'app': 'a'}"),
         ((*CONTAINER, "volumeMounts", 0, "name"), "secrets", "StatefulSet/shop: volumeMount secrets"),
         ((*CONTAINER, "readinessProbe", "httpGet", "port"), 80, "StatefulSet/shop: port 80 of a probe"),
         ((SERVICE, "spec", "selector"), {"app": "shops"}, "Service/shop: selector {'app': 'shops'}"),
