@@ -7,6 +7,7 @@ import demo
 import receiver
 import service
 import test_collector_tiers
+import test_envoy_gateway
 import test_own_tracer
 import test_plain_envoy
 import test_translations
@@ -27,6 +28,7 @@ LOADED = {
     *MOUNTED,
     *CONFIGURATIONS,
     *test_collector_tiers.FILES,
+    *test_envoy_gateway.MANIFESTS,
     test_own_tracer.BOOTSTRAP,
     *test_plain_envoy.FILES,
     *test_translations.LOADED,
