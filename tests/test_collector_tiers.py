@@ -486,6 +486,14 @@ def test_no_trace_is_split_between_samplers(newest_envoy, tmp_path):
     assert paths == [2 * (len(others) + 2), len(others) + 2]
 
 
+def test_a_balancer_finds_samplers_by_dns(tmp_path):
+    """By the value of its pod, but for the name, which only a cluster knows."""
+    resolver = yaml.safe_load(environment_of(*pod_of(BALANCER))["SAMPLERS"])
+    resolver["dns"]["hostname"] = "localhost"
+    with running(BALANCER, tmp_path / "collector.log", SAMPLERS=yaml.safe_dump(resolver)) as balancer:
+        balancer.wait_for_metric("otelcol_loadbalancer_num_backends", 1)
+
+
 def pod_of(configuration: Path) -> tuple[list[dict], dict]:
     """Returns the documents that are in force with a configuration, and the pod that has it."""
     file, name = DEPLOYED[configuration]
@@ -535,6 +543,23 @@ def test_kubernetes_takes_the_documents(configuration):
     for document in documents:
         kubernetes.check(document)
     assert kubernetes.dangling_references(documents) == []
+
+
+@pytest.mark.parametrize("configuration", DEPLOYED, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_the_limiter_refuses_before_go_slows_down_and_that_before_the_kernel_kills(configuration):
+    documents, pod = pod_of(configuration)
+    (container,) = pod["containers"]
+    limit = mebibytes(container["resources"]["limits"]["memory"])
+    limiter = yaml.safe_load(configuration.read_text())["processors"]["memory_limiter"]
+    refuses_from = limit * (limiter["limit_percentage"] - limiter["spike_limit_percentage"]) / 100
+    collects_from = mebibytes(environment_of(documents, pod)["GOMEMLIMIT"])
+    assert mebibytes(container["resources"]["requests"]["memory"]) < refuses_from < collects_from < limit
+
+
+def mebibytes(quantity: str) -> int:
+    """Returns a quantity of Kubernetes or of Go, such as 2Gi or 1750MiB, in MiB."""
+    number, unit = re.fullmatch(r"(\d+)([MG])iB?", quantity).groups()
+    return int(number) * {"M": 1, "G": 1024}[unit]
 
 
 def test_ports_say_their_protocol():
