@@ -487,11 +487,11 @@ def test_a_module_that_cannot_be_had_is_in_the_status(changing, code, message):
 
 @pytest.fixture(scope="module")
 def image_by_digest(tmp_path_factory, module):
-    """The module's image in a registry, as `HOST/NAME@sha256:…`."""
+    """The module's image in a registry, as `oci://HOST/NAME@sha256:…`."""
     layout = tmp_path_factory.mktemp("image") / "layout"
     image.write(module, layout, "image", KNOWN)
     with serving() as registry:
-        yield push.push(layout, f"{registry}/sidespan")
+        yield f"oci://{push.push(layout, f'{registry}/sidespan')}"
 
 
 def by_image(url: str, sha256: str, resources: dict) -> None:
