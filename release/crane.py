@@ -11,7 +11,7 @@ import tools  # noqa: E402
 
 
 def crane() -> Path:
-    """Returns the program, built from the version that crane/go.mod pins: a minute the first time."""
+    """Returns the program, built from the version that crane/go.mod pins: a minute or two the first time."""
     return tools.go_program(_HERE / "crane")
 
 

@@ -145,6 +145,14 @@ def test_make_writes_the_image_and_takes_the_format(tmp_path, module):
         assert len(manifest(folder)["layers"]) == layers
 
 
+def test_make_pushes_and_prints_the_url(tmp_path, registry):
+    folder = tmp_path / "image"
+    given = [f"IMAGE={folder}", f"REGISTRY={registry}/made/sidespan:1"]
+    result = run("make", "--old-file=wasm", "push", *given, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"oci://{registry}/made/sidespan@{image.digest(folder)}"
+
+
 def test_make_refuses_to_push_to_nowhere(tmp_path):
     result = run("make", "--old-file=wasm", "push", f"IMAGE={tmp_path / 'image'}", cwd=ROOT)
     assert result.returncode == 2 and "expected REGISTRY=host/name[:tag]" in result.stderr

@@ -269,7 +269,7 @@ def versions() -> str:
         "Envoy": (", ".join(conftest.ENVOY_VERSIONS), "the filter runs in it; some tests take the oldest and the newest alone"),
         "Istio": (f"`{istio_version()}`", "its xDS configures a real Envoy, and its fetcher takes the image"),
         "Istio's API": (f"`{CRDS_MODULE.partition('@')[2]}`", "every manifest follows its schemas, strictly"),
-        "Envoy Gateway": (f"`{gateway_version()}`", "it translates the policies, and a real Envoy runs them"),
+        "Envoy Gateway": (f"`{gateway_version()}`", "it translates the policies, its fetcher takes the image, and a real Envoy runs them"),
     }
     lines = [f"| {what} | {version} | {how} |" for what, (version, how) in rows.items()]
     return "\n".join(["| what | versions | what the tests do with it |", "|---|---|---|", *lines])
