@@ -3,7 +3,11 @@
 The tables in examples/envoys-own-tracer/README.md are compared with what real Envoys do.
 """
 
+import json
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -16,10 +20,11 @@ FOLDER = topology.BOOTSTRAP.parents[1] / "examples" / "envoys-own-tracer"
 BOOTSTRAP = FOLDER / "envoy.yaml"
 README = FOLDER / "README.md"
 VERSIONS = [OLDEST_ENVOY, NEWEST_ENVOY]
-# By their listeners, what they are called, and the formats in which they find a context.
+# By their listeners.
 TRACERS = {"opentelemetry": "OpenTelemetry", "zipkin": "Zipkin"}
-FORMATS = {"opentelemetry": ("tracecontext",), "zipkin": ("tracecontext", "b3")}
-COLUMNS = [(tracer, version) for tracer in TRACERS for version in VERSIONS]
+SAMPLERS = {"always-on": "`always_on`", "cel": "`cel`"}
+# The formats in which contexts come in; the OpenTelemetry tracer finds them in one.
+FORMATS = {"zipkin": ("tracecontext", "b3")}
 
 FORCED = {"x-envoy-force-trace": "true"}
 # Another proxy names the client before this one: a request from outside.
@@ -36,6 +41,14 @@ REQUESTS = {
     "`/healthz`, with `x-envoy-force-trace`": Case("/healthz", FORCED),
     "`/metrics`: route with `overall_sampling` 0": Case("/metrics"),
     "`/metrics`, with `x-envoy-force-trace`": Case("/metrics", FORCED),
+}
+DEBUG = {"x-debug-trace": "true"}
+SAMPLED_REQUESTS = {
+    "no header": Case("/"),
+    "`x-debug-trace: true`": Case("/", DEBUG),
+    "`x-envoy-force-trace` from an internal address": Case("/", FORCED),
+    "`/healthz`": Case("/healthz?full=1"),
+    "`/healthz`, with `x-debug-trace: true`": Case("/healthz?full=1", DEBUG),
 }
 ORDERS = {format: Case("/orders/7", {"x-user-id": "ada"}, formats=(format,), count=1) for format in FORMATS["zipkin"]}
 TAGS = {"deployment.environment.name": "production", "user.id": "ada", "cloud.region": "unknown"}
@@ -77,24 +90,50 @@ def observed() -> dict[tuple[str, str], dict]:
             bootstrap = topology.load_bootstrap(BOOTSTRAP)
             with PlainEnvoy(bootstrap, tools.envoy(version), endpoints) as running:
                 for tracer in TRACERS:
-                    requests = {key: replace(it, formats=FORMATS[tracer]) for key, it in REQUESTS.items()}
+                    formats = FORMATS.get(tracer, ("tracecontext",))
+                    requests = {key: replace(it, formats=formats) for key, it in REQUESTS.items()}
                     cases = in_contexts(requests | ORDERS)
                     found[tracer, version] = observe(receivers, running.port(tracer), cases, Case("/", FORCED))
+                for sampler in SAMPLERS:
+                    cases, marker = in_contexts(SAMPLED_REQUESTS), Case("/", FORCED | DEBUG)
+                    found[sampler, version] = observe(receivers, running.port(sampler), cases, marker)
+                # The README says it of the expression.
+                assert "message 'xds.type.v3.CelExpression'" in running.log()
     return found
 
 
-def head(first: str) -> list[str]:
-    return [first, *(f"{TRACERS[tracer]}, {version}" for tracer, version in COLUMNS)]
+def check(observed: dict, first: str, listeners: dict[str, str], rows: dict[str, Callable[[dict], str]]) -> None:
+    """Compares a table of the README, which has a column for each listener and version."""
+    columns = [(listener, version) for listener in listeners for version in VERSIONS]
+    head = [first, *(f"{listeners[listener]}, {version}" for listener, version in columns)]
+    cells = [[key, *(read(observed[column]) for column in columns)] for key, read in rows.items()]
+    check_table(README, head, cells)
 
 
 def test_which_requests_have_a_span(observed):
-    rows = [[key, *(shares(observed[column], key) for column in COLUMNS)] for key in REQUESTS]
-    check_table(README, head("requests"), rows)
+    check(observed, "requests", TRACERS, {key: partial(shares, key=key) for key in REQUESTS})
+
+
+def test_which_requests_have_a_span_where_a_sampler_decides(observed):
+    check(observed, "requests", SAMPLERS, {key: partial(shares, key=key) for key in SAMPLED_REQUESTS})
 
 
 def test_what_spans_and_the_service_get(observed):
-    rows = [[fact, *(cell(observed[column], fact) for column in COLUMNS)] for fact in FACTS]
-    check_table(README, head("what"), rows)
+    check(observed, "what", TRACERS, {fact: partial(cell, fact=fact) for fact in FACTS})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_expression_in_text_is_refused(version, tmp_path):
+    bootstrap = topology.load_bootstrap(BOOTSTRAP)
+    (listener,) = (it for it in bootstrap["static_resources"]["listeners"] if it["name"] == "cel")
+    provider = topology.connection_manager(listener)["tracing"]["provider"]["typed_config"]
+    provider["sampler"]["typed_config"]["expression"] = {"cel_expr_string": "request.url_path != '/healthz'"}
+    file = tmp_path / "envoy.json"
+    file.write_text(json.dumps(bootstrap))
+    command = [tools.envoy(version), "--mode", "validate", "-c", file]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "CEL expression not set" in result.stderr
 
 
 def cell(observed: dict, fact: str) -> str:
