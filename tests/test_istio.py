@@ -195,7 +195,8 @@ def test_telemetry_turns_istios_tracer_off(newest_envoy, tmp_path):
 
     with mesh(newest_envoy, tmp_path, resources, mesh_config=mesh_config) as running:
         always = running.resources[:2]
-        off = {name: load("tracing-off", f"{name}.yaml") for name in ["mesh", "namespace", "workload", "propagation-off"]}
+        names = ["mesh", "namespace", "workload", "propagation-off"]
+        off = {name: load("tracing-off", f"{name}.yaml") for name in names}
         (of_workload,) = off["workload"]
         of_workload["spec"]["selector"]["matchLabels"] = {"app": "backend"}
         undone = copy.deepcopy(of_namespace)

@@ -179,6 +179,7 @@ def http_filters(document, name="sidespan") -> list[dict]:
         return filters
     # What Istio's pilot makes of a WasmPlugin: the configuration as JSON in a StringValue.
     plugin = document["spec"]["wasm"] if document["kind"] == "TrafficExtension" else document["spec"]
+    variables = [env["name"] for env in plugin.get("vmConfig", {}).get("env", [])]
     config = {
         "name": name,
         "root_id": plugin.get("pluginName", ""),
@@ -189,14 +190,14 @@ def http_filters(document, name="sidespan") -> list[dict]:
         "vm_config": {
             "runtime": "envoy.wasm.runtime.v8",
             "code": {"local": {}},
-            "environment_variables": {"host_env_keys": [env["name"] for env in plugin.get("vmConfig", {}).get("env", [])]},
+            "environment_variables": {"host_env_keys": variables},
         },
     }
     wasm = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm"
     return [{"name": name, "typed_config": {"@type": wasm, "config": config}}]
 
 
-def variables(filters) -> dict[str, str]:
+def environment_of(filters) -> dict[str, str]:
     """Returns an environment with the variables that filters take from the proxy's."""
     vms = [filter["typed_config"]["config"]["vm_config"] for filter in filters]
     names = {name for vm in vms for name in vm.get("environment_variables", {}).get("host_env_keys", [])}
@@ -221,7 +222,7 @@ def validate(envoy, folder, filters) -> subprocess.CompletedProcess:
         capture_output=True,
         text=True,
         timeout=120,
-        env=variables(filters),
+        env=environment_of(filters),
     )
 
 
