@@ -23,7 +23,7 @@ import topology
 from expected import server_attributes
 from receiver import Receiver, Span
 from service import Service
-from test_image import KNOWN, serving
+from test_image import KNOWN, PASSWORD, REALM, USER, logged_in, pushed, serving
 from traffic import Client, new_context
 
 HERE = Path(__file__).parent
@@ -411,6 +411,16 @@ def test_a_request_without_a_route_has_no_span(changing):
         assert recorded(changing, client, context.trace_id) == []
 
 
+def test_without_a_name_the_service_is_called_after_the_gateway(changing):
+    changing.publish(lambda resources: wasm(resources)["config"].pop("service_name"))
+    wait_for(lambda: "service_name" not in configuration(changing))
+    context = new_context()
+    with Client(changing, "1.1") as client:
+        client.send(changing.port, "/a", {"traceparent": context.traceparent("01")})
+        (span,) = recorded(changing, client, context.trace_id)
+    assert span.service == "shop/edge"
+
+
 def test_a_missing_cluster_is_named_in_the_log(changing):
     otlp = {"cluster": "missing"}
     changing.publish(lambda resources: wasm(resources)["config"]["exporter"].update(otlp=otlp))
@@ -516,3 +526,31 @@ def test_the_checksum_of_the_module_is_not_that_of_the_image(changing, image_by_
     changing.publish(functools.partial(by_image, url, hashlib.sha256(module.read_bytes()).hexdigest()))
     ((status, message),) = conditions(changing.statuses[POLICY], "Accepted")
     assert status == "False" and "does not match" in message
+
+
+@pytest.mark.parametrize("with_secret", [True, False])
+def test_an_image_behind_a_password_needs_the_secret(changing, tmp_path, module, with_secret):
+    layout = tmp_path / "layout"
+    image.write(module, layout, "image", KNOWN)
+    with serving(USER, PASSWORD, REALM) as registry:
+        result = pushed(layout, f"{registry}/private:1", logged_in(tmp_path, registry))
+        assert result.returncode == 0, result.stderr
+        login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        docker = base64.b64encode(json.dumps({"auths": {registry: {"auth": login}}}).encode()).decode()
+
+        def change(resources):
+            by_image(f"oci://{registry}/private:1", image.digest(layout).removeprefix("sha256:"), resources)
+            resources["Secret"] = {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "login", "namespace": "shop"},
+                "type": "kubernetes.io/dockerconfigjson",
+                "data": {".dockerconfigjson": docker},
+            }
+            if with_secret:
+                wasm(resources)["code"]["image"]["pullSecretRef"] = {"name": "login"}
+
+        changing.publish(change)
+    ((status, message),) = conditions(changing.statuses[POLICY], "Accepted")
+    assert status == str(with_secret), message
+    assert with_secret or "could not fetch Wasm OCI image" in message and "UNAUTHORIZED" in message
