@@ -4,10 +4,14 @@ import copy
 import json
 import re
 import subprocess
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import yaml
@@ -25,6 +29,7 @@ DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
 (COLLECTORS,) = [it["query"] for it in DASHBOARD["templating"]["list"] if it["name"] == "collector"]
+FIRING = 'ALERTS{alertstate="firing"}'
 # What Grafana would put in, and windows that a test can fill.
 VARIABLES = {"$__rate_interval": "20s", "$job": "envoy", "$instance": ".*", "$collector": COLLECTORS}
 ISTIO_MODULE = BOOTSTRAP.parents[1] / "tests" / "istio-xds" / "go.mod"
@@ -37,13 +42,42 @@ LIMITED = {"name": "debug", "match": {"headers": [{"name": "x-debug-trace", "exa
 
 
 PLAIN, ISTIO = "plain", "as in Istio"
+SETTINGS = [("1.36.4", PLAIN), ("1.40.0", PLAIN), ("1.40.0", ISTIO)]
+# By the answers of the collector, of which each is seen for a second.
+RESULTS = {"success", "retry", "failure"}
+SOON_SECONDS = 60
 
 
-@pytest.fixture(scope="module", params=[("1.36.4", PLAIN), ("1.40.0", PLAIN), ("1.40.0", ISTIO)], ids=" ".join)
-def prometheus(request, tmp_path_factory) -> Iterator[int]:
+@pytest.fixture(scope="module")
+def every_prometheus(tmp_path_factory) -> Iterator[dict[tuple[str, str], int]]:
+    """By version of Envoy and by the labels of its statistics, the port of a Prometheus that scrapes it."""
+    with ExitStack() as running:
+        ports = {}
+        for version, labels in SETTINGS:
+            watched = scraped_envoy(version, labels, tmp_path_factory.mktemp("prometheus"))
+            ports[version, labels] = running.enter_context(watched)
+        deadline = time.monotonic() + SOON_SECONDS
+        # What did not come until then fails in the tests that ask for it.
+        while not all(map(has_seen_all, ports.values())) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        yield ports
+
+
+def has_seen_all(port: int) -> bool:
+    """Whether exports ended in each way between two scrapes, and each alert has fired."""
+    results = query(port, "rate(sidespan_exports_total[20s]) > 0")
+    fired = {series["metric"]["alertname"] for series in query(port, f"count_over_time({FIRING}[1m])")}
+    return {it["metric"]["result"] for it in results} == RESULTS and fired == {rule["alert"] for rule in RULES}
+
+
+@pytest.fixture(params=SETTINGS, ids=" ".join)
+def prometheus(request, every_prometheus) -> int:
     """The port of a Prometheus that has seen a filter in all its moods."""
-    version, labels = request.param
-    folder = tmp_path_factory.mktemp("prometheus")
+    return every_prometheus[request.param]
+
+
+@contextmanager
+def scraped_envoy(version: str, labels: str, folder: Path) -> Iterator[int]:
     filter = lane(1).filter | {
         "exporter": EXPORTER,
         "propagation": {"trust_rules": [{"match": {"headers": [{"name": "x-outside", "present": True}]}, "trust": "restart"}]},
@@ -53,7 +87,6 @@ def prometheus(request, tmp_path_factory) -> Iterator[int]:
             "export_on": {"status": ["5xx"]},
         },
     }
-    envoy = tools.envoy(version)
     lanes = {
         "": topology.Lane(filter=filter),
         "traced": lane(1, change=trace_too),
@@ -65,7 +98,7 @@ def prometheus(request, tmp_path_factory) -> Iterator[int]:
         if labels == ISTIO:
             label_as_istio(bootstrap)
 
-    with Topology(lanes, envoy=envoy, change=change) as running:
+    with Topology(lanes, envoy=tools.envoy(version), change=change) as running:
         configuration = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
         configuration["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
         (scraped,) = configuration["scrape_configs"]
@@ -78,15 +111,32 @@ def prometheus(request, tmp_path_factory) -> Iterator[int]:
             *[server, f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'data'}"],
             f"--web.listen-address=127.0.0.1:{port}",
         ]
-        with Program(command, folder / "prometheus.log") as program, Client(running, "1.1") as client:
+        with Program(command, folder / "prometheus.log") as program, requests_until_the_end(running):
             program.wait_until(lambda: query(port, 'up{job="envoy"} == 1') != [])
-            deadline = time.monotonic() + 12
-            statuses = [503, 400, 200]
-            while time.monotonic() < deadline:
-                # A collector that is away, one that refuses, and one that is well, for a second each.
+            yield port
+
+
+@contextmanager
+def requests_until_the_end(running: Topology) -> Iterator[None]:
+    """Sends requests all the while, to a collector that is away, one that refuses, and one that is well in turns."""
+    ending = threading.Event()
+
+    def send() -> None:
+        statuses = [503, 400, 200]
+        with Client(running, "1.1") as client:
+            while not ending.wait(0.05):
+                # For a second each.
                 running.receiver.status = statuses[int(time.monotonic()) % len(statuses)]
                 send_all_kinds(client)
-            yield port
+
+    with ThreadPoolExecutor() as threads:
+        sending = threads.submit(send)
+        try:
+            yield
+        finally:
+            ending.set()
+        # Raises what went wrong there.
+        sending.result()
 
 
 def label_as_istio(bootstrap: dict) -> None:
