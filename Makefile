@@ -73,7 +73,7 @@ cli: toolchain ## build target/release/sidespan, which replays and explains
 
 # It writes one file a member of the workspace, beside the member's Cargo.toml. With a time of its own and a
 # random number, no two would be the same.
-sbom: toolchain ## list the crates in the module, in target/sidespan.cdx.json; installs cargo-cyclonedx where it is missing
+sbom: toolchain ## list the crates in the module in target/sidespan.cdx.json; installs cargo-cyclonedx if it is missing
 	@cargo cyclonedx --version >/dev/null 2>&1 || cargo install --locked cargo-cyclonedx@0.5.9
 	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct || date +%s)} cargo cyclonedx --quiet \
 		--format json --spec-version 1.5 --target wasm32-wasip1 --override-filename sidespan.cdx

@@ -14,7 +14,8 @@ def notes(tag: str, version: str, changelog: str) -> str:
     """Returns the section of a release."""
     if tag != f"v{version}":
         raise NotesError(f"expected the tag v{version}, of Cargo.toml's version, but found {tag}")
-    section = re.search(rf"^## \[{re.escape(version)}\][^\n]*\n(.*?)(?=^## \[|^\[|\Z)", changelog, re.MULTILINE | re.DOTALL)
+    heading, end = rf"^## \[{re.escape(version)}\][^\n]*\n", r"(?=^## \[|^\[|\Z)"
+    section = re.search(rf"{heading}(.*?){end}", changelog, re.MULTILINE | re.DOTALL)
     if section is None or not section.group(1).strip():
         raise NotesError(f"CHANGELOG.md: expected a section [{version}] that says something, but found none")
     return section.group(1).strip() + "\n"

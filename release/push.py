@@ -15,7 +15,7 @@ from crane import crane, tools
 _LOG_IN = """The registry wants a login, or this login may not push there. Log in, then push again:
     python3 release/crane.py auth login {host} -u USER --password-stdin
 or `docker login {host}`. Credentials are read from $DOCKER_CONFIG/config.json, else ~/.docker/config.json."""
-_UNREACHABLE = """Nothing answers as a registry at {host}: check its name and port, and whether this machine reaches it."""
+_UNREACHABLE = "Nothing answers as a registry at {host}: check its name and port, and whether this machine reaches it."
 _UNTRUSTED = """The certificate of {host} is not trusted here: add its authority to the system's, or name a file with it
 in $SSL_CERT_FILE."""
 # What to do, by what crane or the registry says.

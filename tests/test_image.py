@@ -39,7 +39,8 @@ EPOCH = "1700000000"
 
 def run(*command, environment: dict | None = None, cwd: Path | None = None, given: str = ""):
     """Runs a command to its end, in an environment without credentials but those of `environment`."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("DOCKER_CONFIG", "SOURCE_DATE_EPOCH")}
+    ours = {"DOCKER_CONFIG", "SOURCE_DATE_EPOCH"}
+    inherited = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(
         [str(part) for part in command],
         capture_output=True,
@@ -347,7 +348,8 @@ def certificate(file: Path) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "registry")])
     now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+    number, end = x509.random_serial_number(), now + timedelta(1)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), number, now, end)
     addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
     own = builder.add_extension(addresses, False).add_extension(x509.BasicConstraints(True, None), True)
     pem = serialization.Encoding.PEM

@@ -188,7 +188,24 @@ def test_a_folder_that_is_no_release_is_left_alone(inputs, tmp_path, module):
     assert (tmp_path / "important").exists()
 
 
-CHANGES = "# Changes\n\n## [Unreleased]\n\n- c\n\n## [1.2.0] - 2026-01-01\n\n### Added\n\n- b\n\n## [1.1.0]\n\n- a\n\n[1.1.0]: x\n"
+CHANGES = """# Changes
+
+## [Unreleased]
+
+- c
+
+## [1.2.0] - 2026-01-01
+
+### Added
+
+- b
+
+## [1.1.0]
+
+- a
+
+[1.1.0]: https://example.com
+"""
 
 
 def test_notes_are_the_section_of_the_version():
@@ -266,10 +283,16 @@ def gateway_version() -> str:
 def versions() -> str:
     """Returns the table of what the tests run."""
     rows = {
-        "Envoy": (", ".join(conftest.ENVOY_VERSIONS), "the filter runs in it; some tests take the oldest and the newest alone"),
+        "Envoy": (
+            ", ".join(conftest.ENVOY_VERSIONS),
+            "the filter runs in it; some tests take the oldest and the newest alone",
+        ),
         "Istio": (f"`{istio_version()}`", "its xDS configures a real Envoy, and its fetcher takes the image"),
         "Istio's API": (f"`{CRDS_MODULE.partition('@')[2]}`", "every manifest follows its schemas, strictly"),
-        "Envoy Gateway": (f"`{gateway_version()}`", "it translates the policies, its fetcher takes the image, and a real Envoy runs them"),
+        "Envoy Gateway": (
+            f"`{gateway_version()}`",
+            "it translates the policies, its fetcher takes the image, and a real Envoy runs them",
+        ),
     }
     lines = [f"| {what} | {version} | {how} |" for what, (version, how) in rows.items()]
     return "\n".join(["| what | versions | what the tests do with it |", "|---|---|---|", *lines])
