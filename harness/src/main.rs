@@ -19,7 +19,7 @@ use sidespan_harness::token::Token;
 
 /// Tries the sidespan filter without Envoy
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "sidespan", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -132,11 +132,12 @@ fn mint(arguments: &Mint) -> anyhow::Result<ExitCode> {
 /// Reads a number of seconds, from 1 to a year: `600`, `10m`, `1h30m`.
 fn ttl(text: &str) -> Result<u64, String> {
     let seconds = text.parse::<u64>().ok().or_else(|| {
-        let duration = text.parse::<jiff::SignedDuration>().ok()?;
+        let span = text.parse::<jiff::Span>().ok()?;
+        let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
         u64::try_from(duration.as_secs()).ok()
     });
     seconds.filter(|seconds| (1..=MAX_TTL_SECONDS).contains(seconds)).ok_or_else(|| {
-        "expected a duration from 1 second to 365 days, such as 600, 10m or 1h30m".to_owned()
+        "expected a duration from 1 second to 365 days, such as 600, 10m, 1h30m or 1d".to_owned()
     })
 }
 
@@ -291,3 +292,26 @@ What is printed is what changed. With --json it is all header lines:
    "client": [], "counted": {}, "spans": []}
 
 A header value that is not text is `{"name": "x-raw", "value_hex": "ff00"}`, in both."#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_lives_for_seconds_or_a_duration() {
+        for (text, seconds) in
+            [("600", 600), ("10m", 600), ("1h30m", 5_400), ("1d", 86_400), ("2d12h", 216_000)]
+        {
+            assert_eq!(ttl(text), Ok(seconds), "{text}");
+        }
+        for text in ["", "0", "-1", "1", "366d", "1 month", "day"] {
+            assert_eq!(ttl(text).is_ok(), text == "1", "{text}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_of_the_program() {
+        let version = Cli::try_parse_from(["sidespan", "--version"]).err().map(|it| it.to_string());
+        assert_eq!(version, Some(concat!("sidespan ", env!("CARGO_PKG_VERSION"), "\n").to_owned()));
+    }
+}

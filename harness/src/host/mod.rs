@@ -44,7 +44,12 @@ pub struct Module {
 impl Module {
     /// Compiles a `.wasm` file. `metered` counts executed instructions, at some cost in speed.
     pub fn load(path: &Path, metered: bool) -> anyhow::Result<Self> {
-        ensure!(path.exists(), "{} is missing: run make wasm", path.display());
+        ensure!(
+            path.exists(),
+            "{}: expected the filter's module, but found no file: run `make wasm`, or name it with \
+             `--module`",
+            std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display()
+        );
         let mut config = Config::new();
         config.consume_fuel(metered);
         let engine = Engine::new(&config).map_err(plain)?;

@@ -216,5 +216,6 @@ fn replay_says_why_and_exits_with_2() {
     assert!(error.contains("scenario.yaml:2:5: expected one of the keys `name`"), "{error}");
     let (status, error) = replay(&folder.path().join("absent.wasm"));
     assert_eq!(status, Some(2));
-    assert!(error.contains("absent.wasm is missing: run make wasm"), "{error}");
+    let expected = "absent.wasm: expected the filter's module, but found no file: run `make wasm`";
+    assert!(error.starts_with('/') && error.contains(expected), "{error}");
 }
