@@ -40,6 +40,13 @@ def plugin(file: str, exporter: dict, **metadata) -> dict:
     return document
 
 
+def as_traffic_extension(plugin: dict) -> dict:
+    """Returns a WasmPlugin as the resource that follows it."""
+    spec = dict(plugin["spec"])
+    wasm = {key: spec.pop(key) for key in ("url", "failStrategy", "pluginConfig")}
+    return plugin | {"kind": "TrafficExtension", "spec": spec | {"wasm": wasm}}
+
+
 def service_entry(host: str, port: int, endpoint_port: int) -> dict:
     return {
         "apiVersion": "networking.istio.io/v1",
@@ -114,11 +121,13 @@ def test_sidecar_makes_spans_of_both_directions(newest_envoy, tmp_path, file):
     assert (outbound.kind, outbound.service) == ("CLIENT", "backend.shop")
 
 
-def test_gateway_makes_server_spans_of_new_traces(newest_envoy, tmp_path):
+@pytest.mark.parametrize("translated", [lambda plugin: plugin, as_traffic_extension], ids=["plugin", "extension"])
+def test_gateway_makes_server_spans_of_new_traces(newest_envoy, tmp_path, translated):
     with Service("frontend") as service:
 
         def resources(made: Mesh) -> list[dict]:
-            return [plugin("ingress-gateway.yaml", made.exporter), *gateway_resources(made.inbound, service.port)]
+            document = translated(plugin("ingress-gateway.yaml", made.exporter))
+            return [document, *gateway_resources(made.inbound, service.port)]
 
         with mesh(newest_envoy, tmp_path, resources, change=gateway) as running:
             trace_id = send(running, running.inbound)

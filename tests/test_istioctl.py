@@ -1,5 +1,6 @@
 """Every manifest of Istio through istioctl, which validates it and analyzes it, as users do before they apply it."""
 
+import functools
 import subprocess
 
 import pytest
@@ -81,22 +82,52 @@ def test_warning_of_the_analysis_fails(tmp_path):
     assert "IST0128" in result.stdout + result.stderr
 
 
+@functools.cache
+def installation(folder: str) -> dict[tuple[str, str], dict]:
+    """Returns the resources that `istioctl install` makes of a folder's IstioOperator, by kind and name."""
+    result = istioctl("manifest", "generate", "-f", ROOT / "istio" / folder / "istiooperator.yaml")
+    assert result.returncode == 0, result.stderr
+    return {(it["kind"], it["metadata"]["name"]): it for it in yaml.safe_load_all(result.stdout) if it}
+
+
 @pytest.mark.parametrize("folder", ["tracing-off", "statistics"])
 def test_installation_has_the_mesh_configuration(folder):
-    """istioctl makes the ConfigMap of the mesh from an IstioOperator, without a cluster."""
-    file = ROOT / "istio" / folder / "istiooperator.yaml"
-    result = istioctl("manifest", "generate", "-f", file)
-    assert result.returncode == 0, result.stderr
-    (config_map,) = [
-        it
-        for it in yaml.safe_load_all(result.stdout)
-        if it and it["kind"] == "ConfigMap" and it["metadata"]["name"] == "istio"
-    ]
-    made = yaml.safe_load(config_map["data"]["mesh"])
-    written = yaml.safe_load(file.read_text())["spec"]["meshConfig"]
+    made = yaml.safe_load(installation(folder)["ConfigMap", "istio"]["data"]["mesh"])
+    written = yaml.safe_load((ROOT / "istio" / folder / "istiooperator.yaml").read_text())["spec"]["meshConfig"]
     defaults = made.pop("defaultConfig")
     assert defaults == defaults | written.pop("defaultConfig")
     assert made == made | written
+
+
+def test_sidecar_gets_the_module_of_the_config_map(tmp_path):
+    """As Istio's injector does it, by the annotations of the pod template: the proxy alone has the mount."""
+    injector = installation("tracing-off")["ConfigMap", "istio-sidecar-injector"]["data"]
+    texts = {
+        "meshConfigFile": installation("tracing-off")["ConfigMap", "istio"]["data"]["mesh"],
+        "injectConfigFile": injector["config"],
+        "valuesFile": injector["values"],
+    }
+    arguments = ["--revision", "default", "-f", ROOT / "istio" / "no-registry" / "deployment.yaml"]
+    for option, text in texts.items():
+        file = tmp_path / option
+        file.write_text(text)
+        arguments += [f"--{option}", file]
+    result = istioctl("kube-inject", *arguments)
+    assert result.returncode == 0, result.stderr
+    (deployment,) = [it for it in yaml.safe_load_all(result.stdout) if it]
+    pod = deployment["spec"]["template"]["spec"]
+    mounts = {
+        container["name"]: mount
+        for container in [*pod["containers"], *pod["initContainers"]]
+        for mount in container.get("volumeMounts", [])
+        if mount["name"] == "sidespan"
+    }
+    assert mounts == {"istio-proxy": {"name": "sidespan", "mountPath": "/var/local/lib/wasm", "readOnly": True}}
+    assert {"name": "sidespan", "configMap": {"name": "sidespan-wasm"}} in pod["volumes"]
+    plugin = yaml.safe_load((ROOT / "istio" / "no-registry" / "wasmplugin.yaml").read_text())["spec"]
+    assert plugin["url"] == f"file://{mounts['istio-proxy']['mountPath']}/sidespan.wasm"
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert plugin["selector"]["matchLabels"].items() <= labels.items()
 
 
 def test_helm_values_say_the_same_as_the_operator():
