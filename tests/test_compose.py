@@ -84,6 +84,12 @@ def test_images_are_pinned():
     assert [image for image in images if not re.search(r":v?\d+\.\d+", image)] == []
 
 
+def test_dashboards_are_checked_by_the_model_of_the_grafana_that_shows_them():
+    _, version = COMPOSE["services"]["grafana"]["image"].split(":")
+    requirements = Path(__file__).with_name("grafana") / "requirements.txt"
+    assert f"!{version}\n" in requirements.read_text()
+
+
 def test_no_folder_is_made_for_a_file_that_is_missing():
     wanted = {"type": "bind", "read_only": True, "bind": {"create_host_path": False}}
     assert [mount for mount in MOUNTS if mount | wanted != mount] == []
