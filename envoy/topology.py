@@ -28,6 +28,9 @@ import yaml
 from receiver import Receiver
 from service import Service
 
+# Below the range from which the kernel gives ports to outgoing connections, so that none is taken
+# between a check and a program's bind.
+PORTS = range(20000, 32000)
 BOOTSTRAP = Path(__file__).with_name("envoy.yaml")
 MODULE = Path(__file__).parents[1] / "target" / "sidespan.wasm"
 
@@ -326,9 +329,7 @@ def exit_on_signals() -> None:
 
 def free_ports() -> Iterator[int]:
     """Yields ports of loopback that nobody has, each once."""
-    # Below the range from which the kernel gives ports to outgoing connections, so that none
-    # is taken between this check and Envoy's bind.
-    candidates = list(range(20000, 32000))
+    candidates = list(PORTS)
     random.shuffle(candidates)
     for port in candidates:
         with socket.socket() as probe:

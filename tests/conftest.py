@@ -77,6 +77,13 @@ LANES = {
 }
 
 
+def pytest_configure(config):
+    """Gives each process of a parallel run ports of its own."""
+    if worker := getattr(config, "workerinput", None):
+        index = int(worker["workerid"].removeprefix("gw"))
+        topology.PORTS = topology.PORTS[index :: worker["workercount"]]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def module():
     """The filter that all tests load; without it none can pass."""

@@ -17,4 +17,6 @@ import topology  # noqa: E402
 topology.exit_on_signals()
 arguments = sys.argv[1:]
 names_tests = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
-sys.exit(pytest.main(["-c", str(HERE / "pytest.ini"), *arguments, *([] if names_tests else [str(HERE)])]))
+# A file's tests share the Envoys that they start, so that they stay together.
+everything = [str(HERE), "--numprocesses=2", "--dist=loadfile"]
+sys.exit(pytest.main(["-c", str(HERE / "pytest.ini"), *arguments, *([] if names_tests else everything)]))
