@@ -1,6 +1,7 @@
 """What the pages say is there: their links, make's targets, and the front page's filter in a real Envoy."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from traffic import Client, new_context
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+EXAMPLES = ROOT / "examples"
 FOLDERS = ["docs", "envoy", "examples", "istio"]
 PAGES = sorted([*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))])
 
@@ -54,6 +56,28 @@ def test_targets_of_make_exist(page):
     commands = re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(), re.MULTILINE)
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(commands) <= set(targets)
+
+
+def not_in_the_index(files: list[Path], index: str) -> list[str]:
+    """Returns the files that the index of the examples neither links nor covers by their folder."""
+    links = re.findall(r"\]\(([^)#]+)\)", index)
+    known = [(EXAMPLES / link).resolve() for link in links]
+    return [str(file.relative_to(EXAMPLES)) for file in files if not {file, *file.parents} & set(known)]
+
+
+def test_index_of_examples_has_every_file():
+    built_from = ["Dockerfile", "package.json", "package-lock.json", "go.mod", "go.sum", "requirements.txt"]
+    known = subprocess.run(["git", "ls-files", EXAMPLES], capture_output=True, text=True, check=True, cwd=ROOT)
+    files = [ROOT / name for name in known.stdout.split()]
+    listed = [file for file in files if file.name not in [*built_from, "README.md"]]
+    assert len(listed) > 50
+    assert not_in_the_index(listed, (EXAMPLES / "README.md").read_text()) == []
+    assert not_in_the_index([EXAMPLES / "new.yaml"], (EXAMPLES / "README.md").read_text()) == ["new.yaml"]
+
+
+def test_index_of_examples_names_tests_that_exist():
+    named = set(re.findall(r"`(test_\w+\.py)`", (EXAMPLES / "README.md").read_text()))
+    assert named and {name for name in named if not (ROOT / "tests" / name).is_file()} == set()
 
 
 def test_front_page_is_short():
