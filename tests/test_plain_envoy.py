@@ -1,9 +1,10 @@
 """Plain Envoy: what examples/envoy/ shows, as it stands there, and what each failure policy means."""
 
+import copy
 import hashlib
 import http.client
 import json
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -20,8 +21,11 @@ from traffic import new_context
 FOLDER = ROOT / "examples" / "envoy"
 FILES = sorted(FOLDER.glob("*.yaml"))
 POLICIES = ["FAIL_OPEN", "FAIL_CLOSED", "FAIL_RELOAD"]
+# Of the listeners that have one of them each.
+PORTS = {policy: 10001 + number for number, policy in enumerate(POLICIES)}
 CONFIGURATION = {"service_name": "shop", "exporter": {"otlp": {"cluster": "otel-collector"}}}
 BAD_CONFIGURATION = {"sampling": {"ratio": 2}}
+GOOD, BAD = '{"service_name": "shop", ', '{"service_name": "shop", "sampling": {"ratio": 2}, '
 
 
 class Modules:
@@ -56,12 +60,15 @@ class Modules:
 class Plain(topology.Running):
     """An Envoy with a copy of the example's files, an application and a receiver."""
 
-    def __init__(self, envoy: Path, folder: Path, bootstrap: str | dict, **replacements: str):
-        """`replacements` are more texts of the files, by what stands for them."""
+    def __init__(
+        self, envoy: Path, folder: Path, bootstrap: str, changed: dict[str, object] | None = None, **texts: str
+    ):
+        """`changed` are files with other contents; `texts` replace more of what the files say."""
         self._envoy = envoy
         self._folder = folder
         self._bootstrap = bootstrap
-        self._replacements = replacements
+        self._changed = changed or {}
+        self._texts = texts
         self._stack = ExitStack()
 
     def __enter__(self):
@@ -70,7 +77,8 @@ class Plain(topology.Running):
             application = starting.enter_context(Service("application"))
             ports = topology.free_ports()
             self.port, self.admin_port = next(ports), next(ports)
-            self._replacements = {
+            self.ports = {policy: next(ports) for policy in POLICIES}
+            self._texts = {
                 "port_value: 10000": f"port_value: {self.port}",
                 "port_value: 9901": f"port_value: {self.admin_port}",
                 "port_value: 8080": f"port_value: {application.port}",
@@ -79,13 +87,13 @@ class Plain(topology.Running):
                 "address: localhost": "address: 127.0.0.1",
                 "/var/lib/envoy/sidespan.wasm": str(topology.MODULE),
                 "/etc/envoy": str(self._folder),
-            } | self._replacements
+                **{f"port_value: {PORTS[policy]}": f"port_value: {port}" for policy, port in self.ports.items()},
+            } | self._texts
             for file in FILES:
                 self.write(file.name, file.read_text())
-            if isinstance(self._bootstrap, dict):
+            for name, content in self._changed.items():
                 # In blocks, whose texts are replaced as those of the files are.
-                self.write("bootstrap.yaml", yaml.safe_dump(self._bootstrap))
-                self._bootstrap = "bootstrap.yaml"
+                self.write(name, yaml.safe_dump(content))
             command = [self._envoy, "-c", self._folder / self._bootstrap, "--disable-hot-restart"]
             options = ["--concurrency", "1", "--log-level", "warning"]
             self.program = starting.enter_context(topology.Program([*command, *options], self._folder / "envoy.log"))
@@ -98,15 +106,20 @@ class Plain(topology.Running):
 
     def write(self, name: str, text: str) -> None:
         """Puts a file of the example into the folder, as an editor does that replaces it."""
-        for stands_for, it in self._replacements.items():
-            text = text.replace(stands_for, it)
+        for former, text_now in self._texts.items():
+            text = text.replace(former, text_now)
         new = self._folder / f"new-{name}"
         new.write_text(text)
         new.rename(self._folder / name)
 
-    def status(self, headers: dict[str, str] | None = None) -> int | None:
+    def statuses(self) -> dict[str, set[int | None]]:
+        """Returns what five requests are answered by the listener of each policy."""
+        self.program.wait_until(lambda: all(self.status(port=port) is not None for port in self.ports.values()))
+        return {policy: {self.status(port=port) for _ in range(5)} for policy, port in self.ports.items()}
+
+    def status(self, headers: dict[str, str] | None = None, port: int | None = None) -> int | None:
         """Returns what a sampled request is answered, or None where nothing listens."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=10)
         try:
             context = {"traceparent": new_context().traceparent("01")}
             connection.request("GET", "/a", headers=context | (headers or {}))
@@ -163,43 +176,84 @@ def test_a_file_that_changes_is_read_and_a_wrong_one_is_not(newest_envoy, tmp_pa
         running.program.wait_until(lambda: running.status() == 200)
         assert "[error]" not in running.log()
         good = (FOLDER / file).read_text()
-        running.write(file, wrong(good))
+        with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)) as connection:
+            assert asked(connection) == (200, None)
+            running.write(file, wrong(good))
+            running.program.wait_until(lambda: "configuration refused: sampling.ratio" in running.log())
+            running.wait_for_span()
+            running.write(file, good.replace('"service_name": "shop"', '"service_name": "shop-2"'))
+            running.wait_for_span("shop-2")
+            if file == "sidespan.yaml":
+                # The listener is the same: it is not drained.
+                assert asked(connection) == (200, None)
+
+
+def asked(connection: http.client.HTTPConnection) -> tuple[int, str | None]:
+    """Returns what a request on a connection is answered, and what is said of the connection's end."""
+    connection.request("GET", "/a")
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status, answer.getheader("connection")
+
+
+@pytest.mark.parametrize(("bootstrap", "status"), [("lds.yaml", None), ("ecds.yaml", 500)])
+def test_the_first_configuration_of_a_file_is_wrong(newest_envoy, tmp_path, bootstrap, status):
+    with Plain(newest_envoy, tmp_path, bootstrap, **{GOOD: BAD}) as running:
         running.program.wait_until(lambda: "configuration refused: sampling.ratio" in running.log())
-        running.wait_for_span()
-        running.write(file, good.replace('"service_name": "shop"', '"service_name": "shop-2"'))
-        running.wait_for_span("shop-2")
+        assert {running.status() for _ in range(5)} == {status}
+
+
+def test_the_first_configuration_is_wrong_and_bypassed(newest_envoy, tmp_path):
+    discovered = yaml.safe_load((FOLDER / "sidespan.yaml").read_text())
+    config = discovered["resources"][0]["typed_config"]["config"]
+    config["vm_config"]["environment_variables"] = {"key_values": {"SIDESPAN_INVALID_CONFIGURATION": "bypass"}}
+    config["configuration"]["value"] = json.dumps(BAD_CONFIGURATION)
+    with Plain(newest_envoy, tmp_path, "ecds.yaml", {"sidespan.yaml": discovered}) as running:
+        running.program.wait_until(lambda: "configuration rejected" in running.log())
+        assert {running.status() for _ in range(5)} == {200}
 
 
 def wrong(text: str) -> str:
     """Returns a file whose filter's configuration is not valid."""
-    good, bad = '{"service_name": "shop", ', '{"service_name": "shop", "sampling": {"ratio": 2}, '
-    assert good in text
-    return text.replace(good, bad)
+    assert GOOD in text
+    return text.replace(GOOD, BAD)
 
 
-def with_filter(filter: dict, *clusters: dict, policy: str = "FAIL_OPEN", configuration: dict = CONFIGURATION) -> dict:
-    """Returns static.yaml with another filter, and more clusters."""
+def with_filter(filter: dict, *clusters: dict, configuration: dict = CONFIGURATION, apart: bool = False) -> dict:
+    """Returns static.yaml with another filter and more clusters, and a listener more for each policy.
+
+    The filters share a VM in each worker unless they are kept `apart`.
+    """
     bootstrap = yaml.safe_load((FOLDER / "static.yaml").read_text())
     static = bootstrap["static_resources"]
-    config = filter["typed_config"]["config"]
-    config["failure_policy"] = policy
-    config["configuration"]["value"] = json.dumps(configuration)
-    topology.connection_manager(static["listeners"][0])["http_filters"][0] = filter
+    (listener,) = static["listeners"]
+    filter["typed_config"]["config"]["configuration"]["value"] = json.dumps(configuration)
+    topology.connection_manager(listener)["http_filters"][0] = filter
+    for policy, port in PORTS.items():
+        another = copy.deepcopy(listener) | {"name": policy}
+        another["address"]["socket_address"]["port_value"] = port
+        config = topology.wasm_configuration(another)
+        config["failure_policy"] = policy
+        if apart:
+            config["vm_config"]["vm_id"] = policy
+        static["listeners"].append(another)
     static["clusters"] += clusters
     return bootstrap
 
 
 @contextmanager
-def fetching(envoy: Path, folder: Path, served: dict[str, bytes], wanted: bytes, **options):
+def fetching(envoy: Path, folder: Path, served: dict[str, bytes], wanted: bytes, configuration: dict = CONFIGURATION):
     """Runs an Envoy that fetches `sidespan` of what is `served`, and whose checksum is that of `wanted`."""
     filter = entry("remote-filter.yaml")
     remote = filter["typed_config"]["config"]["vm_config"]["code"]["remote"]
     remote["sha256"] = hashlib.sha256(wanted).hexdigest()
-    remote["retry_policy"]["num_retries"] = options.pop("retries", remote["retry_policy"]["num_retries"])
+    if not served.get("sidespan") == wanted:
+        # Each retry waits longer.
+        remote["retry_policy"]["num_retries"] = 1
     with Modules(**served) as modules:
-        bootstrap = with_filter(filter, entry("remote-cluster.yaml"), **options)
+        bootstrap = with_filter(filter, entry("remote-cluster.yaml"), configuration=configuration)
         port = {"port_value: 8000": f"port_value: {modules.port}"}
-        with Plain(envoy, folder, bootstrap, **port) as running:
+        with Plain(envoy, folder, "static.yaml", {"static.yaml": bootstrap}, **port) as running:
             yield running
 
 
@@ -207,27 +261,25 @@ def test_envoy_fetches_the_module(outermost_envoy, tmp_path, module):
     content = module.read_bytes()
     with fetching(outermost_envoy, tmp_path, {"sidespan": content}, content) as running:
         running.wait_for_span()
+        assert running.statuses() == dict.fromkeys(POLICIES, {200})
         assert "[error]" not in running.log()
 
 
+OPEN_OR_503 = {"FAIL_OPEN": {200}, "FAIL_CLOSED": {503}, "FAIL_RELOAD": {503}}
+
+
 @pytest.mark.parametrize("served", [{"sidespan": b"another module"}, {}], ids=["another checksum", "not found"])
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_module_that_cannot_be_had(newest_envoy, tmp_path, module, policy, served):
-    # One retry only: each waits longer.
-    with fetching(newest_envoy, tmp_path, served, module.read_bytes(), policy=policy, retries=1) as running:
-        running.program.wait_until(lambda: running.status() is not None)
-        assert {running.status() for _ in range(5)} == {200 if policy == "FAIL_OPEN" else 503}
+def test_a_module_that_cannot_be_had(newest_envoy, tmp_path, module, served):
+    with fetching(newest_envoy, tmp_path, served, module.read_bytes()) as running:
+        assert running.statuses() == OPEN_OR_503
         assert "Retry limit exceeded for fetching data from remote data source" in running.log()
         assert running.stats() == {}
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_fetched_module_that_refuses_its_configuration(newest_envoy, tmp_path, module, policy):
+def test_a_fetched_module_that_refuses_its_configuration(newest_envoy, tmp_path, module):
     content = module.read_bytes()
-    options = {"policy": policy, "configuration": BAD_CONFIGURATION}
-    with fetching(newest_envoy, tmp_path, {"sidespan": content}, content, **options) as running:
-        running.program.wait_until(lambda: running.status() is not None)
-        assert {running.status() for _ in range(5)} == {200 if policy == "FAIL_OPEN" else 503}
+    with fetching(newest_envoy, tmp_path, {"sidespan": content}, content, BAD_CONFIGURATION) as running:
+        assert running.statuses() == OPEN_OR_503
         assert "configuration refused: sampling.ratio" in running.log()
 
 
@@ -273,19 +325,17 @@ def trapping() -> bytes:
     )
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_a_module_that_traps(newest_envoy, tmp_path, policy):
+def test_a_module_that_traps(newest_envoy, tmp_path):
     """The filter does not trap, as far as is known: another module shows what Envoy would do."""
     (tmp_path / "traps.wasm").write_bytes(trapping())
-    bootstrap = with_filter(entry("filter.yaml"), policy=policy)
+    bootstrap = with_filter(entry("filter.yaml"), apart=True)
     module = {str(topology.MODULE): str(tmp_path / "traps.wasm")}
-    with Plain(newest_envoy, tmp_path, bootstrap, **module) as running:
-        running.program.wait_until(lambda: running.status() == 200)
-        assert running.status(MANY_HEADERS) == 503
-        assert {running.status() for _ in range(5)} == {200 if policy == "FAIL_OPEN" else 503}
-        if policy != "FAIL_CLOSED":
-            running.program.wait_until(lambda: running.status() == 200)
-        # Only a reloaded module is there to trap again.
-        traps = {"FAIL_OPEN": 1, "FAIL_CLOSED": 1, "FAIL_RELOAD": 2}[policy]
-        assert running.status(MANY_HEADERS) == (200 if policy == "FAIL_OPEN" else 503)
-        running.program.wait_until(lambda: running.log().count("RuntimeError: unreachable") == traps)
+    with Plain(newest_envoy, tmp_path, "static.yaml", {"static.yaml": bootstrap}, **module) as running:
+        assert running.statuses() == dict.fromkeys(POLICIES, {200})
+        trapped = {policy: running.status(MANY_HEADERS, port) for policy, port in running.ports.items()}
+        assert trapped == dict.fromkeys(POLICIES, 503)
+        running.program.wait_until(lambda: running.status(port=running.ports["FAIL_RELOAD"]) == 200)
+        assert running.statuses() == {"FAIL_OPEN": {200}, "FAIL_CLOSED": {503}, "FAIL_RELOAD": {200}}
+        # Where there is no filter left, there is none to trap; one that was reloaded is there again.
+        trapped = {policy: running.status(MANY_HEADERS, port) for policy, port in running.ports.items()}
+        assert trapped == {"FAIL_OPEN": 200, "FAIL_CLOSED": 503, "FAIL_RELOAD": 503}
