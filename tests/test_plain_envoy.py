@@ -196,11 +196,16 @@ def asked(connection: http.client.HTTPConnection) -> tuple[int, str | None]:
     return answer.status, answer.getheader("connection")
 
 
-@pytest.mark.parametrize(("bootstrap", "status"), [("lds.yaml", None), ("ecds.yaml", 500)])
-def test_the_first_configuration_of_a_file_is_wrong(newest_envoy, tmp_path, bootstrap, status):
+@pytest.mark.parametrize(
+    ("bootstrap", "file", "status"), [("lds.yaml", "listeners.yaml", None), ("ecds.yaml", "sidespan.yaml", 500)]
+)
+def test_the_first_configuration_of_a_file_is_wrong(newest_envoy, tmp_path, bootstrap, file, status):
     with Plain(newest_envoy, tmp_path, bootstrap, **{GOOD: BAD}) as running:
         running.program.wait_until(lambda: "configuration refused: sampling.ratio" in running.log())
         assert {running.status() for _ in range(5)} == {status}
+        running.write(file, (FOLDER / file).read_text().replace('"shop"', '"shop-2"'))
+        running.program.wait_until(lambda: running.status() == 200)
+        running.wait_for_span("shop-2")
 
 
 def test_the_first_configuration_is_wrong_and_bypassed(newest_envoy, tmp_path):
