@@ -198,8 +198,8 @@ def go_program(source: Path, package: str = "") -> Path:
             f"builds the Go program of {source} (once; Istio's take ten minutes of a core)",
             [_go(), "build", "-trimpath", "-ldflags=-s -w", "-o", folder / "program", package],
             cwd=source,
-            # Without cgo a machine needs no C compiler.
-            env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"},
+            # Without cgo a machine needs no C compiler. A Go that is older than the module's fetches a newer one.
+            env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "auto", "GOFLAGS": "-buildvcs=false"},
         )
 
     return _cached(f"go-program-{_digest(*(file.read_text() for file in files))}", build) / "program"
