@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo compose test wasm image push cli sbom dist replay bench bench-export soak worst fuzz deny lint toolchain
+.PHONY: help demo compose test wasm image push cli sbom dist replay bench bench-export soak worst docs fuzz deny lint toolchain
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -111,6 +111,9 @@ fuzz: ## fuzz every parser for FUZZ_SECONDS (default: 60) each; gets a nightly t
 deny: ## check licences and sources of all dependencies; installs cargo-deny where it is missing
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny@0.20.2
 	cargo deny check bans licenses sources
+
+docs: toolchain ## write docs/configuration.md from the comments in src/config
+	WRITE_DOCS=1 cargo test -q -p sidespan --locked config::page
 
 lint: toolchain ## check formatting and lints
 	cargo fmt --all --check

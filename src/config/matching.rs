@@ -57,12 +57,17 @@ pub struct RawHeaderMatch {
     /// Whether the header is removed before the upstream. Default: `true` with `token`, else
     /// `false`.
     pub strip: Option<bool>,
-    /// As in a condition on a string, like those below.
+    /// The value is this.
     pub exact: Option<String>,
+    /// The value begins with this.
     pub prefix: Option<String>,
+    /// The value ends with this.
     pub suffix: Option<String>,
+    /// The value holds this somewhere.
     pub contains: Option<String>,
+    /// The whole value matches this regular expression, as in Envoy's `safe_regex`.
     pub regex: Option<String>,
+    /// Whether ASCII letters match in either case. Default: `false`.
     #[serde(default, alias = "ignoreCase", deserialize_with = "not_null")]
     pub ignore_case: Option<bool>,
 }

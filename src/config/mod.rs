@@ -19,6 +19,8 @@ mod token;
 mod value;
 
 #[cfg(test)]
+mod page;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

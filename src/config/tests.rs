@@ -258,7 +258,7 @@ fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
     ]
 }
 
-/// Objects that the page describes in a paragraph, or inside of another key's row.
+/// Objects that several keys share.
 fn other_objects() -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
         ("a string condition: ", fields::<matching::RawStringMatch>()),
@@ -275,27 +275,6 @@ fn other_objects() -> Vec<(&'static str, Vec<&'static str>)> {
 
 fn is_alias(key: &str) -> bool {
     key.contains(|char: char| char.is_ascii_uppercase())
-}
-
-#[test]
-fn the_page_lists_the_keys_there_are() {
-    let page = include_str!("../../docs/configuration.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
-    let listed: Vec<_> = rows.map(|row| row.split('`').next().unwrap()).collect();
-    let mut keys = Vec::new();
-    for (prefix, fields) in objects() {
-        assert!(!fields.is_empty(), "{prefix}");
-        let documented = fields.into_iter().filter(|key| !is_alias(key));
-        keys.extend(documented.map(|key| format!("{prefix}{key}")));
-    }
-    let unknown: Vec<_> = listed.iter().filter(|key| !keys.iter().any(|k| k == *key)).collect();
-    assert_eq!(unknown, Vec::<&&str>::new(), "in the page alone");
-    let is_container = |key: &str| {
-        keys.iter().any(|k| k.strip_prefix(key).is_some_and(|r| r.starts_with(['.', '['])))
-    };
-    let missing: Vec<_> =
-        keys.iter().filter(|key| !is_container(key) && !listed.contains(&key.as_str())).collect();
-    assert_eq!(missing, Vec::<&String>::new(), "not in the page");
 }
 
 #[test]
