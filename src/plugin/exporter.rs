@@ -305,13 +305,17 @@ impl Exporter {
         }
         self.log.dropped = dropped;
         let said = std::mem::take(&mut self.log.said);
-        let colon = if said.is_empty() { "" } else { "; it " };
+        let joint = match said.as_str() {
+            "" => "",
+            said if said.starts_with("Envoy") => "; ",
+            _ => "; it ",
+        };
         self.warn(&[
             "spans for the collector at cluster \"",
             self.cluster(),
             "\" were dropped in this worker: ",
             &text,
-            colon,
+            joint,
             &said,
         ]);
     }
