@@ -20,7 +20,7 @@ from topology import BOOTSTRAP, MODULE
 
 # The Compose specification's own library, whose schema is the strict one.
 LOADER = Path(__file__).with_name("compose")
-COMPOSE_FILE = BOOTSTRAP.with_name("compose.yaml")
+COMPOSE_FILE = BOOTSTRAP.with_name("compose.yaml").resolve()
 ROOT = COMPOSE_FILE.parents[1]
 COMPOSE = yaml.safe_load(COMPOSE_FILE.read_text())
 PROGRAMS = {name: part for name, part in COMPOSE["services"].items() if "build" in part}
@@ -115,14 +115,13 @@ def test_hosts_in_configurations_are_services():
 def test_envoy_takes_its_command_line(outermost_envoy, tmp_path):
     (name, *arguments) = COMPOSE["services"]["envoy"]["command"]
     assert name == "envoy"
-    for mount in COMPOSE["services"]["envoy"]["volumes"]:
-        arguments = [argument.replace(mount["target"], str(tmp_path / "envoy.yaml")) for argument in arguments]
-        if mount["target"].endswith(".wasm"):
-            module = mount["target"]
-        else:
-            text = (COMPOSE_FILE.parent / mount["source"]).read_text()
-    assert module in text
-    (tmp_path / "envoy.yaml").write_text(text.replace(module, str(MODULE)))
+    mounts = {it["target"]: COMPOSE_FILE.parent / it["source"] for it in COMPOSE["services"]["envoy"]["volumes"]}
+    (module,) = [target for target, source in mounts.items() if source.resolve() == MODULE.resolve()]
+    (bootstrap,) = mounts.keys() - {module}
+    text, file = mounts[bootstrap].read_text(), tmp_path / "envoy.yaml"
+    assert module in text and bootstrap in arguments
+    file.write_text(text.replace(module, str(MODULE)))
+    arguments[arguments.index(bootstrap)] = file
     command = [outermost_envoy, "--mode", "validate", *arguments]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert checked.returncode == 0, checked.stderr
@@ -157,4 +156,5 @@ def test_make_says_that_docker_is_missing(tmp_path):
 
 def test_make_builds_the_module_before_it_starts_the_containers(tmp_path):
     printed = make("--dry-run", "compose", path=tmp_path).stdout
-    assert 0 < printed.index("cargo build -p sidespan") < printed.index("docker compose -f envoy/compose.yaml up --build")
+    built, started = "cargo build -p sidespan", "docker compose -f envoy/compose.yaml up --build"
+    assert 0 < printed.index(built) < printed.index(started)

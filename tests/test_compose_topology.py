@@ -76,8 +76,8 @@ class Containers:
         if not isinstance(part, dict):
             return part
         if "port_value" in part:
-            host = part["address"]
-            return {"address": LOOPBACK, "port_value": self.port(service if host[0].isdigit() else host, part["port_value"])}
+            host = service if part["address"][0].isdigit() else part["address"]
+            return {"address": LOOPBACK, "port_value": self.port(host, part["port_value"])}
         return {key: self.with_addresses(it, service) for key, it in part.items()}
 
     def file(self, service: str, target: str) -> Path:
@@ -108,10 +108,11 @@ class Containers:
     def arguments(self, service: str) -> list[str]:
         """Returns a service's command line without the name of its program."""
         command = [self.with_files(self.localised(it, service), service) for it in SERVICES[service].get("command", [])]
-        for before, (index, argument) in zip(command, list(enumerate(command))[1:]):
+        for index, before in enumerate(command[:-1]):
             if before == "--port":
-                command[index] = str(self.port(service, int(argument)))
-        return command if command[:1] and command[0].startswith("-") else command[1:]
+                command[index + 1] = str(self.port(service, int(command[index + 1])))
+        # Some images have a program of their own, and the command is arguments alone.
+        return command if command and command[0].startswith("-") else command[1:]
 
     def environment(self, service: str) -> dict[str, str]:
         settings = {key: self.localised(it, service) for key, it in SERVICES[service].get("environment", {}).items()}
@@ -154,7 +155,8 @@ def commands(containers: Containers, envoy: Path) -> dict[str, tuple[list, Calla
     zipkin = [f"--armeria.ports[0].{key}={value}" for key, value in listener.items()]
     return {
         "envoy": (
-            [envoy, *containers.arguments("envoy"), *"--disable-hot-restart --concurrency 1 --log-level warning".split()],
+            # Without hot restart there is no shared memory, and any number of Envoys run side by side.
+            [envoy, *containers.arguments("envoy"), "--disable-hot-restart", "--concurrency", "1"],
             lambda: admin_answer(port("envoy", 9901), "/ready") is not None,
         ),
         "stock": (
@@ -338,7 +340,9 @@ def test_exemplars_lead_to_traces_by_the_label_that_grafana_is_told(running, in_
     assert eventually(lambda: running.json("zipkin", 9411, f"/api/v2/trace/{example}"))
 
 
-@pytest.mark.parametrize("uid, target", [("prometheus", "/-/ready"), ("jaeger", "/api/services"), ("zipkin", "/health")])
+@pytest.mark.parametrize(
+    "uid, target", [("prometheus", "/-/ready"), ("jaeger", "/api/services"), ("zipkin", "/health")]
+)
 def test_grafana_is_told_where_its_data_sources_are(running, uid, target):
     url = urllib.parse.urlsplit(running.containers.localised(data_sources()[uid]["url"], "grafana"))
     assert url.hostname == LOOPBACK and admin_answer(url.port, target) is not None

@@ -59,10 +59,11 @@ REQUESTS = [
     (GRPC, 4),
     (GRPC | {"grpc_response_status": "14"}, 1),
 ]
-# Who reports, and what it knows of the connection: only the called side knows whether it was secure.
-REPORTERS = {"destination": ("mutual_tls", 1.0), "source": ("unknown", 0)}
+# Who reports, and what it says of the connection: only the called side knows whether it was secure.
+REPORTERS = {"destination": "mutual_tls", "source": "unknown"}
 BUCKETS_MS = [0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000]
 LATENCY_MS = 7
+DURATION = "istio_request_duration_milliseconds"
 
 
 def labelled(name: str, labels: dict[str, str], value: float) -> str:
@@ -73,21 +74,21 @@ def labelled(name: str, labels: dict[str, str], value: float) -> str:
 def istio_metrics(scrapes: int) -> str:
     """Returns what a sidecar shows after so many scrapes, each of which saw the same requests."""
     lines = ["# TYPE istio_requests_total counter\n"]
-    for reporter, (policy, _) in REPORTERS.items():
+    for reporter, policy in REPORTERS.items():
         for different, count in REQUESTS:
             labels = {"reporter": reporter} | LABELS | HTTP | different | {"connection_security_policy": policy}
             total = count * scrapes
             lines.append(labelled("istio_requests_total", labels, total))
             for bound in [*BUCKETS_MS, "+Inf"]:
                 within = total if float(bound) >= LATENCY_MS else 0
-                lines.append(labelled("istio_request_duration_milliseconds_bucket", labels | {"le": str(bound)}, within))
-            lines.append(labelled("istio_request_duration_milliseconds_sum", labels, total * LATENCY_MS))
-            lines.append(labelled("istio_request_duration_milliseconds_count", labels, total))
+                lines.append(labelled(f"{DURATION}_bucket", labels | {"le": str(bound)}, within))
+            lines.append(labelled(f"{DURATION}_sum", labels, total * LATENCY_MS))
+            lines.append(labelled(f"{DURATION}_count", labels, total))
     # One caller does not speak TLS.
     plain = {"reporter": "destination"} | LABELS | HTTP | {"connection_security_policy": "none"}
     lines.append(labelled("istio_requests_total", plain | {"source_principal": "unknown"}, 5 * scrapes))
-    tcp = {"reporter": "destination"} | LABELS | {"destination_canonical_service": "database", "request_protocol": "tcp"}
-    tcp |= {"response_flags": "-", "connection_security_policy": "mutual_tls"}
+    tcp = {"reporter": "destination"} | LABELS | {"destination_canonical_service": "database"}
+    tcp |= {"request_protocol": "tcp", "response_flags": "-", "connection_security_policy": "mutual_tls"}
     lines.append(labelled("istio_tcp_connections_opened_total", tcp, 9))
     lines.append(labelled("istio_tcp_connections_closed_total", tcp, 5))
     lines.append(labelled("istio_tcp_connections_closed_total", tcp | {"response_flags": "UF"}, 1))

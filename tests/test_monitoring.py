@@ -27,7 +27,8 @@ MONITORING = BOOTSTRAP.parent / "monitoring"
 DASHBOARDS = sorted(MONITORING.glob("*dashboard.json"))
 DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
-RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
+ALERTS = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
+RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 (COLLECTORS,) = [it["query"] for it in DASHBOARD["templating"]["list"] if it["name"] == "collector"]
 FIRING = 'ALERTS{alertstate="firing"}'
 # What Grafana would put in, and windows that a test can fill.
@@ -78,9 +79,10 @@ def prometheus(request, every_prometheus) -> int:
 
 @contextmanager
 def scraped_envoy(version: str, labels: str, folder: Path) -> Iterator[int]:
+    from_outside = {"headers": [{"name": "x-outside", "present": True}]}
     filter = lane(1).filter | {
         "exporter": EXPORTER,
-        "propagation": {"trust_rules": [{"match": {"headers": [{"name": "x-outside", "present": True}]}, "trust": "restart"}]},
+        "propagation": {"trust_rules": [{"match": from_outside, "trust": "restart"}]},
         "sampling": {
             "ratio": 1,
             "rules": [LIMITED | {"limit": {"per_second": 0.5, "burst": 1}}],
