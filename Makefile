@@ -1,6 +1,6 @@
 # sidespan: `make help` lists the targets. They need Rust, Python 3 and make, and get the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo compose test wasm image push cli sbom dist replay bench bench-export soak worst docs fuzz deny lint toolchain
+.PHONY: help demo compose test wasm image push harness sbom dist replay bench bench-export soak worst docs fuzz deny lint toolchain
 
 MODULE := target/sidespan.wasm
 BUILT := target/wasm32-wasip1/wasm/sidespan.wasm
@@ -68,7 +68,7 @@ push: image ## push target/image to REGISTRY=host/name[:tag], with the credentia
 	$(if $(REGISTRY),,$(error expected REGISTRY=host/name[:tag]))
 	python3 release/push.py $(IMAGE) $(REGISTRY)
 
-cli: toolchain ## build target/release/sidespan, which replays and explains
+harness: toolchain ## build target/release/sidespan, which replays scenarios and explains decisions
 	cargo build -p sidespan-harness --release --locked
 
 # It writes one file a member of the workspace, beside the member's Cargo.toml. With a time of its own and a
@@ -80,7 +80,7 @@ sbom: toolchain ## list the crates in the module in target/sidespan.cdx.json; in
 	@rm harness/sidespan.cdx.json
 	@mv sidespan.cdx.json $(SBOM)
 
-dist: image cli sbom ## make all that a release has in target/dist; REGISTRY=host/name is where manifests find the image
+dist: image harness sbom ## make all that a release has in target/dist; REGISTRY=host/name is where manifests find the image
 	python3 release/dist.py $(if $(REGISTRY),--name $(REGISTRY)) --image $(IMAGE) --binary $(CLI) --sbom $(SBOM) \
 		$(MODULE) $(DIST)
 

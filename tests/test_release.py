@@ -52,7 +52,7 @@ def make(inputs: Path, folder: Path):
         "DIST": folder,
         "REGISTRY": f"{PULLED}:{VERSION}",
     }
-    built = [f"--old-file={target}" for target in ["wasm", "cli", "sbom"]]
+    built = [f"--old-file={target}" for target in ["wasm", "harness", "sbom"]]
     result = run("make", *built, "dist", *(f"{name}={value}" for name, value in given.items()), cwd=ROOT)
     assert result.returncode == 0, result.stderr
 
