@@ -39,7 +39,8 @@ EPOCH = "1700000000"
 
 def run(*command, environment: dict | None = None, cwd: Path | None = None, given: str = ""):
     """Runs a command to its end, in an environment without credentials but those of `environment`."""
-    ours = {"DOCKER_CONFIG", "SOURCE_DATE_EPOCH"}
+    # A make inside of a make prints more lines.
+    ours = {"DOCKER_CONFIG", "SOURCE_DATE_EPOCH", "MAKEFLAGS", "MAKELEVEL"}
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
     return subprocess.run(
         [str(part) for part in command],
