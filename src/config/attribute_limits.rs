@@ -11,7 +11,8 @@ use crate::otlp::AttributeLimits;
 #[serde(default, deny_unknown_fields)]
 pub struct RawAttributeLimits {
     /// Attributes of a span, from 0 to 1024. The span's own are always there; custom tags
-    /// beyond the limit are left out and counted. Default: `128`. Example: `64`.
+    /// beyond the limit are left out and counted: those that come last of fixed values, then of the
+    /// request's, then of those at its end. Default: `128`. Example: `64`.
     #[serde(alias = "attributeCountLimit")]
     pub attribute_count_limit: Option<u32>,
     /// Characters of a string value, from 32 to 16384; longer ones are cut and counted.

@@ -29,6 +29,7 @@ const END: &str = "<!-- end of keys -->\n";
 #[derive(Default)]
 struct Documented {
     is_enum: bool,
+    comment: String,
     members: Vec<Member>,
 }
 
@@ -62,13 +63,17 @@ fn documented() -> HashMap<String, Documented> {
             match item {
                 Item::Struct(item) if is_read(&item.attrs) => {
                     let Fields::Named(fields) = item.fields else { continue };
+                    let comment_of_all = comment(&item.attrs);
                     let members = fields.named.into_iter().map(|field| Member {
                         name: field.ident.unwrap().to_string().trim_start_matches("r#").to_owned(),
                         comment: comment(&field.attrs),
                         kind: kind(&field.ty),
                     });
                     let members = members.collect();
-                    found.insert(item.ident.to_string(), Documented { is_enum: false, members });
+                    found.insert(
+                        item.ident.to_string(),
+                        Documented { is_enum: false, comment: comment_of_all, members },
+                    );
                 }
                 Item::Enum(item) if is_read(&item.attrs) => {
                     let members = item.variants.into_iter().map(|variant| Member {
@@ -77,7 +82,10 @@ fn documented() -> HashMap<String, Documented> {
                         kind: Kind::default(),
                     });
                     let members = members.collect();
-                    found.insert(item.ident.to_string(), Documented { is_enum: true, members });
+                    found.insert(
+                        item.ident.to_string(),
+                        Documented { is_enum: true, comment: String::new(), members },
+                    );
                 }
                 _ => {}
             }
@@ -147,7 +155,7 @@ fn tables() -> String {
     add_rows(&documented, "RawConfig", "", &mut rows);
     write_table(&mut page, &rows);
     for (shape, heading, _) in SHAPES {
-        write!(page, "\n## {heading}\n\n").unwrap();
+        write!(page, "\n## {heading}\n\n{}\n\n", documented[shape].comment).unwrap();
         let mut rows = Vec::new();
         add_rows(&documented, shape, "", &mut rows);
         write_table(&mut page, &rows);

@@ -15,10 +15,11 @@ use crate::trust::{EgressRule, Trust, TrustRule};
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawPropagation {
-    /// Formats to read, in order; the first valid context wins. `b3` and `b3multi` both read both
-    /// forms of B3. Default: `[tracecontext, b3, baggage]`.
+    /// Formats to read, in order; the first valid context wins: `tracecontext`, `b3`, `b3multi`, `jaeger`,
+    /// `xray`, `ottrace`, `datadog`, `grpc-trace-bin`, `baggage`. `b3` and `b3multi` both read both forms
+    /// of B3. With `none` alone every request is a root. Default: `[tracecontext, b3, baggage]`.
     pub extract: Option<Vec<RawFormat>>,
-    /// Formats to write. `b3` is the single header, `b3multi` the `x-b3-*` headers.
+    /// Formats to write, of the same names; `none` alone writes nothing. `b3` is the single header, `b3multi` the `x-b3-*` headers.
     /// Default: `[tracecontext, baggage]`.
     pub inject: Option<Vec<RawFormat>>,
     /// Bounds of the `baggage` header. Default: none; the header goes on as it came.
@@ -126,7 +127,6 @@ pub struct RawEgressRule {
 #[serde(rename_all = "snake_case")]
 pub enum RawEgress {
     Keep,
-    /// No context and no baggage.
     Strip,
 }
 

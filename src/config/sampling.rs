@@ -95,7 +95,7 @@ pub enum RawDecision {
     Force,
     /// No span here and an unsampled context upstream, whatever the parent said.
     Drop,
-    /// As if the filter were absent.
+    /// As if the filter were absent, but for `strip`, `trust` and `egress`.
     Ignore,
     /// The parent's decision; a root is sampled with `ratio`.
     Parent,

@@ -37,12 +37,14 @@ pub struct RawCustomTag {
     pub tag: Option<String>,
     /// How the value is made unreadable: `hash` or `mask`. Default: it is recorded as it is.
     pub redact: Option<RawRedaction>,
-    /// Characters of the value that are recorded, from 1. Default: the attribute limit.
+    /// Characters of the value that are recorded, from 1; a cut is counted, and a default value is not
+    /// cut. Default: the attribute limit.
     #[serde(alias = "maxLength")]
     pub max_length: Option<u32>,
     /// A fixed value.
     pub literal: Option<RawLiteral>,
-    /// The value of an environment variable, read once.
+    /// The value of an environment variable, read once; the VM must be given it. A variable that holds a
+    /// token's key or a credential of the exporter is refused.
     pub environment: Option<RawNamed>,
     /// The value of a request header.
     #[serde(alias = "requestHeader")]
@@ -60,7 +62,8 @@ pub struct RawCustomTag {
     pub query_parameter: Option<RawNamed>,
     /// The value of a cookie.
     pub cookie: Option<RawNamed>,
-    /// The value of a member of the incoming `baggage`, decoded.
+    /// The value of a member of the incoming `baggage`, decoded; of several by one name the last, as in
+    /// the SDKs.
     pub baggage: Option<RawNamed>,
     /// One of Envoy's attributes.
     pub property: Option<RawProperty>,
@@ -80,9 +83,9 @@ pub struct RawCustomTag {
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawRedaction {
-    /// The first 16 bytes of its SHA-256, in hex.
+    /// The first 16 bytes of its SHA-256, in hex, without salt: whoever tries all short values finds it.
     Hash,
-    /// A `*` for each character but the last four.
+    /// A `*` for each character but the last four, for all of fewer than eight.
     Mask,
 }
 

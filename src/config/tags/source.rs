@@ -23,7 +23,7 @@ pub struct RawLiteral {
 pub struct RawNamed {
     /// Name of the header, variable, parameter, cookie or member. Required. Example: `order`.
     pub name: String,
-    /// Value if nothing has that name. Default: the tag is left out. Example: `-`.
+    /// Value if nothing has that name. Default: nothing is recorded. Example: `-`.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
 }
@@ -107,7 +107,7 @@ pub struct RawMetadata {
     /// Example: `{key: envoy.filters.http.jwt_authn, path: [{key: sub}]}`.
     #[serde(alias = "metadataKey")]
     pub metadata_key: RawMetadataKey,
-    /// Value if the attribute or key is absent. Default: the tag is left out.
+    /// Value if there is none, or a list or an object. Default: the tag is left out.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
 }
