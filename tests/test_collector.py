@@ -5,7 +5,8 @@ import os
 import subprocess
 import uuid
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,31 @@ def attributes(part: dict) -> dict:
 def test_shipped_configuration_is_valid(collector, file):
     checked = subprocess.run([collector, "validate", "--config", file], capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+@contextmanager
+def collecting(processors: dict, folder: Path) -> Iterator[tuple[int, Path]]:
+    """Runs the shipped Collector with more processors; gives its port for OTLP over HTTP, and the file of spans."""
+    configuration = yaml.safe_load(CONFIGURATION.read_text())
+    configuration["processors"] |= processors
+    pipeline = configuration["service"]["pipelines"]["traces"]
+    pipeline["processors"] += list(processors)
+    pipeline["exporters"] = ["file"]
+    file, traces = folder / "collector.yaml", folder / "traces.json"
+    file.write_text(yaml.safe_dump(configuration))
+    ports = free_ports()
+    health, otlp, grpc = (next(ports) for _ in range(3))
+    settings = {
+        "HEALTH_ENDPOINT": f"127.0.0.1:{health}",
+        "OTLP_HTTP_ENDPOINT": f"127.0.0.1:{otlp}",
+        "OTLP_GRPC_ENDPOINT": f"127.0.0.1:{grpc}",
+        "TRACES_FILE": str(traces),
+        "BATCH_TIMEOUT": "50ms",
+    }
+    command = [tools.collector(BUILDER_CONFIGURATION), "--config", file]
+    with Program(command, folder / "collector.log", env=settings) as program:
+        program.wait_until(lambda: admin_answer(health, "/") is not None)
+        yield otlp, traces
 
 
 def speaks_http2(resources: dict, name: str = "otel-collector") -> None:

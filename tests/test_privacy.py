@@ -5,10 +5,9 @@ from pathlib import Path
 
 import yaml
 
-import tools
 from conftest import lane
-from test_collector import BUILDER_CONFIGURATION, CONFIGURATION, all_exported_spans, attributes
-from topology import Program, Topology, admin_answer, free_ports
+from test_collector import all_exported_spans, attributes, collecting
+from topology import Topology
 from traffic import Client, new_context
 
 PAGE = (Path(__file__).parents[1] / "docs" / "privacy.md").read_text()
@@ -24,28 +23,10 @@ TARGET = "/orders/ann;jsessionid=of-ann?email=ann%40example.com&token=of-ann"
 
 def exported_attributes(envoy: Path, folder: Path, options: dict, processors: dict) -> list[dict]:
     """Returns the attributes of a request's three spans, as they leave a Collector with these processors."""
-    configuration = yaml.safe_load(CONFIGURATION.read_text())
-    configuration["processors"] |= processors
-    pipeline = configuration["service"]["pipelines"]["traces"]
-    pipeline["processors"] += list(processors)
-    pipeline["exporters"] = ["file"]
-    file, traces = folder / "collector.yaml", folder / "traces.json"
-    file.write_text(yaml.safe_dump(configuration))
-    ports = free_ports()
-    health, otlp, grpc = (next(ports) for _ in range(3))
-    settings = {
-        "HEALTH_ENDPOINT": f"127.0.0.1:{health}",
-        "OTLP_HTTP_ENDPOINT": f"127.0.0.1:{otlp}",
-        "OTLP_GRPC_ENDPOINT": f"127.0.0.1:{grpc}",
-        "TRACES_FILE": str(traces),
-        "BATCH_TIMEOUT": "50ms",
-    }
     rules = options.pop("sampling", {}).get("rules", [])
     listeners = {name: options for name in ["frontend-inbound", "frontend-outbound", "backend-inbound"]}
-    lanes = {"": lane(1, rules=rules, collector_port=otlp, listeners=listeners)}
-    command = [tools.collector(BUILDER_CONFIGURATION), "--config", file]
-    with Program(command, folder / "collector.log", env=settings) as collector:
-        collector.wait_until(lambda: admin_answer(health, "/") is not None)
+    with collecting(processors, folder) as (otlp, traces):
+        lanes = {"": lane(1, rules=rules, collector_port=otlp, listeners=listeners)}
         with Topology(lanes, envoy=envoy) as running, Client(running, "1.1") as client:
             client.through("", "/account/ann", PERSONAL | {"traceparent": new_context().traceparent("01")})
             client.through("", TARGET, PERSONAL | {"traceparent": new_context().traceparent("01")})
