@@ -1,43 +1,30 @@
 //! Decides, propagates, tags and exports spans for one Envoy.
 //!
-//! Everything but `plugin` is a pure core: values in, values out, no clock, no randomness, no
-//! logging. `plugin` is the side that Envoy calls.
+//! `plugin` is the side that Envoy calls. All other rooms are a pure core: values in, values out, no
+//! clock, no randomness, no logging. Each room uses only those below it:
+//!
+//! - `plugin`: proxy-wasm contexts, hostcalls and memory; compiled for wasm32 only
+//! - [`filter`]: one request, from its headers to what becomes of it
+//! - [`config`]: JSON text to settings
+//! - [`export`]: how spans leave
+//! - [`span`]: what a span says
+//! - [`sampling`]: whether a request is traced
+//! - [`propagation`]: trace contexts in headers
+//! - [`http`]: what a request says
 
-pub mod address;
-pub mod attributes;
-pub mod cel;
-pub mod cidr;
-pub mod config;
-pub mod context;
-pub mod decision;
-pub mod delivery;
-pub mod digits;
-pub mod edits;
-pub mod grpc;
-pub mod gzip;
-pub mod head;
-pub mod late;
-pub mod limit;
-pub mod matching;
-
-pub mod otlp;
-pub mod path;
 #[cfg(target_arch = "wasm32")]
 mod plugin;
-pub mod propagation;
-pub mod queue;
-pub mod ratio;
-pub mod redaction;
-pub mod regex;
-pub mod request;
-pub mod resource;
-pub mod response;
-pub mod response_flags;
-pub mod rules;
+
+pub mod filter;
+
+pub mod config;
+
+pub mod export;
+
 pub mod span;
-pub mod statistics;
-pub mod tags;
-pub mod token;
-pub mod trust;
-pub mod url;
-pub mod zipkin;
+
+pub mod sampling;
+
+pub mod propagation;
+
+pub mod http;

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::error::{InPath, Result};
 use super::shapes::within;
-use crate::otlp::AttributeLimits;
+use crate::span::encoding::AttributeLimits;
 
 /// Limits as in OpenTelemetry's declarative configuration.
 #[derive(Default, Deserialize)]
@@ -47,10 +47,10 @@ mod tests {
     fn limits_have_bounds() {
         let limits = |members: &str| format!(r#"{{"attribute_limits": {{{members}}}}}"#);
         let default = AttributeLimits { count: 128, value_length: 1024 };
-        assert_eq!(parse("").unwrap().attribute_limits, default);
+        assert_eq!(parse("").unwrap().span.attribute_limits, default);
         let json = limits(r#""attribute_count_limit": 0, "attributeValueLengthLimit": 32"#);
         let least = AttributeLimits { count: 0, value_length: 32 };
-        assert_eq!(parse(&json).unwrap().attribute_limits, least);
+        assert_eq!(parse(&json).unwrap().span.attribute_limits, least);
         for (key, value, bounds) in [
             ("attribute_count_limit", 1025, "0 to 1024"),
             ("attribute_value_length_limit", 31, "32 to 16384"),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::de::{self, Expected, Unexpected};
 
-use crate::digits;
+use crate::http::digits;
 
 /// One refused value. Displays as `path: expected X, but found Y`.
 #[derive(Debug, Clone, PartialEq, Eq)]

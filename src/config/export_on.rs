@@ -8,8 +8,8 @@ use serde::de::{self, Deserializer, Unexpected, Visitor};
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::sampling::RawLimit;
 use super::shapes::OneOrMany;
-use crate::late::{EndingKind, ExportOn, LateLimits};
-use crate::response_flags;
+use crate::http::response_flags;
+use crate::sampling::late::{EndingKind, ExportOn, LateLimits};
 
 /// How a request ends that is exported late; any one condition is enough.
 #[derive(Default, Deserialize)]

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::queue::{RawBatch, RawRetry};
 use super::shapes::{Environment, Secret, at_least, header_name, non_empty};
-use crate::delivery::RetryPolicy;
-use crate::queue::Limits;
-use crate::redaction::SecretKeys;
+use crate::export::delivery::RetryPolicy;
+use crate::export::queue::Limits;
+use crate::http::redaction::SecretKeys;
 
 /// Where spans go, and when.
 #[derive(Clone, PartialEq, Eq)]

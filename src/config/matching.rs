@@ -9,11 +9,15 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::shapes::{Environment, OneOrMany, header_name, not_null};
 use super::token::RawToken;
-use crate::head::AUTHORITY;
-use crate::matching::{HeaderCondition, HeaderMatch, MAX_TOKENS, StringMatch, StringMatchKind};
-use crate::regex::{Invalid, Regex};
-use crate::request::TokenHeader;
-use crate::{path, propagation, url};
+use crate::http::head::AUTHORITY;
+use crate::http::path;
+use crate::http::url;
+use crate::propagation;
+use crate::sampling::matching::{
+    HeaderCondition, HeaderMatch, MAX_TOKENS, StringMatch, StringMatchKind,
+};
+use crate::sampling::regex::{Invalid, Regex};
+use crate::sampling::token::TokenHeader;
 
 /// A condition on a string: exactly one of the five kinds.
 #[derive(Default, Deserialize)]

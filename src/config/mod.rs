@@ -29,17 +29,17 @@ use std::cell::RefCell;
 
 use serde::Deserialize;
 
-use crate::digits;
-use crate::late::ExportOn;
-use crate::limit::Limit;
-use crate::otlp::AttributeLimits;
+use crate::http::digits;
+use crate::propagation::response::Response;
 use crate::propagation::{Form, Propagation};
-use crate::ratio::Ratio;
-use crate::redaction::SecretKeys;
-use crate::request::TokenHeader;
-use crate::response::Response;
-use crate::rules::Rules;
-use crate::tags::Tags;
+use crate::sampling::late::ExportOn;
+use crate::sampling::limit::Limit;
+use crate::sampling::ratio::Ratio;
+use crate::sampling::rules::Rules;
+use crate::sampling::token::TokenHeader;
+use crate::sampling::trust::TrustPolicy;
+use crate::span::SpanSettings;
+use crate::span::resource::ResourceSettings;
 
 use self::error::InPath;
 use self::matching::HeaderConditions;
@@ -51,9 +51,9 @@ pub use self::exporter::{Exporter, Protocol};
 /// A configuration in force.
 #[derive(Debug, Clone)]
 pub struct Config {
-    pub service_name: Option<String>,
-    pub resource_attributes: Vec<(String, String)>,
+    pub resource: ResourceSettings,
     pub propagation: Propagation,
+    pub trust: TrustPolicy,
     /// Share of roots that are sampled where no rule says otherwise.
     pub ratio: Ratio,
     /// The same as it was written.
@@ -66,10 +66,7 @@ pub struct Config {
     pub tokens: Vec<TokenHeader>,
     /// Headers that are removed before the upstream.
     pub strip: Vec<String>,
-    pub tags: Tags,
-    pub attribute_limits: AttributeLimits,
-    /// Query parameters whose values spans leave out.
-    pub secret_keys: SecretKeys,
+    pub span: SpanSettings,
     pub response: Response,
     /// Access logs get the trace context.
     pub logs_context: bool,
@@ -166,14 +163,13 @@ impl RawConfig {
         let mut headers =
             HeaderConditions { environment: &secret, tokens: Vec::new(), strip: Vec::new() };
         let sampling = self.sampling.compile(&mut headers).under("sampling")?;
-        let propagation = self.propagation.compile(&mut headers).under("propagation")?;
+        let (propagation, trust) = self.propagation.compile(&mut headers).under("propagation")?;
         let attribute_limits = self.attribute_limits.compile().under("attribute_limits")?;
         let exporter = self.exporter.map(|raw| raw.compile(environment, &secret)).transpose();
         let exporter = exporter.under("exporter")?;
         let secret_variables = &*secret_variables.borrow();
-        let resource_attributes =
-            resource::compile(self.resource_attributes, environment, secret_variables);
-        let resource_attributes = resource_attributes.under("resource_attributes")?;
+        let attributes = resource::compile(self.resource_attributes, environment, secret_variables);
+        let attributes = attributes.under("resource_attributes")?;
         let settings = tags::Settings {
             environment,
             secret_variables,
@@ -184,9 +180,9 @@ impl RawConfig {
         let tags = self.custom_tags.compile(&settings).under("custom_tags")?;
         let response = self.response.compile().under("response")?;
         Ok(Config {
-            service_name,
-            resource_attributes,
+            resource: ResourceSettings { service_name, attributes },
             propagation,
+            trust,
             ratio: sampling.root_ratio,
             configured_ratio: sampling.configured_root_ratio,
             rules: sampling.rules,
@@ -194,9 +190,11 @@ impl RawConfig {
             export_on: sampling.export_on,
             tokens: headers.tokens,
             strip: headers.strip,
-            tags,
-            attribute_limits,
-            secret_keys: self.span.compile().under("span")?,
+            span: SpanSettings {
+                attribute_limits,
+                tags,
+                secret_keys: self.span.compile().under("span")?,
+            },
             response,
             logs_context: self.access_log.filter_state,
             exporter,

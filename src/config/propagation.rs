@@ -6,10 +6,10 @@ use super::error::{ConfigError, InPath, Result, quoted};
 use super::matching::{HeaderConditions, RawHeaderMatch, RawStringMatch};
 use super::sampling::{RawDirection, authority};
 use super::shapes::{OneOrMany, at_least};
-use crate::cidr::Cidr;
 use crate::propagation::baggage::Limits;
-use crate::propagation::{Form, Propagation};
-use crate::trust::{EgressRule, Trust, TrustRule};
+use crate::propagation::{Form, Propagation, Trust};
+use crate::sampling::cidr::Cidr;
+use crate::sampling::trust::{EgressRule, TrustPolicy, TrustRule};
 
 /// Context formats, by their names in `OTEL_PROPAGATORS` where they have one.
 #[derive(Default, Deserialize)]
@@ -131,7 +131,7 @@ pub enum RawEgress {
 }
 
 impl RawPropagation {
-    pub fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Propagation> {
+    pub fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<(Propagation, TrustPolicy)> {
         let extract = self.extract.unwrap_or_else(|| DEFAULT_EXTRACT.to_vec());
         let inject = self.inject.unwrap_or_else(|| DEFAULT_INJECT.to_vec());
         no_contradiction(&extract).under("extract")?;
@@ -146,16 +146,17 @@ impl RawPropagation {
         let written = || inject.iter().filter_map(|format| format.written()).collect();
         let baggage = self.baggage.compile().under("baggage")?;
         let mut propagation = Propagation::new(read, (!silent).then(written), baggage);
-        propagation.trust = self.trust.map_or(Trust::Accept, Trust::from);
+        let mut rules = Vec::new();
         for (index, raw) in self.trust_rules.into_iter().enumerate() {
-            let rule = raw.compile(headers).at(index).under("trust_rules")?;
-            propagation.trust_rules.push(rule);
+            rules.push(raw.compile(headers).at(index).under("trust_rules")?);
         }
+        let mut egress = Vec::new();
         for (index, raw) in self.egress.into_iter().enumerate() {
-            propagation.egress.push(raw.compile().at(index).under("egress")?);
+            egress.push(raw.compile().at(index).under("egress")?);
         }
         propagation.random_flag = self.random_flag;
-        Ok(propagation)
+        let default = self.trust.map_or(Trust::Accept, Trust::from);
+        Ok((propagation, TrustPolicy { default, rules, egress }))
     }
 }
 

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::error::{ConfigError, InPath, Result};
 use super::shapes::at_least;
-use crate::delivery::RetryPolicy;
-use crate::queue::Limits;
+use crate::export::delivery::RetryPolicy;
+use crate::export::queue::Limits;
 
 /// Bounds of the export queue, for each worker.
 #[derive(Default, Deserialize)]

@@ -95,7 +95,7 @@ mod tests {
     #[track_caller]
     fn check(attributes: &str, expected: &[(&str, &str)]) {
         let json = format!(r#"{{"resource_attributes": {attributes}}}"#);
-        let found = parse(&json).unwrap().resource_attributes;
+        let found = parse(&json).unwrap().resource.attributes;
         let found: Vec<_> = found.iter().map(|(key, value)| (&**key, &**value)).collect();
         assert_eq!(found, expected, "{json}");
     }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::shapes::header_name;
-use crate::response::{Response, When};
+use crate::propagation::response::{Response, When};
 
 /// Headers of the response that name the trace.
 #[derive(Default, Deserialize)]

@@ -6,12 +6,14 @@ use super::error::{ConfigError, InPath, Result, quoted};
 use super::export_on::RawExportOn;
 use super::matching::{HeaderConditions, RawHeaderMatch, RawMethodMatch, RawStringMatch};
 use super::shapes::{OneOrMany, non_empty, within};
-use crate::decision::Reason;
-use crate::digits;
-use crate::late::ExportOn;
-use crate::limit::Limit;
-use crate::ratio::Ratio;
-use crate::rules::{Action, Authority, Conditions, Direction, NO_RULE, Rule, Rules, label_value};
+use crate::http::digits;
+use crate::sampling::decision::Reason;
+use crate::sampling::late::ExportOn;
+use crate::sampling::limit::Limit;
+use crate::sampling::ratio::Ratio;
+use crate::sampling::rules::{
+    Action, Authority, Conditions, Direction, NO_RULE, Rule, Rules, label_value,
+};
 
 /// The trace decision.
 #[derive(Default, Deserialize)]

@@ -10,7 +10,7 @@ use serde::de::{
 };
 
 use super::error::{ConfigError, InPath, OBJECT, Result, SECRET, quoted};
-use crate::head;
+use crate::http::head;
 
 /// Looks a variable of the VM's environment up.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::error::{ConfigError, Result, quoted};
-use crate::redaction::{SecretKeys, letters};
+use crate::http::redaction::{SecretKeys, letters};
 
 /// What every span is made of.
 #[derive(Default, Deserialize)]
@@ -45,10 +45,10 @@ mod tests {
     #[test]
     fn keys_are_added_and_excepted() {
         let config = parse(r#"{"span": {"redactQuery": ["Promo_Code", "-sort-key"]}}"#).unwrap();
-        assert_eq!(config.secret_keys.added, [b"promocode"]);
-        assert_eq!(config.secret_keys.excepted, [b"sortkey"]);
-        assert!(!config.secret_keys.all);
-        assert!(parse(r#"{"span": {"redact_query": ["*"]}}"#).unwrap().secret_keys.all);
+        assert_eq!(config.span.secret_keys.added, [b"promocode"]);
+        assert_eq!(config.span.secret_keys.excepted, [b"sortkey"]);
+        assert!(!config.span.secret_keys.all);
+        assert!(parse(r#"{"span": {"redact_query": ["*"]}}"#).unwrap().span.secret_keys.all);
         check_refused(
             r#"{"span": {"redact_query": [""]}}"#,
             "span.redact_query[0]",

@@ -15,11 +15,11 @@ use self::source::{
 };
 use super::error::{ConfigError, InPath, Result, one_of, quoted};
 use super::shapes::{Entries, Environment, not_null};
-use crate::attributes;
-use crate::otlp::{AttributeLimits, Attributes};
-use crate::request::TokenHeader;
-use crate::tags::redact::{Redaction, Transformation};
-use crate::tags::{Tag, Tags};
+use crate::sampling::token::TokenHeader;
+use crate::span::attributes;
+use crate::span::encoding::{AttributeLimits, Attributes};
+use crate::span::tags::redact::{Redaction, Transformation};
+use crate::span::tags::{Tag, Tags};
 
 /// The custom tags: a list as in Envoy's `CustomTag`, or an object by name as in Istio's Telemetry.
 pub enum RawCustomTags {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::testing::{check_refused, fields, parse};
 use super::*;
 use crate::propagation::Form;
-use crate::trust::Trust;
+use crate::propagation::Trust;
 
 #[test]
 fn the_summary_says_what_operators_ask_first() {
@@ -38,7 +38,7 @@ fn nothing_configured_is_valid() {
         let read = vec![Form::TraceContext, Form::B3Single, Form::B3Multi];
         assert_eq!(config.propagation.extract, read);
         assert_eq!(config.propagation.inject, Some(vec![Form::TraceContext]));
-        assert_eq!(config.propagation.trust, Trust::Accept);
+        assert_eq!(config.trust.default, Trust::Accept);
         assert_eq!(config.ratio, Ratio::ALWAYS);
         assert_eq!(config.exporter, None);
     }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::shapes::{Environment, Secret, at_least};
-use crate::token::{Key, TokenCheck};
+use crate::sampling::token::{Key, TokenCheck};
 
 /// A signed token that a header must hold.
 #[derive(Default, Deserialize)]

@@ -17,7 +17,7 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::error::{ConfigError, InPath, OBJECT, Result, one_of, quoted};
-use crate::digits;
+use crate::http::digits;
 
 /// A JSON value. The keys of an object are in the order of the text.
 pub enum Value {

@@ -14,15 +14,15 @@ use proxy_wasm::types::{BufferType, LogLevel, MapType, Status};
 use super::ids::IdGenerator;
 use super::{host, limits};
 use crate::config::{self, Protocol};
-use crate::delivery::{Answer, Judgement, Verdict};
-use crate::grpc;
-use crate::gzip;
-use crate::head::pairs;
-use crate::otlp;
+use crate::export::delivery::{Answer, Judgement, Verdict};
+use crate::export::gzip;
+use crate::export::otlp;
+use crate::export::queue::{Batch, Books, DropReason, Queue};
+use crate::export::statistics::ExportTally;
+use crate::export::zipkin;
+use crate::http::grpc;
+use crate::http::head::pairs;
 use crate::propagation::Propagation;
-use crate::queue::{Batch, Books, DropReason, Queue};
-use crate::statistics::ExportTally;
-use crate::zipkin;
 
 /// The exporter of one worker.
 pub struct Exporter {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proxy_wasm::types::{BufferType, Bytes, LogLevel, MapType, MetricType};
 
-use crate::edits::HeaderEdit;
+use crate::http::edits::HeaderEdit;
 
 // Envoy answers a call that `capability_restriction_config` does not allow with a status of which the
 // SDK knows nothing, and on which it panics (`proxy-wasm-cpp-host`, `src/exports.cc`).
@@ -20,7 +20,7 @@ use crate::edits::HeaderEdit;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure;
 
-/// Returns all headers of a map as one buffer, which [`crate::head::pairs`] reads.
+/// Returns all headers of a map as one buffer, which [`crate::http::head::pairs`] reads.
 ///
 /// Per request: the SDK copies each name and each value.
 pub fn headers(map: MapType) -> Result<Bytes, Failure> {

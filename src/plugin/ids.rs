@@ -5,7 +5,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::host;
-use crate::context::FreshIds;
+use crate::propagation::context::FreshIds;
 
 /// 256 bits of state, so that the streams of many VMs do not meet; a hostcall an id would cost
 /// more than all else that an id needs.

@@ -1,7 +1,7 @@
 //! Limits that hold for all workers of an Envoy: their states are in Envoy's shared data.
 
 use super::{host, shared};
-use crate::limit::{Limit, Share, take_each};
+use crate::sampling::limit::{Limit, Share, take_each};
 
 /// Takes one from each limit, or from none; the error is the index of the one that refuses. A limit
 /// whose state the host does not keep, or that others change again and again, refuses.

@@ -3,10 +3,10 @@
 use proxy_wasm::types::MetricType;
 
 use super::host;
-use crate::rules::Rules;
-use crate::statistics::{
+use crate::export::statistics::{
     self, EXPORT_BATCH_SPANS, EXPORT_DURATION, ExportTally, MetricKind, Statistic, Totals,
 };
+use crate::sampling::rules::Rules;
 
 /// The metrics of one configuration.
 pub struct Metrics {

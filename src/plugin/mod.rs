@@ -33,20 +33,20 @@ use self::properties::{PropertyList, integer};
 use self::root::Root;
 use self::stream::{Late, Stream};
 use crate::config::Config;
-use crate::decision::Kind;
-use crate::grpc;
-use crate::head::{Head, pairs};
-use crate::late::{Ending, HeldHeads};
-use crate::limit::Share;
-use crate::queue::Batch;
-use crate::request::{self, Known, on_request_headers};
-use crate::resource::{ResourceVariables, resource};
-use crate::response::When;
-use crate::rules::Direction;
+use crate::export::queue::Batch;
+use crate::export::statistics::{Tally, Totals};
+use crate::filter::{self, PendingSpan, RequestFacts, on_request_headers};
+use crate::http::grpc;
+use crate::http::head::{Head, pairs};
+use crate::propagation::response::When;
+use crate::sampling::decision::Kind;
+use crate::sampling::late::{Ending, HeldHeads};
+use crate::sampling::limit::Share;
+use crate::sampling::rules::Direction;
+use crate::span::resource::{ResourceVariables, resource};
+use crate::span::tags::Facts;
+use crate::span::tags::source::Phase;
 use crate::span::{self, ActiveSpan, StreamFacts};
-use crate::statistics::{Tally, Totals};
-use crate::tags::Facts;
-use crate::tags::source::Phase;
 
 // SAFETY: a VM has one thread.
 #[global_allocator]
@@ -62,7 +62,7 @@ struct Plugin {
     config: Config,
     gateway: bool,
     /// A rule asks for the direction.
-    asks_direction: bool,
+    needs_direction: bool,
     stream_facts: PropertyList<11>,
     ending_facts: PropertyList<2>,
     held_heads: Option<HeldHeads>,
@@ -88,7 +88,7 @@ struct State {
 impl Plugin {
     fn new(name: PluginName, config: Config) -> Self {
         let ids = IdGenerator::seeded();
-        let resource = resource(&config, &resource_variables(), &node::node());
+        let resource = resource(&config.resource, &resource_variables(), &node::node());
         let exporter = config
             .exporter
             .clone()
@@ -99,14 +99,14 @@ impl Plugin {
             State { ids, tally, exporter, metrics, checked_unix_nanos: 0, is_check_due: false };
         state.publish();
         let held_heads = config.export_on.as_ref().map(|export_on| {
-            let max_chars = config.attribute_limits.value_length as usize;
-            HeldHeads::new(export_on.max_held_bytes, max_chars, config.tags.request_headers())
+            let max_chars = config.span.attribute_limits.value_length as usize;
+            HeldHeads::new(export_on.max_held_bytes, max_chars, config.span.tags.request_headers())
         });
-        let of_tags = config.tags.properties.paths().to_vec();
+        let of_tags = config.span.tags.properties.paths().to_vec();
         Self {
             name,
             gateway: node::is_gateway(),
-            asks_direction: config.rules.ask_direction() || config.propagation.ask_direction(),
+            needs_direction: config.rules.needs_direction() || config.trust.needs_direction(),
             stream_facts: PropertyList::new(STREAM_FACTS, of_tags),
             ending_facts: PropertyList::new(ENDING_FACTS, Vec::new()),
             held_heads,
@@ -176,45 +176,53 @@ impl Plugin {
             return;
         };
         let head = Head::new(pairs(&headers));
-        let asks = request::asks(&self.config, &head);
+        let needed = filter::needed_facts(&self.config, &head);
         let read_address = || host::property("source\0address").ok();
-        let source_address = asks.source_address.then(read_address).flatten().unwrap_or_default();
-        let known = Known {
-            direction: self.asks_direction.then(|| self.read_direction()),
+        let source_address = needed.source_address.then(read_address).flatten().unwrap_or_default();
+        let facts = RequestFacts {
+            direction: self.needs_direction.then(|| self.read_direction()),
             source_address: &source_address,
-            unix_seconds: if asks.time { host::now() / NANOS_PER_SECOND } else { 0 },
+            unix_seconds: if needed.time { host::now() / NANOS_PER_SECOND } else { 0 },
         };
         let fresh = state.ids.fresh();
-        let outcome = on_request_headers(&self.config, &head, known, fresh, &mut limits::take);
-        state.tally.decided(&outcome);
+        let outcome = on_request_headers(&self.config, &head, facts, fresh, &mut limits::take);
+        state.tally.decided(&outcome.summary);
+        let is_ignored = outcome.summary.kind == Kind::Ignore;
         outcome.edits.iter().for_each(host::edit_request_header);
-        if state.is_check_due && outcome.kind != Kind::Ignore && self.config.propagation.writes() {
+        if state.is_check_due && !is_ignored && self.config.propagation.writes() {
             state.is_check_due = false;
             stream.upstream = Some(Box::new(stream::trace_headers()));
         }
-        if let Some(logged) = outcome.logged {
-            for (path, value) in logged.properties() {
+        if let Some(context) = outcome.log_context {
+            for (path, value) in context.properties() {
                 host::set_property(path, &value);
             }
         }
-        stream.hides_answer = self.config.response.when != When::Always
-            && outcome.answer.is_none()
-            && outcome.kind != Kind::Ignore;
-        stream.answer = outcome.answer;
-        if let Some(recording) = outcome.recording {
-            let now = host::now();
-            let span = ActiveSpan::start(&self.config, &head, end_of_stream, &recording, now);
-            stream.span = Some(Box::new(span));
-        } else if let (Some(recording), Some(held_heads)) = (outcome.late, &self.held_heads) {
-            let Some(head) = held_heads.hold(&head) else {
-                state.tally.late_not_held += 1;
-                return;
-            };
-            let (recording, first_byte_unix_nanos) = (*recording, None);
-            let start_unix_nanos = host::now();
-            let late =
-                Late { recording, head, end_of_stream, start_unix_nanos, first_byte_unix_nanos };
-            stream.late = Some(Box::new(late));
+        stream.hides_context = self.config.response.when != When::Always
+            && outcome.response_context.is_none()
+            && !is_ignored;
+        stream.response_context = outcome.response_context;
+        match outcome.span {
+            PendingSpan::None => {}
+            PendingSpan::Recorded(recording) => {
+                let now = host::now();
+                let span =
+                    ActiveSpan::start(&self.config.span, &head, end_of_stream, &recording, now);
+                stream.span = Some(Box::new(span));
+            }
+            PendingSpan::Late(recording) => {
+                let Some(head) = self.held_heads.as_ref().and_then(|held| held.hold(&head)) else {
+                    state.tally.late_not_held += 1;
+                    return;
+                };
+                stream.late = Some(Box::new(Late {
+                    recording: *recording,
+                    head,
+                    end_of_stream,
+                    start_unix_nanos: host::now(),
+                    first_byte_unix_nanos: None,
+                }));
+            }
         }
     }
 
@@ -278,7 +286,8 @@ impl Plugin {
         }
         let (recording, start) = (&late.recording, late.start_unix_nanos);
         let head = late.head.head();
-        let span = ActiveSpan::start(&self.config, &head, late.end_of_stream, recording, start);
+        let span =
+            ActiveSpan::start(&self.config.span, &head, late.end_of_stream, recording, start);
         let mut span = Box::new(span);
         span.export_on(met.key);
         if let Some(unix_nanos) = late.first_byte_unix_nanos {
@@ -332,8 +341,8 @@ impl Plugin {
             answered_in_http,
             end_unix_nanos,
         };
-        if self.config.tags.ask_at_end() {
-            let properties = self.config.tags.properties.values(direction, &facts.of_tags());
+        if self.config.span.tags.ask_at_end() {
+            let properties = self.config.span.tags.properties.values(direction, &facts.of_tags());
             self.add_tags_at_end(&mut span, &properties);
         }
         let finished = span.finish(stream_facts);
@@ -351,7 +360,7 @@ impl Plugin {
     /// Adds the tags that say how the request ended, or what became of its headers.
     #[inline(never)]
     fn add_tags_at_end(&self, span: &mut ActiveSpan, properties: &[&[u8]]) {
-        let tags = &self.config.tags;
+        let tags = &self.config.span.tags;
         let read = |phase, map| {
             tags.asks(phase).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
         };

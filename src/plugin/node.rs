@@ -1,7 +1,7 @@
 //! What Envoy's node tells of the workload.
 
 use super::host;
-use crate::resource::Node;
+use crate::span::resource::Node;
 
 /// Reads the node. Istio's metadata is missing elsewhere, and then empty.
 pub fn node() -> Node {

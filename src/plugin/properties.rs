@@ -14,8 +14,8 @@ use once_cell::unsync::OnceCell;
 use proxy_wasm::types::Bytes;
 
 use super::host::{self, Failure};
-use crate::cel;
-use crate::head::pairs;
+use crate::http::head::pairs;
+use crate::span::cel;
 
 /// A list of attributes that are read together: `N` that every span has, and those of tags.
 pub struct PropertyList<const N: usize> {

@@ -11,7 +11,7 @@ use super::acceptance::PluginName;
 use super::stream::Stream;
 use super::{Plugin, environment, host, limits, metrics};
 use crate::config::Config;
-use crate::statistics::{self, CONFIGURATION_REJECTED, CONFIGURED};
+use crate::export::statistics::{self, CONFIGURATION_REJECTED, CONFIGURED};
 
 /// One plugin of Envoy's in one worker.
 #[derive(Default)]

@@ -6,11 +6,11 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
 use super::{Plugin, host};
-use crate::context;
-use crate::head::{Head, pairs};
-use crate::late::HeldHead;
+use crate::http::head::{Head, pairs};
 use crate::propagation;
-use crate::response::ResponseHeader;
+use crate::propagation::context;
+use crate::propagation::response::ResponseHeader;
+use crate::sampling::late::HeldHead;
 use crate::span::{ActiveSpan, Recording};
 
 /// One request.
@@ -20,10 +20,10 @@ pub struct Stream {
     pub span: Option<Box<ActiveSpan>>,
     /// What a span is made of, should the request end as `export_on` says.
     pub late: Option<Box<Late>>,
-    /// What the client is told.
-    pub answer: Option<Box<context::Context>>,
+    /// The context that the client is told.
+    pub response_context: Option<Box<context::Context>>,
     /// Headers that name a trace are removed from the response: the upstream may have forged them.
-    pub hides_answer: bool,
+    pub hides_context: bool,
     /// The trace headers that the upstream should get, of the few requests that are compared.
     pub upstream: Option<Box<TraceHeaders>>,
 }
@@ -43,7 +43,14 @@ pub type TraceHeaders = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Stream {
     pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
-        Self { plugin, span: None, late: None, answer: None, hides_answer: false, upstream: None }
+        Self {
+            plugin,
+            span: None,
+            late: None,
+            response_context: None,
+            hides_context: false,
+            upstream: None,
+        }
     }
 }
 
@@ -58,12 +65,12 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if let (Some(plugin), true) = (&self.plugin, std::mem::take(&mut self.hides_answer)) {
+        if let (Some(plugin), true) = (&self.plugin, std::mem::take(&mut self.hides_context)) {
             for name in plugin.config.response.own_headers() {
                 host::remove_header(MapType::HttpResponseHeaders, name);
             }
         }
-        if let (Some(plugin), Some(context)) = (&self.plugin, self.answer.take()) {
+        if let (Some(plugin), Some(context)) = (&self.plugin, self.response_context.take()) {
             for ResponseHeader { name, value, replace } in plugin.config.response.headers(&context)
             {
                 host::put_header(MapType::HttpResponseHeaders, name, &value, replace);

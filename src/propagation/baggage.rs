@@ -15,8 +15,8 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-use crate::edits::Edits;
-use crate::head::{Head, is_tchar};
+use crate::http::edits::Edits;
+use crate::http::head::{Head, is_tchar};
 
 /// Returns the value of a member, percent-decoded and without its properties; it need not be
 /// UTF-8. The last member of that key wins, as in OpenTelemetry's SDKs; those that break the grammar

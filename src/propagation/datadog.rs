@@ -16,10 +16,10 @@
 
 use opentelemetry::trace::{SpanId, TraceId};
 
-use crate::context::{Context, Extracted, Sampling};
-use crate::digits;
-use crate::edits::Edits;
-use crate::head::Head;
+use crate::http::digits;
+use crate::http::edits::Edits;
+use crate::http::head::Head;
+use crate::propagation::context::{Context, Extracted, Sampling};
 
 pub fn extract(head: &Head<'_>) -> Extracted {
     let sampling = match head.first(PRIORITY).map(sampling) {

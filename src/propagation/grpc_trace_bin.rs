@@ -14,10 +14,10 @@
 use base64::Engine as _;
 use opentelemetry::trace::{SpanId, TraceId};
 
-use crate::context::{Context, Extracted, Sampling};
-use crate::edits::Edits;
-use crate::grpc;
-use crate::head::Head;
+use crate::http::edits::Edits;
+use crate::http::grpc;
+use crate::http::head::Head;
+use crate::propagation::context::{Context, Extracted, Sampling};
 
 pub fn extract(head: &Head<'_>) -> Extracted {
     match head.first(GRPC_TRACE_BIN) {

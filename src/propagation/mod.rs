@@ -2,27 +2,25 @@
 
 mod b3;
 pub mod baggage;
+pub mod context;
 mod datadog;
 mod grpc_trace_bin;
 mod headers;
 mod jaeger;
 pub mod ot;
 mod ottrace;
+pub mod response;
 pub mod tracecontext;
 pub mod tracestate;
 mod xray;
 
 use opentelemetry::trace::TraceId;
 
-use self::headers::{is_baggage, is_context};
-use crate::context::{Context, Extracted, FreshIds, Sampling};
-use crate::edits::{Edits, HeaderEdit};
-use crate::head::Head;
-use crate::matching::{Exceeded, SearchBudget};
-use crate::ratio;
-use crate::rules::Facts;
-use crate::token::TokenFault;
-use crate::trust::{EgressRule, Trust, TrustRule};
+use self::headers::is_baggage;
+pub use self::headers::is_context;
+use crate::http::edits::{Edits, HeaderEdit};
+use crate::http::head::Head;
+use crate::propagation::context::{Context, Extracted, FreshIds, Sampling};
 use ot::Announced;
 use tracestate::{TRACESTATE, TraceState};
 
@@ -50,10 +48,6 @@ pub struct Propagation {
     stale: Vec<Form>,
     /// Without limits, the header passes through as it is.
     pub baggage: Option<baggage::Limits>,
-    pub trust: Trust,
-    /// In order; the first that holds says the trust.
-    pub trust_rules: Vec<TrustRule>,
-    pub egress: Vec<EgressRule>,
     /// New traces say that their ids are random.
     pub random_flag: bool,
 }
@@ -76,6 +70,17 @@ pub struct Incoming<'a> {
     own_randomness: Option<u64>,
 }
 
+/// How an incoming context is handled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// It is followed.
+    Accept,
+    /// A new trace starts, whose span links to the old one.
+    Restart,
+    /// Its ids are kept, and sampling is decided anew.
+    IgnoreFlags,
+}
+
 /// What a request brought that does not go on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults {
@@ -84,10 +89,6 @@ pub struct Faults {
     pub invalid_trace_state: bool,
     pub trace_state_members_dropped: u32,
     pub baggage_members_dropped: u32,
-    /// Tokens that are not valid, by their reasons.
-    pub tokens: Vec<TokenFault>,
-    /// Conditions would have searched more than they may.
-    pub search_exceeded: bool,
 }
 
 /// A context that a span of another trace points to.
@@ -112,16 +113,7 @@ impl Propagation {
                 stale.push(other);
             }
         }
-        Self {
-            extract,
-            inject,
-            stale,
-            baggage,
-            trust: Trust::Accept,
-            trust_rules: Vec::new(),
-            egress: Vec::new(),
-            random_flag: false,
-        }
+        Self { extract, inject, stale, baggage, random_flag: false }
     }
 
     /// Tells whether contexts are written.
@@ -184,54 +176,6 @@ impl Propagation {
         incoming
     }
 
-    /// Tells whether a rule of trust asks for the direction.
-    pub fn ask_direction(&self) -> bool {
-        self.trust_rules.iter().any(|rule| rule.direction.is_some())
-    }
-
-    /// Tells whether a rule of trust asks for the client's address, of a request that has something
-    /// to trust.
-    pub fn asks_source_address(&self, head: &Head<'_>) -> bool {
-        let asks = |rule: &TrustRule| !rule.source_ranges.is_empty();
-        self.trust_rules.iter().any(asks) && head.names().any(is_context)
-    }
-
-    /// Tells whether every context that comes in is followed.
-    pub fn accepts_all(&self) -> bool {
-        self.trust == Trust::Accept && self.trust_rules.is_empty()
-    }
-
-    /// Does what the trust in this request asks for to what came with it. A request that makes the
-    /// conditions exceed the budget is trusted in nothing.
-    #[inline(never)]
-    pub fn distrust(
-        &self,
-        head: &Head<'_>,
-        facts: Facts,
-        source_address: &[u8],
-        budget: &SearchBudget,
-        fresh: FreshIds,
-        incoming: &mut Incoming<'_>,
-    ) {
-        let first = self.trust_rules.iter().find_map(|rule| {
-            match rule.holds(head, facts, source_address, budget) {
-                Ok(holds) => holds.then_some(rule.trust),
-                Err(Exceeded) => Some(Trust::Restart),
-            }
-        });
-        incoming.trust = first.unwrap_or(self.trust);
-        match incoming.trust {
-            Trust::Accept => {}
-            Trust::IgnoreFlags => {
-                incoming.sampling = Sampling::Deferred;
-                // Whoever chose the id and `tracestate` chose what they say of randomness.
-                incoming.own_randomness =
-                    incoming.parent.map(|_| ratio::randomness(fresh.trace_id));
-            }
-            Trust::Restart => incoming.restart(),
-        }
-    }
-
     /// Passes on the context of an ignored request, as far as it is trusted. A sampling decision that is
     /// not trusted becomes "not sampled".
     #[inline(never)]
@@ -246,16 +190,6 @@ impl Propagation {
             }
             _ => remove_contexts(edits, &[]),
         }
-    }
-
-    /// Tells whether contexts and baggage go to where this request goes. They do not where the
-    /// authority makes the conditions exceed the budget.
-    pub fn leaves(&self, head: &Head<'_>, budget: &SearchBudget) -> bool {
-        let first = self.egress.iter().find_map(|rule| match rule.authority.holds(head, budget) {
-            Ok(holds) => holds.then_some(rule.strip),
-            Err(Exceeded) => Some(true),
-        });
-        first != Some(true)
     }
 
     /// Writes the context in every format of `inject`, and removes stale headers. Where nothing is
@@ -352,7 +286,7 @@ impl Form {
 }
 
 /// Removes every context and all baggage, whatever its format.
-pub fn strip(edits: &mut Edits<'_, '_>) {
+pub fn remove_all(edits: &mut Edits<'_, '_>) {
     edits.remove_all(|name| is_context(name) || is_baggage(name));
 }
 
@@ -386,7 +320,7 @@ impl Incoming<'_> {
             return randomness;
         }
         let stated = (self.trace_state_of == Some(trace_id)).then(|| self.trace_state.randomness());
-        stated.flatten().unwrap_or_else(|| ratio::randomness(trace_id))
+        stated.flatten().unwrap_or_else(|| ot::randomness_of_id(trace_id))
     }
 
     /// Brings `tracestate` up to a decision.
@@ -399,6 +333,21 @@ impl Incoming<'_> {
         }
         self.trace_state.announce(announced, sampled, trace_id, self.own_randomness);
         self.faults.trace_state_members_dropped = self.trace_state.dropped;
+    }
+
+    /// Handles the context as far as it is trusted. `fresh` has the randomness of a trace whose ids are
+    /// not trusted.
+    pub fn apply_trust(&mut self, trust: Trust, fresh: FreshIds) {
+        self.trust = trust;
+        match trust {
+            Trust::Accept => {}
+            Trust::IgnoreFlags => {
+                self.sampling = Sampling::Deferred;
+                // Whoever chose the id and `tracestate` chose what they say of randomness.
+                self.own_randomness = self.parent.map(|_| ot::randomness_of_id(fresh.trace_id));
+            }
+            Trust::Restart => self.restart(),
+        }
     }
 
     /// Forgets the context, but for what a link to it says.
@@ -421,7 +370,7 @@ impl Incoming<'_> {
             self.trace_state_of = Some(context.trace_id);
         }
         match &mut self.parent {
-            Some(parent) => parent.learn_from(&context),
+            Some(parent) => parent.merge(&context),
             none => *none = Some(context),
         }
     }
@@ -446,9 +395,9 @@ pub mod testing {
     use opentelemetry::trace::{SpanId, TraceId};
     use proptest::prelude::*;
 
-    use crate::context::{Context, Extracted, Sampling};
-    use crate::edits::{Edits, HeaderEdit};
-    use crate::head::Head;
+    use crate::http::edits::{Edits, HeaderEdit};
+    use crate::http::head::Head;
+    use crate::propagation::context::{Context, Extracted, Sampling};
 
     pub fn head<'a>(lines: &'a [(&str, &str)]) -> Head<'a> {
         Head::new(lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect())

@@ -10,8 +10,8 @@
 //!
 //! The specification's grammar allows for digits in either case; they are written in lower case.
 
-use crate::digits::hex_digit;
-use crate::ratio::DIGITS;
+use crate::http::digits::hex_digit;
+use opentelemetry::trace::TraceId;
 
 /// What a decision says in `th`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,11 @@ pub fn threshold(value: &[u8]) -> Option<u64> {
 /// Returns the randomness that a value states.
 pub fn randomness(value: &[u8]) -> Option<u64> {
     sub(value, b"rv:").filter(|digits| digits.len() == DIGITS as usize).and_then(number)
+}
+
+/// Returns the random bits of a trace id: its right-most 7 bytes (W3C Trace Context Level 2).
+pub fn randomness_of_id(trace_id: TraceId) -> u64 {
+    u128::from_be_bytes(trace_id.to_bytes()) as u64 % RANDOMNESS
 }
 
 /// Returns a value with this threshold, or without one. A randomness that breaks the grammar is gone
@@ -113,6 +118,10 @@ fn number(digits: &[u8]) -> Option<u64> {
     (!digits.is_empty()).then_some(number)
 }
 
+/// One more than any randomness.
+pub const RANDOMNESS: u64 = 1 << 56;
+/// Hex digits of a threshold and of a randomness.
+pub const DIGITS: u64 = 14;
 /// Of the member's key in `tracestate`.
 pub const KEY: &[u8] = b"ot";
 const MAX_VALUE_BYTES: usize = 256;
@@ -122,7 +131,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ratio::RANDOMNESS;
 
     #[track_caller]
     fn check(value: &str, threshold: Option<u64>, randomness: Option<u64>) {

@@ -12,9 +12,9 @@
 //! all of them read both, and a trace whose id is cut on its way falls into two. `ot-baggage-*`
 //! headers are left alone.
 
-use crate::context::{Context, Extracted, Sampling};
-use crate::edits::Edits;
-use crate::head::Head;
+use crate::http::edits::Edits;
+use crate::http::head::Head;
+use crate::propagation::context::{Context, Extracted, Sampling};
 
 pub fn extract(head: &Head<'_>) -> Extracted {
     let sampling = match head.first(SAMPLED) {

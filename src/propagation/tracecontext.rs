@@ -11,10 +11,10 @@
 use opentelemetry::trace::TraceFlags;
 
 use super::tracestate::TRACESTATE;
-use crate::context::{self, Context, Extracted, RANDOM, Sampling};
-use crate::digits;
-use crate::edits::Edits;
-use crate::head::Head;
+use crate::http::digits;
+use crate::http::edits::Edits;
+use crate::http::head::Head;
+use crate::propagation::context::{self, Context, Extracted, RANDOM, Sampling};
 
 /// Reads `traceparent`. Several lines of it are invalid.
 pub fn extract(head: &Head<'_>) -> Extracted {

@@ -16,10 +16,10 @@
 
 use opentelemetry::trace::TraceId;
 
-use crate::context::{self, Context, Extracted, Sampling};
-use crate::digits::encode_hex;
-use crate::edits::Edits;
-use crate::head::Head;
+use crate::http::digits::encode_hex;
+use crate::http::edits::Edits;
+use crate::http::head::Head;
+use crate::propagation::context::{self, Context, Extracted, Sampling};
 
 pub fn extract(head: &Head<'_>) -> Extracted {
     let Some(line) = head.first(TRACE_ID) else {

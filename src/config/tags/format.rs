@@ -3,10 +3,10 @@
 use super::Compiler;
 use super::source::RawRead;
 use crate::config::error::{ConfigError, Result, one_of, quoted};
-use crate::otlp::first_chars;
-use crate::tags::Value;
-use crate::tags::format::{self, Part, Written};
-use crate::tags::source::Source;
+use crate::span::tags::Value;
+use crate::span::tags::format::{self, Part, Written};
+use crate::span::tags::source::Source;
+use crate::span::text::first_chars;
 
 impl Compiler<'_> {
     /// Returns when a format string's request headers are read. `read` is refused where it has none.

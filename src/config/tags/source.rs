@@ -5,9 +5,9 @@ use serde::Deserialize;
 use super::Compiler;
 use crate::config::error::{ConfigError, InPath, Result, quoted};
 use crate::config::shapes::{OneOrMany, header_name, non_empty, public_variable};
-use crate::tags::property::{Encoding, Property, Type};
-use crate::tags::source::Source;
-use crate::tags::{Value, sensitive};
+use crate::span::tags::property::{Encoding, Property, Type};
+use crate::span::tags::source::Source;
+use crate::span::tags::{Value, sensitive};
 
 /// A fixed value.
 #[derive(Deserialize)]

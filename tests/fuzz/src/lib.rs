@@ -1,9 +1,9 @@
 //! What the fuzz targets share: any bytes as header lines, and what must hold of a format.
 
 use sidespan::config::Config;
-use sidespan::context::Context;
-use sidespan::edits::{Edits, HeaderEdit};
-use sidespan::head::Head;
+use sidespan::propagation::context::Context;
+use sidespan::http::edits::{Edits, HeaderEdit};
+use sidespan::http::head::Head;
 use sidespan::propagation::Propagation;
 
 type Line<'a> = (&'a [u8], &'a [u8]);

@@ -1,8 +1,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::edits::Edits;
-use sidespan::head::Head;
+use sidespan::http::edits::Edits;
+use sidespan::http::head::Head;
 use sidespan::propagation::baggage::{BAGGAGE, Limits, value};
 use sidespan_fuzz::{applied, lines};
 

@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::delivery::{Answer, Judgement, Verdict};
+use sidespan::export::delivery::{Answer, Judgement, Verdict};
 
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.split(|byte| *byte == b'\n');

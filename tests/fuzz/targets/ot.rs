@@ -1,11 +1,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::context::trace_id;
-use sidespan::head::Head;
+use sidespan::propagation::context::trace_id;
+use sidespan::http::head::Head;
 use sidespan::propagation::ot::{Announced, randomness, rewritten, threshold};
 use sidespan::propagation::tracestate::{MAX_BYTES, TRACESTATE, extract};
-use sidespan::ratio::RANDOMNESS;
+use sidespan::propagation::ot::RANDOMNESS;
 use sidespan_fuzz::lines;
 
 fuzz_target!(|input: &[u8]| {

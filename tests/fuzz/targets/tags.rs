@@ -1,11 +1,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::head::Head;
-use sidespan::tags::property::{Encoding, Property};
-use sidespan::tags::redact::{Redaction, Transformation};
-use sidespan::tags::source::Source;
-use sidespan::tags::{Lookup, format};
+use sidespan::http::head::Head;
+use sidespan::span::tags::property::{Encoding, Property};
+use sidespan::span::tags::redact::{Redaction, Transformation};
+use sidespan::span::tags::source::Source;
+use sidespan::span::tags::{Lookup, format};
 use sidespan_fuzz::lines;
 
 const HEADERS: &[&str] = &[":path", "cookie", "baggage"];

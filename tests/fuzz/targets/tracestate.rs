@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::head::Head;
+use sidespan::http::head::Head;
 use sidespan::propagation::tracestate::{MAX_BYTES, TRACESTATE, extract};
 use sidespan_fuzz::lines;
 

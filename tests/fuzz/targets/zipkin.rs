@@ -2,8 +2,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use sidespan::otlp::append_span;
-use sidespan::zipkin::spans;
+use sidespan::export::otlp::append_span;
+use sidespan::export::zipkin::spans;
 
 fuzz_target!(|input: &[u8]| {
     let (resource, run) = input.split_at(input.len() / 2);

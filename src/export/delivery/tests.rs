@@ -1,0 +1,237 @@
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+use proptest::prelude::*;
+
+use super::*;
+
+/// Thu, 01 Jan 2026 00:00:00 GMT.
+const NOW: u64 = 1_767_225_600;
+const RETRY: Verdict = Verdict::Retry { after: None };
+const ACCEPTED: Verdict = Verdict::Accepted { rejected: 0 };
+
+fn retry(seconds: u64) -> Verdict {
+    Verdict::Retry { after: Some(Duration::from_secs(seconds)) }
+}
+
+fn response(rejected: i64, message: &str) -> Vec<u8> {
+    let error_message = message.to_owned();
+    let partial = ExportTracePartialSuccess { rejected_spans: rejected, error_message };
+    ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec()
+}
+
+#[track_caller]
+fn check(found: Judgement, verdict: Verdict, said: &str) {
+    assert_eq!(found, Judgement { verdict, said: said.to_owned() });
+}
+
+#[track_caller]
+fn check_http(status: &str, verdict: Verdict) {
+    let answer = Answer { status: status.as_bytes(), ..Answer::default() };
+    let said = match status {
+        "" => "no answer".to_owned(),
+        status if status.starts_with('2') => String::new(),
+        status => format!("answered {status}"),
+    };
+    check(Judgement::of_otlp_http(&answer, NOW), verdict, &said);
+    check(Judgement::of_http(&answer, NOW), verdict, &said);
+}
+
+#[test]
+fn only_what_the_specification_names_is_sent_again() {
+    for status in ["200", "202", "204"] {
+        check_http(status, ACCEPTED);
+    }
+    for status in ["429", "502", "503", "504", ""] {
+        check_http(status, RETRY);
+    }
+    for status in ["301", "400", "401", "403", "404", "405", "408", "415", "500", "501", "505"] {
+        check_http(status, Verdict::Refused);
+    }
+    for status in ["2", "20", "2000", "abc", "\u{1}"] {
+        let answer = Answer { status: status.as_bytes(), ..Answer::default() };
+        assert_eq!(Judgement::of_otlp_http(&answer, NOW).verdict, Verdict::Refused);
+    }
+    check_http("413", Verdict::TooLarge);
+    let body = b"\x08\x03\x12\x1chttp: request body too large";
+    let answer = Answer { status: b"400", body, ..Answer::default() };
+    check(Judgement::of_otlp_http(&answer, NOW), Verdict::TooLarge, "answered 400");
+}
+
+#[test]
+fn retry_after_is_seconds_or_a_date() {
+    for (value, expected) in [
+        ("7", retry(7)),
+        (" 7 ", retry(7)),
+        ("0", retry(0)),
+        ("Thu, 01 Jan 2026 00:01:30 GMT", retry(90)),
+        ("Sun, 01 Mar 2026 00:00:00 GMT", retry(59 * 86_400)),
+        ("Tue, 29 Feb 2028 00:00:00 GMT", retry(789 * 86_400)),
+        ("Wed, 31 Dec 2025 23:59:59 GMT", retry(0)),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", retry(0)),
+        ("Thursday, 01-Jan-26 00:01:30 GMT", retry(90)),
+        ("Thu Jan  1 00:01:30 2026", retry(90)),
+        ("", RETRY),
+        ("-1", RETRY),
+        ("+1", RETRY),
+        ("1.5", RETRY),
+        ("99999999999999999999", RETRY),
+        ("soon", RETRY),
+        ("Thu, 01 Jan 2026", RETRY),
+        ("Thu, 01 Foo 2026 00:00:00 GMT", RETRY),
+        ("Thu, 32 Jan 2026 00:00:00 GMT", RETRY),
+        ("Thu, 00 Jan 2026 00:00:00 GMT", RETRY),
+        ("Thu, 01 Jan 2026 24:00:00 GMT", RETRY),
+        ("Thu, 01 Jan 1969 00:00:00 GMT", RETRY),
+        ("Thu, 01 Jan 2026 00:00:00 CET", RETRY),
+        ("Thu, +1 Jan 2026 00:00:00 GMT", RETRY),
+        ("Fri, 30 Feb 2026 00:00:00 GMT", RETRY),
+        ("Mon, 01 Jan 2026 00:00:00 GMT", RETRY),
+        ("\u{e9}", RETRY),
+    ] {
+        let retry_after = value.as_bytes();
+        let answer = Answer { status: b"503", retry_after, ..Answer::default() };
+        let found = Judgement::of_otlp_http(&answer, NOW).verdict;
+        assert_eq!(found, expected, "{value:?}");
+    }
+}
+
+#[test]
+fn partial_success_says_how_many_are_lost() {
+    for (body, rejected, said) in [
+        (response(0, ""), 0, ""),
+        (response(0, "deprecated"), 0, "warned: deprecated"),
+        (response(3, "no\nname"), 3, "rejected 3 spans: no name"),
+        (response(-3, ""), 0, ""),
+        (b"<html>".to_vec(), 0, ""),
+        // The message is not UTF-8.
+        (b"\x0a\x05\x08\x03\x12\x01\xff".to_vec(), 3, "rejected 3 spans: "),
+    ] {
+        let mut framed = vec![0, 0, 0, 0, body.len() as u8];
+        framed.extend_from_slice(&body);
+        let http = Answer { status: b"200", body: &body, ..Answer::default() };
+        let verdict = Verdict::Accepted { rejected };
+        check(Judgement::of_otlp_http(&http, NOW), verdict, said);
+        let grpc = Answer { grpc_status: b"0", body: &framed, ..http };
+        check(Judgement::of_otlp_grpc(&grpc, NOW), verdict, said);
+        check(Judgement::of_http(&http, NOW), ACCEPTED, "");
+    }
+}
+
+/// The details of a `google.rpc.Status`, in base64: a RetryInfo of one and a half seconds.
+fn details(type_url: &str) -> Vec<u8> {
+    let field = |tag: u8, value: &[u8]| [&[tag, value.len() as u8], value].concat();
+    let delay = field(0x0a, b"\x08\x01\x10\x80\xca\xb5\xee\x01");
+    let any = [field(0x0a, type_url.as_bytes()), field(0x12, &delay)].concat();
+    grpc::BASE64.encode([b"\x08\x0e".to_vec(), field(0x1a, &any)].concat()).into_bytes()
+}
+
+#[track_caller]
+fn check_grpc(grpc_status: &str, message: &str, details: &[u8], verdict: Verdict, said: &str) {
+    let answer = Answer {
+        status: b"200",
+        grpc_status: grpc_status.as_bytes(),
+        grpc_message: message.as_bytes(),
+        grpc_details: details,
+        ..Answer::default()
+    };
+    check(Judgement::of_otlp_grpc(&answer, NOW), verdict, said);
+}
+
+#[test]
+fn grpc_statuses_are_sent_again_as_the_specification_has_it() {
+    for code in [1, 4, 10, 11, 14, 15] {
+        let said = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
+        check_grpc(&code.to_string(), "", b"", RETRY, &said);
+    }
+    for code in [2, 3, 5, 6, 7, 8, 9, 12, 13, 16] {
+        let said = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
+        check_grpc(&code.to_string(), "", b"", Verdict::Refused, &said);
+    }
+    check_grpc("17", "", b"", Verdict::Refused, "answered the gRPC status UNKNOWN");
+    check_grpc("x", "", b"", Verdict::Refused, "answered the gRPC status UNKNOWN");
+    let after = Some(Duration::from_millis(1_500));
+    let info = details("type.googleapis.com/google.rpc.RetryInfo");
+    let exhausted = "answered the gRPC status RESOURCE_EXHAUSTED";
+    check_grpc("8", "", &info, Verdict::Retry { after }, exhausted);
+    let unavailable = "answered the gRPC status UNAVAILABLE: full up";
+    check_grpc("14", "full%20up", &info, Verdict::Retry { after }, unavailable);
+    let other = details("type.googleapis.com/google.rpc.QuotaFailure");
+    check_grpc("8", "", &other, Verdict::Refused, exhausted);
+    let message = "grpc: received message larger than max (5 vs. 4)";
+    check_grpc("8", message, b"", Verdict::TooLarge, &format!("{exhausted}: {message}"));
+    let message = "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes";
+    let said = format!("answered the gRPC status OUT_OF_RANGE: {message}");
+    check_grpc("11", message, b"", Verdict::TooLarge, &said);
+}
+
+#[test]
+fn an_answer_without_grpc_status_is_judged_by_http() {
+    for (status, verdict, said) in [
+        ("200", Verdict::Refused, "answered without grpc-status"),
+        ("503", RETRY, "answered 503"),
+        ("", RETRY, "no answer"),
+        ("404", Verdict::Refused, "answered 404"),
+    ] {
+        let answer = Answer { status: status.as_bytes(), ..Answer::default() };
+        check(Judgement::of_otlp_grpc(&answer, NOW), verdict, said);
+    }
+}
+
+#[test]
+fn pauses_grow_to_the_longest_and_are_spread() {
+    let seconds = Duration::from_secs;
+    let policy = RetryPolicy {
+        initial_interval: seconds(4),
+        max_interval: seconds(8),
+        max_elapsed_time: seconds(60),
+    };
+    let rest = |backoff: &Backoff| Duration::from_nanos(backoff.rest_nanos(100));
+    let least = policy.next(None, 0, None, 100, 0);
+    let most = policy.next(None, 0, None, 100, u32::MAX);
+    assert_eq!(rest(&least), seconds(2));
+    assert!(rest(&most) > Duration::from_millis(5_999) && rest(&most) < seconds(6));
+    let second = policy.next(Some(least), 0, None, 100, 0);
+    assert_eq!(rest(&second), seconds(3));
+    let third = policy.next(Some(second), 0, None, 100, 0);
+    assert_eq!(rest(&third), seconds(4));
+    assert_eq!(rest(&policy.next(Some(third), 0, Some(seconds(9)), 100, 0)), seconds(9));
+    let asked = |elapsed: Duration| {
+        let elapsed_nanos = elapsed.as_nanos() as u64;
+        rest(&policy.next(None, elapsed_nanos, Some(Duration::MAX), 100, 0))
+    };
+    assert_eq!(asked(seconds(0)), seconds(32));
+    assert_eq!(asked(seconds(50)), seconds(10), "what is left of the time");
+    assert_eq!(rest(&policy.next(None, 59_000_000_000, None, 100, 0)), seconds(1));
+    assert!(!most.is_over(100) && most.is_over(100 + 6_000_000_000));
+    assert!(most.is_over(99), "the clock was set back");
+    assert!(!policy.gives_up_after(59_999_999_999) && policy.gives_up_after(60_000_000_000));
+    let for_ever = RetryPolicy { max_elapsed_time: Duration::ZERO, ..policy };
+    assert!(!for_ever.gives_up_after(u64::MAX));
+}
+
+proptest! {
+    #[test]
+    fn any_answer_is_judged(
+        status: Vec<u8>, retry_after: Vec<u8>, grpc_status: Vec<u8>, message: Vec<u8>,
+        grpc_details: Vec<u8>, body: Vec<u8>,
+    ) {
+        let answer = Answer {
+            status: &status,
+            retry_after: &retry_after,
+            grpc_status: &grpc_status,
+            grpc_message: &message,
+            grpc_details: &grpc_details,
+            body: &body,
+        };
+        for judge in [Judgement::of_otlp_http, Judgement::of_http, Judgement::of_otlp_grpc] {
+            let said = judge(&answer, NOW).said;
+            prop_assert!(!said.contains(|char: char| char.is_ascii_control()), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn any_date_is_read(seconds in 0u64..253_402_300_799, now: u32) {
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+        let expected = Duration::from_secs(seconds.saturating_sub(now.into()));
+        prop_assert_eq!(retry_after(date.as_bytes(), now.into()), Some(expected), "{}", date);
+    }
+}

@@ -1,0 +1,96 @@
+//! Changes to a request's headers: only those that change something.
+
+use std::borrow::Cow;
+
+use crate::http::head::Head;
+
+/// One change for the host to make. Names are constants, come from the configuration, or are the
+/// client's spelling of one to remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeaderEdit<'n> {
+    /// Adds a line; none of that name is there.
+    Add { name: &'n str, value: Vec<u8> },
+    /// Puts one line in place of all of that name.
+    Set { name: &'n str, value: Vec<u8> },
+    /// Removes all lines of that name.
+    Remove { name: Cow<'n, str> },
+}
+
+/// Collects edits against the head that they are for.
+#[derive(Debug)]
+pub struct Edits<'h, 'n> {
+    head: &'h Head<'h>,
+    edits: Vec<HeaderEdit<'n>>,
+}
+
+impl<'h, 'n> Edits<'h, 'n> {
+    pub fn of(head: &'h Head<'h>) -> Self {
+        Self { head, edits: Vec::new() }
+    }
+
+    /// Returns what the edits are for.
+    pub fn head(&self) -> &'h Head<'h> {
+        self.head
+    }
+
+    /// Makes `value` the only line of that name.
+    #[inline(never)]
+    pub fn set(&mut self, name: &'n str, value: &[u8]) {
+        let mut lines = self.head.all(name);
+        match (lines.next(), lines.next()) {
+            (None, _) => self.edits.push(HeaderEdit::Add { name, value: value.to_vec() }),
+            (Some(only), None) if only == value => {}
+            _ => self.edits.push(HeaderEdit::Set { name, value: value.to_vec() }),
+        }
+    }
+
+    /// Makes sure that no line of that name is left.
+    #[inline(never)]
+    pub fn remove(&mut self, name: &'n str) {
+        if self.head.first(name).is_some() {
+            self.edits.push(HeaderEdit::Remove { name: Cow::Borrowed(name) });
+        }
+    }
+
+    /// Makes sure that no line is left whose name is one of these.
+    #[inline(never)]
+    pub fn remove_all(&mut self, is_one: impl Fn(&[u8]) -> bool) {
+        let mut names: Vec<_> = self.head.names().filter(|name| is_one(name)).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            let name = String::from_utf8_lossy(name).into_owned();
+            self.edits.push(HeaderEdit::Remove { name: Cow::Owned(name) });
+        }
+    }
+
+    pub fn finish(self) -> Vec<HeaderEdit<'n>> {
+        self.edits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(lines: &[(&str, &str)], expected: &[HeaderEdit<'_>]) {
+        let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect());
+        let mut edits = Edits::of(&head);
+        edits.set("a", b"1");
+        edits.remove("b");
+        assert_eq!(edits.finish(), expected);
+    }
+
+    #[test]
+    fn only_what_differs_is_edited() {
+        let add = HeaderEdit::Add { name: "a", value: b"1".to_vec() };
+        let set = HeaderEdit::Set { name: "a", value: b"1".to_vec() };
+        let remove = HeaderEdit::Remove { name: "b".into() };
+        check(&[], std::slice::from_ref(&add));
+        check(&[("a", "1")], &[]);
+        check(&[("a", "2")], std::slice::from_ref(&set));
+        check(&[("a", "1"), ("a", "1")], std::slice::from_ref(&set));
+        check(&[("b", "")], &[add, remove]);
+    }
+}

@@ -1,0 +1,202 @@
+//! Spellings of a path that mean the same, made one: a client chooses among them.
+
+use std::borrow::Cow;
+
+use crate::http::head::split_query;
+
+/// Returns the path of a target as servers read it, without the query: percent-encoded unreserved
+/// characters stand for themselves (RFC 3986, section 6.2.2.2), dot segments are gone (section 5.2.4), a
+/// backslash is a slash, and slashes in a row are one. Returns none where that would have to be done to
+/// more than [`MAX_REWRITTEN_BYTES`].
+pub fn normal(target: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if let Some(path) = normal_path(target) {
+        return Some(Cow::Borrowed(path));
+    }
+    let path = split_query(target).0;
+    (path.len() <= MAX_REWRITTEN_BYTES).then(|| Cow::Owned(rewritten(path)))
+}
+
+/// Longest path that is rewritten, which takes some hundred instructions a byte.
+const MAX_REWRITTEN_BYTES: usize = 8 * 1024;
+
+/// Returns the path where there is nothing to rewrite, and sometimes none though there is nothing, as
+/// in `/.a`. Eight bytes at a time, since every request is looked at.
+fn normal_path(target: &[u8]) -> Option<&[u8]> {
+    let (words, rest) = target.as_chunks::<8>();
+    let mut last = [0; 8];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    let mut former = 0;
+    let mut start = 0;
+    for word in words.iter().chain([&last]) {
+        let word = u64::from_le_bytes(*word);
+        let slashes = equal(word, b'/');
+        // A dot differs from a slash in the lowest bit.
+        let dots_or_slashes = equal(word | u64::from_le_bytes([1; 8]), b'/');
+        let behind_slashes = slashes << 8 | former >> 56;
+        former = slashes;
+        let odd = (behind_slashes & dots_or_slashes) | equal(word, b'%') | equal(word, b'\\');
+        let marks = equal(word, b'?');
+        let before_mark = (marks & marks.wrapping_neg()).wrapping_sub(1);
+        if odd & before_mark != 0 {
+            return None;
+        }
+        if marks != 0 {
+            return target.get(..start + marks.trailing_zeros() as usize / 8);
+        }
+        start += 8;
+    }
+    Some(target)
+}
+
+/// Returns the highest bit of each byte that is this one.
+#[inline]
+fn equal(word: u64, byte: u8) -> u64 {
+    const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
+    let zero_where_equal = word ^ u64::from_le_bytes([byte; 8]);
+    !(((zero_where_equal & LOW) + LOW) | zero_where_equal | LOW)
+}
+
+#[cold]
+#[inline(never)]
+fn rewritten(path: &[u8]) -> Vec<u8> {
+    let decoded = decode_unreserved(path);
+    if !decoded.starts_with(b"/") {
+        return decoded;
+    }
+    let mut normal = Vec::with_capacity(decoded.len());
+    // Where the slashes of the segments so far stand.
+    let mut slashes = Vec::new();
+    for &byte in decoded.iter().chain(b"/") {
+        if byte != b'/' {
+            normal.push(byte);
+            continue;
+        }
+        let start = slashes.last().copied().unwrap_or_default();
+        match normal.get(start..) {
+            // A segment ends here, and the next begins.
+            Some(b"/") => {}
+            Some(b"/.") => normal.truncate(start + 1),
+            Some(b"/..") => {
+                slashes.pop();
+                let parent = slashes.pop().unwrap_or_default();
+                normal.truncate(parent);
+                slashes.push(parent);
+                normal.push(b'/');
+            }
+            _ => {
+                slashes.push(normal.len());
+                normal.push(b'/');
+            }
+        }
+    }
+    // The slash that was put at the end stays where the path had one, or ended in dots.
+    let ends_in_segment =
+        !matches!(decoded.rsplit(|byte| *byte == b'/').next(), Some(b"" | b"." | b".."));
+    if ends_in_segment {
+        normal.pop();
+    }
+    normal
+}
+
+fn decode_unreserved(path: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        decoded.push(match (byte, behind) {
+            (b'%', [high, low, after @ ..]) if let Some(byte) = unreserved(*high, *low) => {
+                rest = after;
+                byte
+            }
+            (b'\\', _) => b'/',
+            (byte, _) => byte,
+        });
+    }
+    decoded
+}
+
+/// Returns the unreserved character that two digits of hex stand for.
+fn unreserved(high: u8, low: u8) -> Option<u8> {
+    let byte = hex(high)? << 4 | hex(low)?;
+    (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)).then_some(byte)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_are_as_servers_read_them() {
+        for (sent, expected) in [
+            ("", ""),
+            ("/", "/"),
+            ("*", "*"),
+            ("/healthz", "/healthz"),
+            ("/a/", "/a/"),
+            ("/a.b/.c/..d/...", "/a.b/.c/..d/..."),
+            ("/healthz/../checkout", "/checkout"),
+            ("/a/./b", "/a/b"),
+            ("/a/.", "/a/"),
+            ("/a/..", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/../", "/a/"),
+            ("/..", "/"),
+            ("/../../a", "/a"),
+            ("//healthz", "/healthz"),
+            ("/a//b///", "/a/b/"),
+            ("/a//../b", "/b"),
+            ("/%68ealthz", "/healthz"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/a%252e", "/a%252e"),
+            ("/a%", "/a%"),
+            ("/a%4", "/a%4"),
+            ("/a%zz", "/a%zz"),
+            ("\\a\\..\\b", "/b"),
+            ("a/../b", "a/../b"),
+            ("/a?b=/../c", "/a"),
+            ("/abcdefg?/..", "/abcdefg"),
+            ("/abcdefgh/%61?/..%61", "/abcdefgh/a"),
+            ("?", ""),
+        ] {
+            assert_eq!(normal(sent.as_bytes()).as_deref(), Some(expected.as_bytes()), "{sent}");
+        }
+    }
+
+    #[test]
+    fn of_paths_that_are_too_long_to_rewrite_there_is_none() {
+        let long = "a".repeat(MAX_REWRITTEN_BYTES - 1);
+        assert_eq!(normal(format!("/{long}%61").as_bytes()), None);
+        assert!(normal(format!("/{long}b").as_bytes()).is_some());
+        assert!(normal(format!("/%61?{long}").as_bytes()).is_some());
+    }
+
+    proptest! {
+        #[test]
+        fn paths_of_every_length_are_looked_at(
+            before in "[a-c/]{0,20}", what in "//|/\\.\\./|%61|\\\\", after in "[a-c]{0,20}", query in "(\\?[/.%a]{0,9})?",
+        ) {
+            let sent = format!("/{before}{what}{after}");
+            let target = format!("{sent}{query}");
+            prop_assert_eq!(normal(target.as_bytes()).unwrap(), rewritten(sent.as_bytes()));
+            prop_assert!(normal_path(target.as_bytes()).is_none(), "{}", target);
+            let plain = format!("/{}{after}", before.replace('/', "d"));
+            let target = format!("{plain}{query}");
+            prop_assert_eq!(normal_path(target.as_bytes()), Some(plain.as_bytes()));
+        }
+
+        #[test]
+        fn what_is_normal_stays(sent in "(/|\\.|a|%2e|%|\\\\){0,12}") {
+            let once = normal(sent.as_bytes()).unwrap();
+            if once.starts_with(b"/") {
+                prop_assert_eq!(normal(&once).unwrap(), once.as_ref());
+            }
+        }
+    }
+}

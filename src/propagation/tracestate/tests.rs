@@ -1,0 +1,204 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::propagation::testing::head;
+
+/// Compares the list, `None` where it is invalid, and how many members were dropped.
+#[track_caller]
+fn check(lines: &[&str], expected: Option<&str>, dropped: u32) {
+    let named: Vec<_> = lines.iter().map(|line| (TRACESTATE, *line)).collect();
+    let head = head(&named);
+    let found = extract(&head).ok();
+    let found = found.as_ref().map(|state| (str::from_utf8(&state.list), state.dropped));
+    assert_eq!(found, expected.map(|list| (Ok(list), dropped)), "{lines:?}");
+}
+
+#[track_caller]
+fn check_invalid(line: &str, reason: &str) {
+    let head = [(TRACESTATE, line)];
+    assert!(extract(&self::head(&head)).is_err(), "{reason}: {line:?}");
+}
+
+#[test]
+fn lists_go_on_without_what_stands_between_members() {
+    check(&[], Some(""), 0);
+    check(&["foo=1"], Some("foo=1"), 0);
+    check(&["foo=1,bar=2"], Some("foo=1,bar=2"), 0);
+    check(&["foo=1 \t , \t bar=2, \t baz=3"], Some("foo=1,bar=2,baz=3"), 0);
+    check(&["\t foo=1 \t"], Some("foo=1"), 0);
+    check(&[""], Some(""), 0);
+    check(&[" ,\t,"], Some(""), 0);
+    check(&["", "foo=1"], Some("foo=1"), 0);
+    check(&["foo=1", ""], Some("foo=1"), 0);
+    check(&["foo=1,,bar=2,"], Some("foo=1,bar=2"), 0);
+    check(&["foo=1,bar=2", "rojo=1", "baz=3"], Some("foo=1,bar=2,rojo=1,baz=3"), 0);
+    check(&["foo=  1"], Some("foo=  1"), 0);
+    check(&["0foo=1,1@2=3"], Some("0foo=1,1@2=3"), 0);
+    check(&["foo@=1,foo@@bar=1,foo@bar@baz=1"], Some("foo@=1,foo@@bar=1,foo@bar@baz=1"), 0);
+}
+
+#[test]
+fn the_first_of_a_key_goes_on() {
+    check(&["foo=1,foo=1"], Some("foo=1"), 0);
+    check(&["foo=1,bar=2,foo=3"], Some("foo=1,bar=2"), 0);
+    check(&["foo=1", "foo=2", "fo=3", "fooo=4"], Some("foo=1,fo=3,fooo=4"), 0);
+    check_invalid("foo=1,foo=", "no value, though the key is known");
+}
+
+#[test]
+fn a_list_as_it_should_be_is_not_copied() {
+    let borrowed = |line| {
+        matches!(
+            extract(&head(&[(TRACESTATE, line)])),
+            Ok(TraceState { list: Cow::Borrowed(_), .. })
+        )
+    };
+    assert!(borrowed("foo=1,bar=2"));
+    assert!(!borrowed("foo=1, bar=2"));
+}
+
+#[test]
+fn all_characters_that_are_allowed_go_on() {
+    let key = "abcdefghijklmnopqrstuvwxyz0123456789_-*/";
+    let value: String = (' '..='~').filter(|char| !",=".contains(*char)).collect();
+    for key in [key.to_owned(), format!("{key}@a-z0-9_-*/")] {
+        let member = format!("{key}={value}");
+        check(&[&member], Some(&member), 0);
+    }
+}
+
+#[test]
+fn one_bad_member_makes_the_list_invalid() {
+    for (member, reason) in [
+        ("bar", "no equals sign"),
+        ("=1", "no key"),
+        ("bar=", "no value"),
+        ("bar= ", "no value but a space"),
+        ("bar=1=2", "an equals sign in the value"),
+        ("bar=1\t2", "a tab in the value"),
+        ("bar=é", "not ASCII in the value"),
+        ("bar=\u{7f}", "a control character in the value"),
+        ("bar =1", "a space in the key"),
+        ("BAR=1", "upper case"),
+        ("b.r=1", "a dot in the key"),
+        ("_bar=1", "begins with neither letter nor digit"),
+        ("bär=1", "not ASCII in the key"),
+        ("@bar=1", "begins with an at sign"),
+    ] {
+        check_invalid(&format!("foo=1,{member}"), reason);
+        check_invalid(&format!("{member},foo=1"), reason);
+        check(&["foo=1", member], None, 0);
+    }
+}
+
+#[test]
+fn keys_and_values_have_limits() {
+    for key in ["z".repeat(256), format!("{}@{}", "t".repeat(241), "s".repeat(14))] {
+        let member = format!("{key}=1");
+        check(&["foo=1", &member], Some(&format!("foo=1,{member}")), 0);
+        check_invalid(&format!("foo=1,{key}z=1"), "a long key");
+    }
+    let longest = format!("a={}", "v".repeat(256));
+    check(&[&longest], Some(&longest), 0);
+    check_invalid(&format!("a={}", "v".repeat(257)), "a long value");
+}
+
+#[test]
+fn a_list_has_at_most_32_members() {
+    let members = |count| (0..count).map(|n| format!("bar{n}={n}")).collect::<Vec<_>>();
+    let list = members(32).join(",");
+    check(&[&list], Some(&list), 0);
+    check(&[&format!("{list},,")], Some(&list), 0);
+    check_invalid(&members(33).join(","), "33 members");
+    let split = members(33);
+    check(&[&split[..20].join(","), &split[20..].join(",")], None, 0);
+}
+
+#[test]
+fn long_lists_lose_long_members_first_and_then_the_last() {
+    let of = |key: &str, length: usize| format!("{key}={}", "v".repeat(length - key.len() - 1));
+    let fits = [of("a", 258), of("b", 253)].join(",");
+    check(&[&fits], Some(&fits), 0);
+    check(&[&of("a", 258), &of("b", 254)], Some(&of("a", 258)), 1);
+    let (b, c, d) = (of("b", 100), of("c", 128), of("d", 60));
+    check(&[&of("a", 258), &b, &c, &d], Some(&[&*b, &c, &d].join(",")), 1);
+    check(&[&of("a", 200), &b, &of("c", 250)], Some(&[&*of("a", 200), &b].join(",")), 1);
+    let short: Vec<_> = ["a", "b", "c", "d", "e"].map(|key| of(key, 128)).to_vec();
+    check(&[&short.join(",")], Some(&short[..3].join(",")), 2);
+    let huge = format!("{}={}", "k".repeat(256), "v".repeat(256));
+    check(&[&huge], Some(""), 1);
+}
+
+/// The id's random bits are 8 and zeros: of a threshold of 8 or less it is sampled.
+const TRACE: u128 = 0xff << 120 | 8 << 52;
+
+#[track_caller]
+fn check_announced(list: &str, announced: Announced, sampled: bool, expected: (&str, u32)) {
+    let lines = [(TRACESTATE, list)];
+    let mut state = extract(&head(&lines)).unwrap();
+    state.announce(announced, sampled, TraceId::from(TRACE), None);
+    let found = (str::from_utf8(&state.list).unwrap(), state.dropped);
+    assert_eq!(found, expected, "{list}");
+}
+
+#[test]
+fn decisions_are_announced() {
+    use Announced::{Erase, Keep};
+    let half = Announced::Threshold(8 << 52);
+    for (list, announced, sampled, expected, reason) in [
+        ("", half, true, "ot=th:8", "a new trace"),
+        ("a=1", half, true, "ot=th:8,a=1", "a new member is the first"),
+        ("a=1,ot=th:c,b=2", half, true, "ot=th:8,a=1,b=2", "one that changes moves"),
+        ("a=1,ot=th:8,b=2", half, true, "a=1,ot=th:8,b=2", "one that does not stays"),
+        ("a=1,ot=rv:80000000000000;x:1", half, true, "ot=th:8;rv:80000000000000;x:1,a=1", ""),
+        ("", Erase, true, "", "nothing to erase"),
+        ("a=1", Erase, true, "a=1", "nothing to erase"),
+        ("a=1,ot=th:c", Erase, false, "a=1", "nothing is left"),
+        ("a=1,ot=th:c;x:1", Erase, false, "ot=x:1,a=1", "others are left"),
+        ("a=1,ot=rv:80000000000000", Erase, false, "a=1,ot=rv:80000000000000", "only rv"),
+        ("a=1,ot=th:8", Keep, true, "a=1,ot=th:8", "sampled, and it would be"),
+        ("a=1,ot=th:c", Keep, false, "a=1,ot=th:c", "not sampled, and it would not be"),
+        ("a=1,ot=th:8", Keep, false, "a=1", "not sampled, and it would be"),
+        ("a=1,ot=th:c", Keep, true, "a=1", "sampled, and it would not be"),
+        ("ot=th:c;rv:c0000000000000", Keep, true, "ot=th:c;rv:c0000000000000", "by rv"),
+        ("ot=th:8;rv:70000000000000", Keep, true, "ot=rv:70000000000000", "not by rv"),
+        ("ot=th:rubbish", Keep, true, "", "malformed"),
+        ("ot=x:1", Keep, true, "ot=x:1", "nothing to keep"),
+    ] {
+        check_announced(list, announced, sampled, (expected, 0));
+        assert!(!reason.is_empty() || list.contains("rv"));
+    }
+}
+
+#[test]
+fn others_give_way_to_a_new_member() {
+    let half = Announced::Threshold(8 << 52);
+    let many: Vec<_> = (0..32).map(|place| format!("k{place}=v")).collect();
+    let expected = format!("ot=th:8,{}", many[..31].join(","));
+    check_announced(&many.join(","), half, true, (&expected, 1));
+    let long = format!("a={},b={},c={}", "v".repeat(250), "v".repeat(250), "v");
+    let expected = format!("ot=th:8,a={},c=v", "v".repeat(250));
+    check_announced(&long, half, true, (&expected, 1));
+}
+
+proptest! {
+    /// What goes on is a list that goes on as it is.
+    #[test]
+    fn lists_settle(lines in prop::collection::vec("[a-c@=, ]{0,12}(=v{0,200})?", 0..5)) {
+        let named: Vec<_> = lines.iter().map(|line| (TRACESTATE, line.as_str())).collect();
+        if let Ok(state) = extract(&head(&named)) {
+            prop_assert!(state.list.len() <= MAX_BYTES);
+            let again = Head::new(vec![(TRACESTATE.as_bytes(), &state.list)]);
+            prop_assert_eq!(
+                extract(&again),
+                Ok(TraceState { list: Cow::Borrowed(&*state.list), dropped: 0, has_ot: state.has_ot }),
+            );
+        }
+    }
+
+    #[test]
+    fn no_bytes_panic(lines: Vec<Vec<u8>>) {
+        let lines = lines.iter().map(|line| (TRACESTATE.as_bytes(), line.as_slice()));
+        let _ = extract(&Head::new(lines.collect()));
+    }
+}

@@ -1,0 +1,67 @@
+//! The wire format of protobuf: fields with numbers below 16, whose tags have one byte.
+//!
+//! <https://protobuf.dev/programming-guides/encoding/>
+
+/// Bytes of a length-delimited field whose number is below 16.
+pub fn field_len(len: usize) -> usize {
+    1 + varint_len(len as u64) + len
+}
+
+pub fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+pub fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+pub fn put_len(bytes: &mut Vec<u8>, field: u8, len: usize) {
+    bytes.push(len_tag(field));
+    put_varint(bytes, len as u64);
+}
+
+pub fn put_bytes(bytes: &mut Vec<u8>, field: u8, value: &[u8]) {
+    put_len(bytes, field, value.len());
+    bytes.extend_from_slice(value);
+}
+
+pub fn put_fixed64(bytes: &mut Vec<u8>, field: u8, value: u64) {
+    bytes.push(field << 3 | WIRE_FIXED64);
+    bytes.extend_from_slice(&value.to_le_bytes());
+}
+
+/// The tag of a field below 16, whose value has a length.
+pub const fn len_tag(field: u8) -> u8 {
+    field << 3 | WIRE_LEN
+}
+
+/// The tag of a field below 16, whose value is a varint.
+pub const fn varint_tag(field: u8) -> u8 {
+    field << 3 | WIRE_VARINT
+}
+
+/// Returns the first so many of fields as [`split_field`] takes them.
+pub fn first_fields(fields: &[u8], count: u32) -> &[u8] {
+    let mut rest = fields;
+    for _ in 0..count {
+        rest = split_field(rest).map_or(&[], |(_, rest)| rest);
+    }
+    fields.get(..fields.len() - rest.len()).unwrap_or_default()
+}
+
+/// Splits the first of several fields off, whose tags have one byte and whose values have a length.
+/// Returns its value and the other fields.
+pub fn split_field(fields: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, mut rest) = fields.split_first()?;
+    let len = prost::decode_length_delimiter(&mut rest).ok()?;
+    rest.split_at_checked(len)
+}
+
+pub const WIRE_VARINT: u8 = 0;
+pub const WIRE_FIXED64: u8 = 1;
+pub const WIRE_LEN: u8 = 2;
+pub const WIRE_FIXED32: u8 = 5;

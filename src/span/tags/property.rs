@@ -1,0 +1,291 @@
+//! Envoy's attributes: their paths, and how a host encodes their values.
+//!
+//! <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>
+//!
+//! A value arrives as bytes that do not say what they are (`serializeValue` in Envoy's
+//! `source/extensions/common/wasm/context.cc`): text as it is, 64-bit numbers in little endian, a
+//! truth as one byte, lists and maps as pairs.
+
+use super::Found;
+use crate::http::address::Address;
+use crate::http::response_flags;
+use crate::sampling::rules::Direction;
+
+/// The attributes that tags read.
+#[derive(Debug, Clone, Default)]
+pub struct Properties {
+    /// Each path once, its parts with a zero byte between them.
+    paths: Vec<String>,
+    /// For each property, the indices of its paths on inbound and on outbound requests.
+    properties: Vec<[usize; 2]>,
+}
+
+/// One value of [`Properties`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Property {
+    place: usize,
+    encoding: Encoding,
+    /// What it is recorded as; none is what it is.
+    record: Option<Type>,
+}
+
+/// What an attribute is recorded as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    Text,
+    Int,
+    Double,
+    Bool,
+}
+
+/// What the bytes of a value are, and how Envoy's logs would write them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    Plain(Type),
+    /// A value of dynamic or static metadata: text, a double, or a truth.
+    Metadata,
+    /// `response.flags`, by their short names.
+    Flags,
+    /// A duration, in whole milliseconds.
+    Millis,
+    /// An IP address without its port. Anything else, such as an internal listener's name, is absent.
+    Host,
+}
+
+impl Properties {
+    /// Returns the index of a property, whose path may depend on the direction.
+    pub fn place(&mut self, inbound: String, outbound: String) -> usize {
+        let paths = [inbound, outbound].map(|path| self.path(path));
+        let known = self.properties.iter().position(|other| *other == paths);
+        known.unwrap_or_else(|| {
+            self.properties.push(paths);
+            self.properties.len() - 1
+        })
+    }
+
+    fn path(&mut self, path: String) -> usize {
+        let known = self.paths.iter().position(|other| *other == path);
+        known.unwrap_or_else(|| {
+            self.paths.push(path);
+            self.paths.len() - 1
+        })
+    }
+
+    /// Returns the paths to read.
+    pub fn paths(&self) -> &[String] {
+        &self.paths
+    }
+
+    /// Returns the values of the properties, given those of the paths.
+    pub fn values<'v>(&self, direction: Direction, of_paths: &[&'v [u8]]) -> Vec<&'v [u8]> {
+        let path = |[inbound, outbound]: &[usize; 2]| match direction {
+            Direction::Inbound => *inbound,
+            Direction::Outbound => *outbound,
+        };
+        let value = |property| of_paths.get(path(property)).copied().unwrap_or_default();
+        self.properties.iter().map(value).collect()
+    }
+}
+
+impl Property {
+    pub fn new(place: usize, encoding: Encoding, record: Option<Type>) -> Self {
+        Self { place, encoding, record }
+    }
+
+    /// Reads the value at this place. One that is empty, or that is not encoded as it should be,
+    /// is absent.
+    pub fn find<'a>(&self, values: &[&'a [u8]]) -> Option<Found<'a>> {
+        let value = values.get(self.place).filter(|value| !value.is_empty())?;
+        let found = self.encoding.decode(value)?;
+        Some(match (self.record, found) {
+            (Some(Type::Text), found) => Found::Text(found.into_text()),
+            (Some(Type::Int), Found::Double(number)) => Found::Int(number as i64),
+            (Some(Type::Double), Found::Int(number)) => Found::Double(number as f64),
+            (_, found) => found,
+        })
+    }
+}
+
+impl Encoding {
+    /// Returns the encoding of an attribute. Where its path does not say, it is the one of `given`,
+    /// or text.
+    pub fn of(path: &str, given: Option<Type>) -> Self {
+        let dotted = path.replace('\0', ".");
+        if dotted.starts_with("metadata.")
+            || METADATA_PREFIXES.iter().any(|p| dotted.starts_with(p))
+        {
+            return match given {
+                Some(Type::Int | Type::Double) => Self::Plain(Type::Double),
+                Some(Type::Bool) => Self::Plain(Type::Bool),
+                Some(Type::Text) | None => Self::Metadata,
+            };
+        }
+        Self::Plain(if INTEGERS.contains(&dotted.as_str()) {
+            Type::Int
+        } else if dotted == "connection.mtls" {
+            Type::Bool
+        } else {
+            given.unwrap_or(Type::Text)
+        })
+    }
+
+    fn decode(self, value: &[u8]) -> Option<Found<'_>> {
+        let bits = || value.try_into().map(u64::from_le_bytes).ok();
+        Some(match self {
+            Self::Plain(Type::Text) => Found::Text(value.into()),
+            Self::Plain(Type::Int) => Found::Int(bits()?.cast_signed()),
+            Self::Plain(Type::Double) => Found::Double(f64::from_bits(bits()?)),
+            Self::Plain(Type::Bool) => match value {
+                [0] => Found::Bool(false),
+                [1] => Found::Bool(true),
+                _ => return None,
+            },
+            Self::Metadata => return metadata(value),
+            Self::Flags => Found::Text(response_flags::names(bits()?).into_bytes().into()),
+            Self::Millis => Found::Int(bits()?.cast_signed() / NANOS_PER_MILLI),
+            Self::Host => Found::Text(Address::parse(value)?.host.as_bytes().into()),
+        })
+    }
+}
+
+/// Tells what a value of metadata is. Text has no control characters, and a number has: whole ones
+/// up to 2^44 have a zero byte, and nearly all fractions are no UTF-8.
+fn metadata(value: &[u8]) -> Option<Found<'_>> {
+    let control = value.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+    match value {
+        [0] => Some(Found::Bool(false)),
+        [1] => Some(Found::Bool(true)),
+        value if value.len() == 8 && (control || std::str::from_utf8(value).is_err()) => {
+            Encoding::Plain(Type::Double).decode(value)
+        }
+        // A list or an object.
+        _ if value.contains(&0) => None,
+        text => Some(Found::Text(text.into())),
+    }
+}
+
+const NANOS_PER_MILLI: i64 = 1_000_000;
+
+const METADATA_PREFIXES: [&str; 6] = [
+    "xds.cluster_metadata.",
+    "xds.listener_metadata.",
+    "xds.node.metadata.",
+    "xds.route_metadata.",
+    "xds.upstream_host_metadata.",
+    "xds.virtual_host_metadata.",
+];
+
+/// Attributes that are 64-bit integers; durations and times are nanoseconds.
+const INTEGERS: [&str; 21] = [
+    "connection.id",
+    "destination.port",
+    "request.duration",
+    "request.headers_bytes",
+    "request.size",
+    "request.time",
+    "request.total_size",
+    "response.backend_latency",
+    "response.code",
+    "response.flags",
+    "response.grpc_status",
+    "response.headers_bytes",
+    "response.size",
+    "response.total_size",
+    "source.port",
+    "upstream.cx_pool_ready_duration",
+    "upstream.num_endpoints",
+    "upstream.port",
+    "upstream.request_attempt_count",
+    "xds.listener_direction",
+    "xds.upstream_host_priority",
+];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, given: Option<Type>, value: &[u8], expected: Option<Found<'_>>) {
+        let encoding = Encoding::of(&path.replace('.', "\0"), given);
+        let found = Property::new(0, encoding, given).find(&[value]);
+        assert_eq!(found, expected, "{path}: {value:?}");
+    }
+
+    fn text(text: &str) -> Option<Found<'_>> {
+        Some(Found::Text(text.as_bytes().into()))
+    }
+
+    #[test]
+    fn known_attributes_have_their_types() {
+        let seven = 7u64.to_le_bytes();
+        check("response.code", None, &seven, Some(Found::Int(7)));
+        check("source.port", None, &seven, Some(Found::Int(7)));
+        check("response.code", Some(Type::Text), &seven, text("7"));
+        check("response.code", Some(Type::Double), &seven, Some(Found::Double(7.0)));
+        check("connection.mtls", None, &[1], Some(Found::Bool(true)));
+        check("connection.mtls", Some(Type::Text), &[0], text("false"));
+        check("request.protocol", None, b"HTTP/2", text("HTTP/2"));
+        check("filter_state.mine", None, &seven, text("\u{7}\0\0\0\0\0\0\0"));
+        check("filter_state.mine", Some(Type::Int), &seven, Some(Found::Int(7)));
+        check("filter_state.mine", Some(Type::Int), &[0xff; 8], Some(Found::Int(-1)));
+    }
+
+    #[test]
+    fn an_address_has_a_host() {
+        let host = |value| Property::new(0, Encoding::Host, None).find(&[value]);
+        assert_eq!(host(b"10.0.0.1:80"), text("10.0.0.1"));
+        assert_eq!(host(b"[fd00::1]:80"), text("fd00::1"));
+        assert_eq!(host(b"envoy://internal_client_address/"), None);
+        assert_eq!(host(b"@10.0.0.1:80"), None);
+    }
+
+    #[test]
+    fn values_that_are_not_encoded_so_are_absent() {
+        check("response.code", None, b"", None);
+        check("response.code", None, b"200", None);
+        check("connection.mtls", None, &[2], None);
+        check("connection.mtls", None, &[1, 0], None);
+        check("request.protocol", None, b"", None);
+        check("metadata.filter_metadata.a.b", Some(Type::Double), b"1", None);
+        assert_eq!(Property::new(1, Encoding::Plain(Type::Text), None).find(&[b"a"]), None);
+    }
+
+    #[test]
+    fn values_of_metadata_tell_what_they_are() {
+        let path = "metadata.filter_metadata.a.b";
+        check(path, None, &[1], Some(Found::Bool(true)));
+        check(path, None, &[0], Some(Found::Bool(false)));
+        check(path, None, b"a", text("a"));
+        check(path, None, b"checkout", text("checkout"));
+        check(path, None, "Stra\u{df}e\n".as_bytes(), text("Stra\u{df}e\n"));
+        check(path, None, &3.5f64.to_le_bytes(), Some(Found::Double(3.5)));
+        check(path, Some(Type::Int), &3.5f64.to_le_bytes(), Some(Found::Int(3)));
+        check(path, Some(Type::Text), &300f64.to_le_bytes(), text("300"));
+        check(path, Some(Type::Double), b"UUUUUUY@", Some(Found::Double(304.0 / 3.0)));
+        check(path, Some(Type::Bool), &[1], Some(Found::Bool(true)));
+        check(path, None, b"\x01\0\0\0\x01\0\0\0\0\0\0\0a\0\0", None);
+        check("xds.node.metadata.NAME", None, &0f64.to_le_bytes(), Some(Found::Double(0.0)));
+    }
+
+    proptest! {
+        #[test]
+        fn whole_numbers_of_metadata_are_numbers(number in 0u64..1 << 44) {
+            let bytes = (number as f64).to_le_bytes();
+            prop_assert_eq!(metadata(&bytes), Some(Found::Double(number as f64)));
+        }
+
+        #[test]
+        fn text_of_metadata_is_text(text in "[^\\x00-\\x1f\\x7f]{1,12}") {
+            let expected = Found::Text(text.as_bytes().into());
+            prop_assert_eq!(metadata(text.as_bytes()), Some(expected));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, of_metadata: bool) {
+            let path = if of_metadata { "metadata.a" } else { "response.flags" };
+            let _ = Property::new(0, Encoding::of(path, None), None).find(&[&bytes]);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+use super::*;
+
+use std::collections::BTreeMap;
+
+use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags, TraceId};
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+
+use crate::config::Config;
+use crate::propagation::testing::head;
+use crate::sampling::rules::Direction;
+use crate::span::encoding::{AttributeLimits, SpanFields, SpanIds};
+
+/// The attributes that these tags make of a request, as text, but for those that are typed.
+fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
+    let environment = |name: &str| (name == "POD").then(|| "pod-1".to_owned());
+    let json = format!(r#"{{"custom_tags": {tags}}}"#);
+    let tags = Config::parse(json.as_bytes(), &environment).unwrap().span.tags;
+    let request = head(&[
+        (":path", "/cart?order=o%207&empty="),
+        ("x-user", "ada"),
+        ("x-empty", ""),
+        ("cookie", "tier=gold"),
+        ("baggage", "account=4711"),
+    ]);
+    let response = head(&[("x-order", "o-1"), ("x-empty", "")]);
+    let trailers = head(&[("grpc-status", "5")]);
+    let code = 404u64.to_le_bytes();
+    let millis = 1_234_567_890u64.to_le_bytes();
+    let flags = (1u64 << 8).to_le_bytes();
+    let values: Vec<&[u8]> = tags
+        .properties
+        .paths()
+        .iter()
+        .map(|path| match path.replace('\0', "/").as_str() {
+            "response/code" => code.as_slice(),
+            "request/duration" => &millis,
+            "response/flags" => &flags,
+            "upstream/address" => b"10.0.0.1:80",
+            "upstream/uri_san_local_certificate" => b"spiffe://mesh/caller",
+            "upstream/uri_san_peer_certificate" => b"spiffe://mesh/called",
+            "metadata/filter_metadata/a.b/c/d" => b"deep",
+            "xds/upstream_host_metadata/filter_metadata/lb/canary" => &[1],
+            // As a later filter has set it.
+            "request/headers/x-user" => b"grace",
+            _ => b"",
+        })
+        .collect();
+    let values = tags.properties.values(Direction::Outbound, &values);
+    let facts = Facts { response: &response, trailers: &trailers, properties: &values };
+    let ids = SpanIds {
+        trace_id: TraceId::from(1),
+        span_id: SpanId::from(2),
+        parent_span_id: None,
+        flags: TraceFlags::SAMPLED,
+        trace_state: b"",
+    };
+    let mut fields = SpanFields::start(ids, 1, AttributeLimits::default());
+    let early = tags.at_request(&mut fields.tags, &request);
+    tags.at_end(&mut fields.tags, &early, &facts);
+    let encoded = fields.end(b"GET", &SpanKind::Client, 2, &Status::Unset);
+    let span = Span::decode(encoded.bytes.as_slice()).unwrap();
+    let pairs = span.attributes.into_iter();
+    pairs.map(|pair| (pair.key, pair.value.unwrap().value.unwrap())).collect()
+}
+
+#[track_caller]
+fn check_value(member: &str, expected: Option<any_value::Value>) {
+    let found = recorded(&format!(r#"[{{"tag": "a", {member}}}]"#));
+    let expected = expected.into_iter().map(|value| ("a".to_owned(), value)).collect();
+    assert_eq!(found, expected, "{member}");
+}
+
+#[track_caller]
+fn check(member: &str, expected: &str) {
+    let text = any_value::Value::StringValue(expected.to_owned());
+    check_value(member, (!expected.is_empty()).then_some(text));
+}
+
+#[test]
+fn every_source_has_its_value() {
+    check(r#""literal": {"value": "v"}"#, "v");
+    check(r#""environment": {"name": "POD"}"#, "pod-1");
+    check(r#""request_header": {"name": "X-User"}"#, "ada");
+    check(r#""header": {"name": "x-user"}"#, "ada");
+    check(r#""response_header": {"name": "x-order"}"#, "o-1");
+    check(r#""response_trailer": {"name": "grpc-status"}"#, "5");
+    check(r#""query_parameter": {"name": "order"}"#, "o 7");
+    check(r#""cookie": {"name": "tier"}"#, "gold");
+    check(r#""baggage": {"name": "account"}"#, "4711");
+    check(r#""property": {"path": ["upstream", "address"]}"#, "10.0.0.1:80");
+    check(r#""identity": "source""#, "spiffe://mesh/caller");
+    check(r#""identity": "destination""#, "spiffe://mesh/called");
+    check(
+        r#""metadata": {"kind": {"request": {}},
+            "metadataKey": {"key": "a.b", "path": [{"key": "c"}, {"key": "d"}]}}"#,
+        "deep",
+    );
+    check(
+        r#""metadata": {"kind": {"host": {}},
+            "metadata_key": {"key": "lb", "path": [{"key": "canary"}]}}"#,
+        "true",
+    );
+    let code = Some(any_value::Value::IntValue(404));
+    check_value(r#""property": {"path": "response.code"}"#, code);
+    check(r#""property": {"path": "response.code", "type": "string"}"#, "404");
+}
+
+#[test]
+fn defaults_stand_for_what_is_missing_and_not_for_what_is_empty() {
+    for source in ["request_header", "response_header", "query_parameter", "baggage", "cookie"] {
+        check(&format!(r#""{source}": {{"name": "none", "default_value": "d"}}"#), "d");
+        check(&format!(r#""{source}": {{"name": "none"}}"#), "");
+    }
+    check(r#""request_header": {"name": "x-empty", "default_value": "d"}"#, "");
+    check(r#""response_header": {"name": "x-empty", "default_value": "d"}"#, "");
+    check(r#""query_parameter": {"name": "empty", "default_value": "d"}"#, "");
+    check(r#""environment": {"name": "NONE", "default_value": "d"}"#, "d");
+    check(r#""environment": {"name": "NONE"}"#, "");
+    check(r#""property": {"path": "xds.route_name", "default_value": "d"}"#, "d");
+    check(
+        r#""metadata": {"kind": {"route": {}}, "default_value": "d",
+            "metadata_key": {"key": "a", "path": [{"key": "b"}]}}"#,
+        "d",
+    );
+}
+
+#[test]
+fn formats_join_texts_and_values() {
+    for (format, expected) in [
+        ("plain 100%%", "plain 100%"),
+        ("%REQ(X-USER)%-%RESP(X-ORDER)%", "ada-o-1"),
+        ("%REQ(X-NONE?X-USER):2%", "ad"),
+        ("%REQ(X-NONE?:PATH):5%", "/cart"),
+        ("%REQ(X-NONE)%", ""),
+        ("[%REQ(X-NONE)%]", "[]"),
+        ("%RESPONSE_CODE%/%RESPONSE_FLAGS%/%DURATION%", "404/NR/1234"),
+        ("%UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%", "10.0.0.1"),
+        ("%TRAILER(grpc-status)%", "5"),
+        ("%ENVIRONMENT(POD):3%", "pod"),
+        ("%DYNAMIC_METADATA(a.b:c:d):2%", "de"),
+        ("%UPSTREAM_METADATA(lb:canary)%", "true"),
+        ("%PROTOCOL%", ""),
+    ] {
+        check(&format!(r#""value": "{format}""#), expected);
+        check(&format!(r#""formatter": {{"value": "{format}"}}"#), expected);
+    }
+}
+
+/// The same operator has the same value, whatever it is joined with.
+#[test]
+fn request_headers_are_those_that_arrived() {
+    check(r#""value": "%REQ(X-USER)%""#, "ada");
+    check(r#""value": "%REQ(X-USER)%/%RESPONSE_CODE%""#, "ada/404");
+    check(r#""value": "%RESP(X-NONE)%%REQ(X-NONE?X-USER)%%REQ(X-EMPTY)%""#, "ada");
+    check(r#""value": "%REQ(X-USER):2%%RESP(X-ORDER)%", "redact": "mask""#, "*****");
+    check(r#""request_header": {"name": "x-user", "read": "start"}"#, "ada");
+}
+
+#[test]
+fn request_headers_may_be_read_at_the_end() {
+    check(r#""request_header": {"name": "X-User", "read": "end"}"#, "grace");
+    check(r#""header": {"name": "x-a", "default_value": "d", "read": "end"}"#, "d");
+    check(r#""value": "%REQ(X-NONE?X-USER):3%", "read": "end""#, "gra");
+    check(r#""formatter": {"value": "%REQ(X-USER)%-%RESP(X-ORDER)%", "read": "end"}"#, "grace-o-1");
+}
+
+/// What is kept of a request is bounded, and enough for the limit on values and for a hash.
+#[test]
+fn early_values_are_bounded() {
+    let lens = |tag: &str, value: &str| {
+        let json = format!(
+            r#"{{"attribute_limits": {{"attribute_value_length_limit": 32}},
+                 "custom_tags": [{{"tag": "a", {tag}, "value": "%REQ(X)%%RESPONSE_CODE%"}}]}}"#
+        );
+        let tags = Config::parse(json.as_bytes(), &|_| None).unwrap().span.tags;
+        let EarlyValues(values) = tags.at_request(&mut Attributes::new(32), &head(&[("x", value)]));
+        values.into_iter().map(|value| value.map(|value| value.len())).collect::<Vec<_>>()
+    };
+    let (short, long) = ("a".repeat(33), "a".repeat(100_000));
+    assert_eq!(lens(r#""redact": null"#, &short), [Some(33)]);
+    assert_eq!(lens(r#""redact": null"#, &long), [Some(160)]);
+    assert_eq!(lens(r#""redact": "mask""#, &long), [Some(160)]);
+    assert_eq!(lens(r#""redact": "hash""#, &long), [Some(8_192)]);
+}
+
+#[test]
+fn values_are_redacted_and_cut_and_defaults_are_not() {
+    let account = r#""baggage": {"name": "account"}"#;
+    check(&format!(r#"{account}, "redact": "mask""#), "****");
+    check(&format!(r#"{account}, "maxLength": 3"#), "471");
+    check(&format!(r#"{account}, "redact": "hash""#), "de650d61f5bd166a91f8ccec3158297d");
+    check(r#""property": {"path": "response.code"}, "redact": "mask""#, "***");
+    let none = r#""cookie": {"name": "none", "default_value": "unknown"}"#;
+    check(&format!(r#"{none}, "redact": "hash""#), "unknown");
+    check(r#""literal": {"value": "secret"}, "redact": "mask""#, "******");
+    check(r#""request_header": {"name": "x-empty"}, "redact": "hash""#, "");
+}
+
+#[test]
+fn tags_by_name_are_those_of_a_list() {
+    let by_name = r#"{"user": {"header": {"name": "x-user", "defaultValue": "-"}},
+                      "pod": {"environment": {"name": "POD"}},
+                      "env": {"literal": {"value": "prod"}},
+                      "code": {"formatter": {"value": "%RESPONSE_CODE%"}}}"#;
+    let list = r#"[{"tag": "user", "requestHeader": {"name": "x-user", "defaultValue": "-"}},
+                   {"tag": "pod", "environment": {"name": "POD"}},
+                   {"tag": "env", "literal": {"value": "prod"}},
+                   {"tag": "code", "value": "%RESPONSE_CODE%"}]"#;
+    let expected = [("code", "404"), ("env", "prod"), ("pod", "pod-1"), ("user", "ada")];
+    let expected: BTreeMap<_, _> = expected
+        .map(|(key, text)| (key.to_owned(), any_value::Value::StringValue(text.to_owned())))
+        .into();
+    assert_eq!((recorded(by_name), recorded(list)), (expected.clone(), expected));
+}
+
+#[test]
+fn only_what_tags_ask_for_is_read() {
+    let asked = |tag: &str| {
+        let json = format!(r#"{{"custom_tags": [{{"tag": "a", {tag}}}]}}"#);
+        let tags = Config::parse(json.as_bytes(), &|_| None).unwrap().span.tags;
+        let phases = [Phase::Request, Phase::Response, Phase::Trailers, Phase::Properties];
+        phases.map(|phase| tags.asks(phase))
+    };
+    assert_eq!(asked(r#""request_header": {"name": "x"}"#), [false; 4]);
+    assert_eq!(asked(r#""value": "%REQ(X)%""#), [false; 4]);
+    assert_eq!(asked(r#""response_header": {"name": "x"}"#), [false, true, false, false]);
+    assert_eq!(asked(r#""value": "%REQ(X)%%RESP(X)%""#), [false, true, false, false]);
+    assert_eq!(asked(r#""value": "%TRAILER(X)%%PROTOCOL%""#), [false, false, true, true]);
+}
