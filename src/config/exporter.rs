@@ -1,6 +1,5 @@
 //! `exporter`: the receiver, the bounds of the queue before it, and retries.
 
-use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -8,81 +7,10 @@ use serde::Deserialize;
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::queue::{RawBatch, RawRetry};
 use super::shapes::{Environment, Secret, at_least, header_name, non_empty};
-use crate::export::delivery::RetryPolicy;
-use crate::export::queue::Limits;
+use crate::export::queue::QueueLimits;
+use crate::export::retry::RetryPolicy;
+use crate::export::{ExporterSettings, Protocol};
 use crate::http::redaction::SecretKeys;
-
-/// Where spans go, and when.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Exporter {
-    pub protocol: Protocol,
-    pub cluster: String,
-    /// What the receiver is called in `:authority`.
-    pub authority: String,
-    pub path: String,
-    pub timeout: Duration,
-    /// Name and value of each header besides those that the protocol asks for. A value may be a
-    /// credential.
-    pub headers: Vec<(String, String)>,
-    /// Whether bodies are compressed, where the host can.
-    pub gzip: bool,
-    pub limits: Limits,
-    pub retry: RetryPolicy,
-    /// How often a batch that is not full is sent.
-    pub interval: Duration,
-}
-
-/// How spans are written for a receiver.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    OtlpHttp,
-    OtlpGrpc,
-    Zipkin,
-}
-
-impl Exporter {
-    /// Says where spans go, and how.
-    pub fn summary(&self) -> String {
-        let protocol = match self.protocol {
-            Protocol::OtlpHttp => "\" by OTLP, http/protobuf",
-            Protocol::OtlpGrpc => "\" by OTLP, grpc",
-            Protocol::Zipkin => "\" by Zipkin v2 JSON",
-        };
-        let compression = if self.gzip { ", gzip" } else { "" };
-        ["spans go to cluster \"", &self.cluster, protocol, compression].concat()
-    }
-}
-
-/// Shows the names of the headers, and no value.
-impl fmt::Debug for Exporter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            protocol,
-            cluster,
-            authority,
-            path,
-            timeout,
-            headers,
-            gzip,
-            limits,
-            retry,
-            interval,
-        } = self;
-        let header_names: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
-        f.debug_struct("Exporter")
-            .field("protocol", protocol)
-            .field("cluster", cluster)
-            .field("authority", authority)
-            .field("path", path)
-            .field("timeout", timeout)
-            .field("header_names", &header_names)
-            .field("gzip", gzip)
-            .field("limits", limits)
-            .field("retry", retry)
-            .field("interval", interval)
-            .finish()
-    }
-}
 
 /// Where spans go: `otlp` or `zipkin`; how many at once, and when again.
 #[derive(Default, Deserialize)]
@@ -199,7 +127,7 @@ impl RawExporter {
         self,
         environment: Environment<'_>,
         secret: Environment<'_>,
-    ) -> Result<Exporter> {
+    ) -> Result<ExporterSettings> {
         let (limits, interval) = self.batch.compile().under("batch")?;
         let retry = self.retry.compile().under("retry")?;
         let (receiver, key) = match (self.otlp, self.zipkin) {
@@ -262,11 +190,11 @@ impl RawZipkin {
 impl Receiver {
     fn compile<'e>(
         self,
-        limits: Limits,
+        limits: QueueLimits,
         retry: RetryPolicy,
         interval: Duration,
         lookup: &dyn Fn(&str) -> Environment<'e>,
-    ) -> Result<Exporter> {
+    ) -> Result<ExporterSettings> {
         let path = self.path;
         if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             let expected = "a path that begins with /, without spaces";
@@ -279,7 +207,7 @@ impl Receiver {
             headers.push(raw.compile(&headers, lookup).at(index).under("headers")?);
         }
         let cluster = non_empty(self.cluster).under("cluster")?;
-        Ok(Exporter {
+        Ok(ExporterSettings {
             protocol: self.protocol,
             authority: authority(&cluster),
             cluster,

@@ -29,6 +29,7 @@ use std::cell::RefCell;
 
 use serde::Deserialize;
 
+use crate::export::ExporterSettings;
 use crate::http::digits;
 use crate::propagation::response::Response;
 use crate::propagation::{Form, Propagation};
@@ -46,7 +47,6 @@ use self::matching::HeaderConditions;
 use self::shapes::{Entries, Environment, non_empty};
 
 pub use self::error::ConfigError;
-pub use self::exporter::{Exporter, Protocol};
 
 /// A configuration in force.
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ pub struct Config {
     pub response: Response,
     /// Access logs get the trace context.
     pub logs_context: bool,
-    pub exporter: Option<Exporter>,
+    pub exporter: Option<ExporterSettings>,
 }
 
 impl Config {

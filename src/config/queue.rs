@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::error::{ConfigError, InPath, Result};
 use super::shapes::at_least;
-use crate::export::delivery::RetryPolicy;
-use crate::export::queue::Limits;
+use crate::export::queue::QueueLimits;
+use crate::export::retry::RetryPolicy;
 
 /// Bounds of the export queue, for each worker.
 #[derive(Default, Deserialize)]
@@ -52,7 +52,7 @@ pub struct RawRetry {
 }
 
 impl RawBatch {
-    pub fn compile(&self) -> Result<(Limits, Duration)> {
+    pub fn compile(&self) -> Result<(QueueLimits, Duration)> {
         let (max_queue_spans, max_batch_spans) = bounds(
             ("max_queue_spans", self.max_queue_spans.unwrap_or(DEFAULT_MAX_QUEUE_SPANS)),
             ("max_batch_spans", self.max_batch_spans, DEFAULT_MAX_BATCH_SPANS),
@@ -63,7 +63,8 @@ impl RawBatch {
         )?;
         let interval_ms = self.interval_ms.unwrap_or(DEFAULT_INTERVAL_MS);
         let interval_ms = at_least(MIN_INTERVAL_MS, interval_ms).under("interval_ms")?;
-        let limits = Limits { max_queue_spans, max_queue_bytes, max_batch_spans, max_batch_bytes };
+        let limits =
+            QueueLimits { max_queue_spans, max_queue_bytes, max_batch_spans, max_batch_bytes };
         Ok((limits, Duration::from_millis(interval_ms.into())))
     }
 }

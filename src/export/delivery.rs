@@ -125,73 +125,6 @@ impl Judgement {
     }
 }
 
-/// How long to wait for a collector, and how often to ask: the Collector's `retry_on_failure`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// Before the first retry; half as much again before each next.
-    pub initial_interval: Duration,
-    pub max_interval: Duration,
-    /// Since the first try; the next failure after it is the last. Zero never gives up.
-    pub max_elapsed_time: Duration,
-}
-
-/// A pause between two tries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backoff {
-    /// Without jitter, and without what the collector asked for.
-    interval: Duration,
-    since_unix_nanos: u64,
-    delay_nanos: u64,
-}
-
-impl RetryPolicy {
-    pub fn gives_up_after(&self, elapsed_nanos: u64) -> bool {
-        !self.max_elapsed_time.is_zero()
-            && Duration::from_nanos(elapsed_nanos) >= self.max_elapsed_time
-    }
-
-    /// Returns the pause after a failure: between half and one and a half of the interval, and not
-    /// less than the collector asked for. It is never longer than [`MAX_ASKED_INTERVALS`] times the
-    /// longest interval, nor than what is left of the time for retries.
-    pub fn next(
-        &self,
-        former: Option<Backoff>,
-        elapsed_nanos: u64,
-        after: Option<Duration>,
-        now_unix_nanos: u64,
-        random: u32,
-    ) -> Backoff {
-        let interval = match former {
-            Some(former) => (former.interval * 3 / 2).min(self.max_interval),
-            None => self.initial_interval.min(self.max_interval),
-        };
-        let half = saturating_nanos(interval / 2);
-        let jitter = ((u128::from(half) * 2 * u128::from(random)) >> 32) as u64;
-        let longest = self.max_interval * MAX_ASKED_INTERVALS;
-        let asked = saturating_nanos(after.unwrap_or_default().min(longest));
-        let left = match self.max_elapsed_time {
-            Duration::ZERO => u64::MAX,
-            all => saturating_nanos(all).saturating_sub(elapsed_nanos),
-        };
-        let delay_nanos = (half + jitter).max(asked).min(left);
-        Backoff { interval, since_unix_nanos: now_unix_nanos, delay_nanos }
-    }
-}
-
-impl Backoff {
-    pub fn is_over(&self, now_unix_nanos: u64) -> bool {
-        self.rest_nanos(now_unix_nanos) == 0
-    }
-
-    /// Returns what is left of the pause. A clock that was set back ends it.
-    pub fn rest_nanos(&self, now_unix_nanos: u64) -> u64 {
-        match now_unix_nanos.checked_sub(self.since_unix_nanos) {
-            Some(elapsed) => self.delay_nanos.saturating_sub(elapsed),
-            None => 0,
-        }
-    }
-}
-
 /// Reads `Retry-After`: seconds, or a date in any of HTTP's three formats. A date in the past means
 /// now.
 ///
@@ -266,13 +199,6 @@ fn printable(text: &[u8]) -> String {
     String::from_utf8_lossy(text).replace(is_unprintable, " ")
 }
 
-fn saturating_nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
-}
-
-/// Longest pause that a collector may ask for.
-/// A collector that asks for more is asked again all the same: one answer must not stop exports.
-const MAX_ASKED_INTERVALS: u32 = 4;
 /// Most bytes of a receiver's text in the log.
 const MAX_SAID_BYTES: usize = 256;
 

@@ -1,8 +1,13 @@
-//! How spans leave: encoding, queue, retry, and what is counted. No I/O happens here.
+//! How spans leave: encoding, queue, retries, the exporter's state machine, and statistics. Nothing
+//! here does I/O.
 
 pub mod delivery;
 pub mod gzip;
 pub mod otlp;
 pub mod queue;
+pub mod retry;
+pub mod settings;
 pub mod statistics;
 pub mod zipkin;
+
+pub use self::settings::{ExporterSettings, Protocol};

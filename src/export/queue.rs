@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::export::delivery::{Backoff, RetryPolicy, Verdict};
+use crate::export::delivery::Verdict;
 use crate::export::otlp;
+use crate::export::retry::{Backoff, RetryPolicy};
 
 /// Bounds of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct QueueLimits {
     /// Spans that wait or are under way at most.
     pub max_queue_spans: u32,
     /// Their encoded bytes at most.
@@ -110,7 +111,7 @@ struct Tries {
 /// A queue of encoded spans for one exporter, with at most one batch under way.
 #[derive(Debug)]
 pub struct Queue {
-    limits: Limits,
+    limits: QueueLimits,
     retry: RetryPolicy,
     resource: Rc<[u8]>,
     /// Batches in the order of their spans; the last takes further ones.
@@ -145,7 +146,7 @@ impl Batch {
 
 impl Queue {
     /// `resource` is the encoded resource of all spans.
-    pub fn new(limits: Limits, retry: RetryPolicy, resource: Vec<u8>) -> Self {
+    pub fn new(limits: QueueLimits, retry: RetryPolicy, resource: Vec<u8>) -> Self {
         let (waiting, books) = (VecDeque::new(), Books::default());
         Self { limits, retry, resource: resource.into(), waiting, head: None, books }
     }
@@ -158,7 +159,7 @@ impl Queue {
             self.books.drop(1, DropReason::QueueFull);
             return;
         }
-        let Limits { max_batch_spans, max_batch_bytes, .. } = self.limits;
+        let QueueLimits { max_batch_spans, max_batch_bytes, .. } = self.limits;
         let takes_it = self.waiting.back().is_some_and(|batch| {
             batch.spans < max_batch_spans
                 && batch.run.len() + len <= max_batch_bytes as usize

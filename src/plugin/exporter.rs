@@ -13,20 +13,19 @@ use proxy_wasm::types::{BufferType, LogLevel, MapType, Status};
 
 use super::ids::IdGenerator;
 use super::{host, limits};
-use crate::config::{self, Protocol};
 use crate::export::delivery::{Answer, Judgement, Verdict};
-use crate::export::gzip;
 use crate::export::otlp;
 use crate::export::queue::{Batch, Books, DropReason, Queue};
 use crate::export::statistics::ExportTally;
 use crate::export::zipkin;
+use crate::export::{ExporterSettings, Protocol, gzip};
 use crate::http::grpc;
 use crate::http::head::pairs;
 use crate::propagation::Propagation;
 
 /// The exporter of one worker.
 pub struct Exporter {
-    settings: config::Exporter,
+    settings: ExporterSettings,
     propagation: Propagation,
     ids: IdGenerator,
     /// Whether bodies are compressed: until the host once does not.
@@ -54,7 +53,7 @@ struct Log {
 
 impl Exporter {
     pub fn new(
-        settings: config::Exporter,
+        settings: ExporterSettings,
         propagation: Propagation,
         resource: &[KeyValue],
     ) -> Self {
@@ -128,7 +127,7 @@ impl Exporter {
 
     /// Returns where spans go, and as whose.
     pub fn destination(&self) -> (Protocol, &str, &str, &[(String, String)]) {
-        let config::Exporter { protocol, cluster, path, headers, .. } = &self.settings;
+        let ExporterSettings { protocol, cluster, path, headers, .. } = &self.settings;
         (*protocol, cluster, path, headers)
     }
 

@@ -12,7 +12,7 @@ fn zipkin(members: &str) -> String {
 #[test]
 fn defaults_are_those_of_opentelemetry() {
     let config = parse(r#"{"exporter": {"otlp": {"cluster": "c"}}}"#).unwrap();
-    let expected = Exporter {
+    let expected = ExporterSettings {
         protocol: Protocol::OtlpHttp,
         cluster: "c".to_owned(),
         authority: "c".to_owned(),
@@ -20,7 +20,7 @@ fn defaults_are_those_of_opentelemetry() {
         timeout: Duration::from_secs(10),
         headers: vec![],
         gzip: false,
-        limits: Limits {
+        limits: QueueLimits {
             max_queue_spans: 2048,
             max_queue_bytes: 8 << 20,
             max_batch_spans: 512,
@@ -36,15 +36,15 @@ fn defaults_are_those_of_opentelemetry() {
     assert_eq!(config.exporter, Some(expected.clone()));
     let config = parse(&exporter(r#""protocol": "grpc""#)).unwrap();
     let path = "/opentelemetry.proto.collector.trace.v1.TraceService/Export".to_owned();
-    let grpc = Exporter { protocol: Protocol::OtlpGrpc, path, ..expected.clone() };
+    let grpc = ExporterSettings { protocol: Protocol::OtlpGrpc, path, ..expected.clone() };
     assert_eq!(config.exporter, Some(grpc));
     let config = parse(r#"{"exporter": {"zipkin": {"cluster": "c"}}}"#).unwrap();
     let path = "/api/v2/spans".to_owned();
-    let zipkin = Exporter { protocol: Protocol::Zipkin, path, ..expected.clone() };
+    let zipkin = ExporterSettings { protocol: Protocol::Zipkin, path, ..expected.clone() };
     assert_eq!(config.exporter, Some(zipkin));
     for (compression, gzip) in [("gzip", true), ("none", false)] {
         let config = parse(&exporter(&format!(r#""compression": "{compression}""#))).unwrap();
-        assert_eq!(config.exporter, Some(Exporter { gzip, ..expected.clone() }));
+        assert_eq!(config.exporter, Some(ExporterSettings { gzip, ..expected.clone() }));
     }
 }
 

@@ -176,38 +176,6 @@ fn an_answer_without_grpc_status_is_judged_by_http() {
     }
 }
 
-#[test]
-fn pauses_grow_to_the_longest_and_are_spread() {
-    let seconds = Duration::from_secs;
-    let policy = RetryPolicy {
-        initial_interval: seconds(4),
-        max_interval: seconds(8),
-        max_elapsed_time: seconds(60),
-    };
-    let rest = |backoff: &Backoff| Duration::from_nanos(backoff.rest_nanos(100));
-    let least = policy.next(None, 0, None, 100, 0);
-    let most = policy.next(None, 0, None, 100, u32::MAX);
-    assert_eq!(rest(&least), seconds(2));
-    assert!(rest(&most) > Duration::from_millis(5_999) && rest(&most) < seconds(6));
-    let second = policy.next(Some(least), 0, None, 100, 0);
-    assert_eq!(rest(&second), seconds(3));
-    let third = policy.next(Some(second), 0, None, 100, 0);
-    assert_eq!(rest(&third), seconds(4));
-    assert_eq!(rest(&policy.next(Some(third), 0, Some(seconds(9)), 100, 0)), seconds(9));
-    let asked = |elapsed: Duration| {
-        let elapsed_nanos = elapsed.as_nanos() as u64;
-        rest(&policy.next(None, elapsed_nanos, Some(Duration::MAX), 100, 0))
-    };
-    assert_eq!(asked(seconds(0)), seconds(32));
-    assert_eq!(asked(seconds(50)), seconds(10), "what is left of the time");
-    assert_eq!(rest(&policy.next(None, 59_000_000_000, None, 100, 0)), seconds(1));
-    assert!(!most.is_over(100) && most.is_over(100 + 6_000_000_000));
-    assert!(most.is_over(99), "the clock was set back");
-    assert!(!policy.gives_up_after(59_999_999_999) && policy.gives_up_after(60_000_000_000));
-    let for_ever = RetryPolicy { max_elapsed_time: Duration::ZERO, ..policy };
-    assert!(!for_ever.gives_up_after(u64::MAX));
-}
-
 proptest! {
     #[test]
     fn any_answer_is_judged(

@@ -4,8 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
-const LIMITS: Limits =
-    Limits { max_queue_spans: 4, max_queue_bytes: 100, max_batch_spans: 2, max_batch_bytes: 50 };
+const LIMITS: QueueLimits = QueueLimits {
+    max_queue_spans: 4,
+    max_queue_bytes: 100,
+    max_batch_spans: 2,
+    max_batch_bytes: 50,
+};
 const RETRY: RetryPolicy = RetryPolicy {
     initial_interval: Duration::from_nanos(10),
     max_interval: Duration::from_nanos(20),
@@ -115,7 +119,7 @@ fn a_batch_is_given_up_when_the_collector_stays_away() {
 
 #[test]
 fn a_batch_that_is_too_large_is_sent_in_parts() {
-    let limits = Limits { max_queue_spans: 5, max_batch_spans: 5, ..LIMITS };
+    let limits = QueueLimits { max_queue_spans: 5, max_batch_spans: 5, ..LIMITS };
     let mut queue = Queue::new(limits, RETRY, Vec::new());
     (0..5).for_each(|_| queue.push(b"x"));
     for spans in [5, 2, 1, 1, 3, 1, 2] {
