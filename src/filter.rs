@@ -9,7 +9,7 @@ use crate::http::edits::{Edits, HeaderEdit};
 use crate::http::head::Head;
 use crate::http::path;
 use crate::propagation::context::{Context, FreshIds, Sampling};
-use crate::propagation::ot::Announced;
+use crate::propagation::ot::ThresholdUpdate;
 use crate::propagation::{self, Faults, Incoming};
 use crate::sampling::decision::{Decision, Kind, Reason, decide};
 use crate::sampling::limit::{Limit, Share};
@@ -197,7 +197,7 @@ impl<'c> Request<'c, '_> {
     fn outgoing_context(&self, incoming: &mut Incoming<'_>, decision: Decision<'_>) -> Context {
         let parent = incoming.parent;
         let trace_id = parent.map_or(self.fresh.trace_id, |parent| parent.trace_id);
-        incoming.announce(trace_id, decision.announced, decision.sampled);
+        incoming.update_threshold(trace_id, decision.threshold_update, decision.sampled);
         Context {
             trace_id,
             span_id: match parent {
@@ -240,7 +240,7 @@ impl<'c> Request<'c, '_> {
         if !self.is_late(decision) {
             return PendingSpan::None;
         }
-        incoming.announce(context.trace_id, Announced::Erase, false);
+        incoming.update_threshold(context.trace_id, ThresholdUpdate::Erase, false);
         let context = Context { span_id: self.fresh.span_id, ..context };
         PendingSpan::Late(Box::new(recording(incoming, context, Reason::Late)))
     }
@@ -330,7 +330,7 @@ fn verify_tokens(
     let mut valid = ValidTokens::default();
     // One fault for each header: several rules may check it, each with its own keys.
     let mut faults: Vec<(&str, Option<TokenFault>)> = Vec::new();
-    let path = path::normal(head.target()).unwrap_or_default();
+    let path = path::normalized(head.target()).unwrap_or_default();
     for (index, token) in config.tokens.iter().enumerate() {
         let mut lines = head.all(&token.name);
         let verified = match (lines.next(), lines.next()) {

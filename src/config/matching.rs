@@ -145,7 +145,7 @@ impl HeaderConditions<'_> {
                 return Err(ConfigError::new(expected, "several of them"));
             }
         };
-        if strip && (is_needed(&name) || propagation::is_context_header(&name)) {
+        if strip && (is_needed(&name) || propagation::is_known_header(&name)) {
             let expected = "a header that a request can do without and that holds no context";
             return Err(ConfigError::new(expected, quoted(&name)).under("name"));
         }
@@ -193,7 +193,7 @@ impl RawStringMatch {
     /// pattern would match none.
     pub fn compile_path(self) -> Result<StringMatch> {
         let is_normal = |path: &str| {
-            path::normal(path.as_bytes()).is_some_and(|normal| *normal == *path.as_bytes())
+            path::normalized(path.as_bytes()).is_some_and(|normal| *normal == *path.as_bytes())
         };
         let expected = "a path as servers read it: without a query, dot segments, slashes in a row, \
                         backslashes and needless percent-encoding";

@@ -32,7 +32,7 @@ use serde::Deserialize;
 use crate::export::ExporterSettings;
 use crate::http::digits;
 use crate::propagation::response::Response;
-use crate::propagation::{Form, Propagation};
+use crate::propagation::{Format, Propagation};
 use crate::sampling::late::ExportOn;
 use crate::sampling::limit::Limit;
 use crate::sampling::ratio::Ratio;
@@ -88,9 +88,9 @@ impl Config {
     /// Says in one line what is configured: rules, ratio, where spans go and how, the formats.
     pub fn summary(&self) -> String {
         let rules = self.rules.iter().count();
-        let names = |forms: &[Form]| match forms {
+        let names = |formats: &[Format]| match formats {
             [] => "nothing".to_owned(),
-            forms => forms.iter().map(|form| form.name()).collect::<Vec<_>>().join(", "),
+            formats => formats.iter().map(|format| format.name()).collect::<Vec<_>>().join(", "),
         };
         let destination = match &self.exporter {
             Some(exporter) => exporter.summary(),

@@ -7,7 +7,7 @@ use super::matching::{HeaderConditions, RawHeaderMatch, RawStringMatch};
 use super::sampling::{RawDirection, authority};
 use super::shapes::{OneOrMany, at_least};
 use crate::propagation::baggage::Limits;
-use crate::propagation::{Form, Propagation, Trust};
+use crate::propagation::{Format, Propagation, Trust};
 use crate::sampling::cidr::Cidr;
 use crate::sampling::trust::{EgressRule, TrustPolicy, TrustRule};
 
@@ -136,10 +136,10 @@ impl RawPropagation {
         let inject = self.inject.unwrap_or_else(|| DEFAULT_INJECT.to_vec());
         no_contradiction(&extract).under("extract")?;
         no_contradiction(&inject).under("inject")?;
-        let mut read: Vec<Form> = Vec::new();
-        for form in extract.iter().flat_map(|format| format.read()) {
-            if !read.contains(&form) {
-                read.push(form);
+        let mut read: Vec<Format> = Vec::new();
+        for format in extract.iter().flat_map(|format| format.read()) {
+            if !read.contains(&format) {
+                read.push(format);
             }
         }
         let silent = inject.is_empty() || inject.contains(&RawFormat::None);
@@ -173,25 +173,25 @@ fn no_contradiction(formats: &[RawFormat]) -> Result<()> {
 }
 
 impl RawFormat {
-    /// The form that is written. Baggage goes on as it came.
-    fn written(self) -> Option<Form> {
+    /// The format that is written. Baggage goes on as it came.
+    fn written(self) -> Option<Format> {
         match self {
-            Self::TraceContext => Some(Form::TraceContext),
-            Self::B3 => Some(Form::B3Single),
-            Self::B3Multi => Some(Form::B3Multi),
-            Self::Jaeger => Some(Form::Jaeger),
-            Self::XRay => Some(Form::XRay),
-            Self::OtTrace => Some(Form::OtTrace),
-            Self::Datadog => Some(Form::Datadog),
-            Self::GrpcTraceBin => Some(Form::GrpcTraceBin),
+            Self::TraceContext => Some(Format::TraceContext),
+            Self::B3 => Some(Format::B3Single),
+            Self::B3Multi => Some(Format::B3Multi),
+            Self::Jaeger => Some(Format::Jaeger),
+            Self::XRay => Some(Format::XRay),
+            Self::OtTrace => Some(Format::OtTrace),
+            Self::Datadog => Some(Format::Datadog),
+            Self::GrpcTraceBin => Some(Format::GrpcTraceBin),
             Self::Baggage | Self::None => None,
         }
     }
 
     /// The forms that are read, in order: both of B3, by either name.
-    fn read(self) -> Vec<Form> {
+    fn read(self) -> Vec<Format> {
         match self {
-            Self::B3 | Self::B3Multi => vec![Form::B3Single, Form::B3Multi],
+            Self::B3 | Self::B3Multi => vec![Format::B3Single, Format::B3Multi],
             other => other.written().into_iter().collect(),
         }
     }
@@ -204,8 +204,8 @@ impl RawBaggage {
             Some(value) => at_least(least as u32, value).map(|value| value as usize).under(key),
         };
         let limits = Limits {
-            max_members: limit("max_members", Limits::LEAST.max_members, self.max_members)?,
-            max_bytes: limit("max_bytes", Limits::LEAST.max_bytes, self.max_bytes)?,
+            max_members: limit("max_members", Limits::MINIMUM.max_members, self.max_members)?,
+            max_bytes: limit("max_bytes", Limits::MINIMUM.max_bytes, self.max_bytes)?,
         };
         Ok((self.max_members.is_some() || self.max_bytes.is_some()).then_some(limits))
     }

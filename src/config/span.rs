@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::error::{ConfigError, Result, quoted};
-use crate::http::redaction::{SecretKeys, letters};
+use crate::http::redaction::{SecretKeys, normalized_key};
 
 /// What every span is made of.
 #[derive(Default, Deserialize)]
@@ -28,8 +28,8 @@ impl RawSpan {
                 keys.all = true;
                 continue;
             }
-            let letters = letters(name.as_bytes()).filter(|letters| !letters.is_empty());
-            list.push(letters.ok_or_else(|| {
+            let normalized = normalized_key(name.as_bytes()).filter(|key| !key.is_empty());
+            list.push(normalized.ok_or_else(|| {
                 let expected = "`*`, or a name with 1 to 64 letters and digits";
                 ConfigError::new(expected, quoted(&key)).at(index).under("redact_query")
             })?);

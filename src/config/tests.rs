@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::testing::{check_refused, fields, parse};
 use super::*;
-use crate::propagation::Form;
+use crate::propagation::Format;
 use crate::propagation::Trust;
 
 #[test]
@@ -35,9 +35,9 @@ fn the_summary_says_what_operators_ask_first() {
 fn nothing_configured_is_valid() {
     for nothing in ["", " \n", "{}", r#"{"sampling": {}, "propagation": {}, "exporter": null}"#] {
         let config = parse(nothing).unwrap();
-        let read = vec![Form::TraceContext, Form::B3Single, Form::B3Multi];
+        let read = vec![Format::TraceContext, Format::B3Single, Format::B3Multi];
         assert_eq!(config.propagation.extract, read);
-        assert_eq!(config.propagation.inject, Some(vec![Form::TraceContext]));
+        assert_eq!(config.propagation.inject, Some(vec![Format::TraceContext]));
         assert_eq!(config.trust.default, Trust::Accept);
         assert_eq!(config.ratio, Ratio::ALWAYS);
         assert_eq!(config.exporter, None);

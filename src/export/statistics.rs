@@ -13,7 +13,7 @@
 //! `stats_tags` of Envoy's bootstrap, and `extraStatTags` of Istio's, turn them into labels.
 
 use crate::export::queue::{Books, DropReason};
-use crate::propagation::{Faults, Form};
+use crate::propagation::{Faults, Format};
 use crate::sampling::decision::Kind;
 use crate::sampling::rules::{NO_RULE, Rules, label_value};
 use crate::sampling::token::TokenFault;
@@ -44,7 +44,7 @@ pub struct Tally {
     decisions: [u64; Kind::ALL.len()],
     /// How each rule decided requests; the last entry counts requests that no rule decided.
     by_rule: Vec<[u64; RuleOutcome::ALL.len()]>,
-    invalid_contexts: [u64; Form::ALL.len()],
+    invalid_contexts: [u64; Format::ALL.len()],
     invalid_trace_states: u64,
     pub attributes_truncated: u64,
     pub attributes_dropped: u64,
@@ -88,9 +88,9 @@ impl Tally {
         self.spans_limited += u64::from(request.over_limit);
         self.contexts_restarted += u64::from(request.restarted);
         let faults = &request.faults;
-        for form in &faults.invalid {
-            // The forms are in the order of `Form::ALL`.
-            if let Some(count) = self.invalid_contexts.get_mut(*form as usize) {
+        for format in &faults.invalid {
+            // The formats are in the order of `Format::ALL`.
+            if let Some(count) = self.invalid_contexts.get_mut(*format as usize) {
                 *count += 1;
             }
         }
@@ -233,11 +233,11 @@ pub fn statistics(rules: &Rules) -> Vec<Statistic> {
             move |tally: &Tally| tally.decisions.get(kind as usize).copied().unwrap_or_default();
         table.always("decisions_total", &[("decision", kind.name())], requests(count));
     }
-    for form in Form::ALL {
+    for format in Format::ALL {
         let count = move |tally: &Tally| {
-            tally.invalid_contexts.get(form as usize).copied().unwrap_or_default()
+            tally.invalid_contexts.get(format as usize).copied().unwrap_or_default()
         };
-        table.seldom("invalid_contexts_total", &[("format", form.name())], requests(count));
+        table.seldom("invalid_contexts_total", &[("format", format.name())], requests(count));
     }
     let label = [("format", "tracestate")];
     table.seldom("invalid_contexts_total", &label, requests(|tally| tally.invalid_trace_states));
@@ -373,7 +373,7 @@ mod tests {
         let mut tally = Tally::new(1);
         tally.decisions = [1, 2, 3, 4, 5];
         tally.by_rule = vec![[6, 0, 0, 7], [0, 8, 9, 0]];
-        tally.invalid_contexts[Form::B3Multi as usize] = 10;
+        tally.invalid_contexts[Format::B3Multi as usize] = 10;
         (tally.invalid_trace_states, tally.tokens_foreign) = (11, 12);
         (tally.spans_limited, tally.late_limited, tally.late_not_held) = (13, 14, 15);
         let exports = ExportTally { succeeded: 16, failed: 17, bytes: 18, ..Default::default() };

@@ -4,7 +4,7 @@ use opentelemetry::trace::{SpanId, TraceId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::propagation::Form;
+use crate::propagation::Format;
 use crate::propagation::testing::{applied, head};
 use crate::propagation::tracecontext;
 use crate::sampling::limit::take_each;
@@ -444,7 +444,7 @@ fn invalid_contexts_are_counted_for_each_format() {
     let config = obedient(1.0, r#""tracecontext""#);
     let request = [("traceparent", "x"), ("b3", "y")];
     let outcome = decided(&config, &head(&request));
-    let invalid = vec![Form::TraceContext, Form::B3Single];
+    let invalid = vec![Format::TraceContext, Format::B3Single];
     assert_eq!(outcome.summary.faults, Faults { invalid, ..Faults::default() });
 }
 

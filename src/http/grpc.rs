@@ -36,7 +36,7 @@ pub fn status(header: &[u8]) -> u64 {
 
 /// Returns the status that an answer of Envoy's own would have over plain HTTP: the inverse of
 /// `httpToGrpcStatus` in Envoy's `source/common/grpc/status.cc`, where 503 stands for 429, 502 and 504.
-pub fn http_status_of_envoy(code: u64) -> u16 {
+pub fn http_status_of_local_reply(code: u64) -> u16 {
     match code {
         OK => 200,
         13 => 400,
@@ -69,15 +69,15 @@ pub fn is_error(kind: &SpanKind, code: u64) -> bool {
 /// message = %x00 length *OCTET     ; length: four bytes, the highest first
 /// ```
 pub fn message(body: &[u8]) -> Option<&[u8]> {
-    let ([0, len @ ..], rest) = body.split_first_chunk::<MESSAGE_HEAD_BYTES>()? else {
+    let ([0, len @ ..], rest) = body.split_first_chunk::<MESSAGE_PREFIX_BYTES>()? else {
         return None;
     };
     rest.get(..u32::from_be_bytes(*len) as usize)
 }
 
 /// Writes the head of the one message whose bytes are behind the place for it.
-pub fn put_message_head(framed: &mut [u8]) {
-    if let Some((head, message)) = framed.split_first_chunk_mut::<MESSAGE_HEAD_BYTES>() {
+pub fn write_message_prefix(framed: &mut [u8]) {
+    if let Some((head, message)) = framed.split_first_chunk_mut::<MESSAGE_PREFIX_BYTES>() {
         let [a, b, c, d] = (message.len() as u32).to_be_bytes();
         *head = [0, a, b, c, d];
     }
@@ -93,7 +93,7 @@ pub const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Bytes of what stands before a message.
-pub const MESSAGE_HEAD_BYTES: usize = 5;
+pub const MESSAGE_PREFIX_BYTES: usize = 5;
 
 pub const OK: u64 = 0;
 pub const CANCELLED: u64 = 1;
@@ -233,7 +233,7 @@ mod tests {
         for (http, code) in
             [(400, 13), (401, 16), (403, 7), (404, 12), (500, 2), (503, 14), (504, 4)]
         {
-            assert_eq!(http_status_of_envoy(code), http);
+            assert_eq!(http_status_of_local_reply(code), http);
         }
     }
 

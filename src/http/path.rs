@@ -8,7 +8,7 @@ use crate::http::head::split_query;
 /// characters stand for themselves (RFC 3986, section 6.2.2.2), dot segments are gone (section 5.2.4), a
 /// backslash is a slash, and slashes in a row are one. Returns none where that would have to be done to
 /// more than [`MAX_REWRITTEN_BYTES`].
-pub fn normal(target: &[u8]) -> Option<Cow<'_, [u8]>> {
+pub fn normalized(target: &[u8]) -> Option<Cow<'_, [u8]>> {
     if let Some(path) = normal_path(target) {
         return Some(Cow::Borrowed(path));
     }
@@ -165,16 +165,16 @@ mod tests {
             ("/abcdefgh/%61?/..%61", "/abcdefgh/a"),
             ("?", ""),
         ] {
-            assert_eq!(normal(sent.as_bytes()).as_deref(), Some(expected.as_bytes()), "{sent}");
+            assert_eq!(normalized(sent.as_bytes()).as_deref(), Some(expected.as_bytes()), "{sent}");
         }
     }
 
     #[test]
     fn of_paths_that_are_too_long_to_rewrite_there_is_none() {
         let long = "a".repeat(MAX_REWRITTEN_BYTES - 1);
-        assert_eq!(normal(format!("/{long}%61").as_bytes()), None);
-        assert!(normal(format!("/{long}b").as_bytes()).is_some());
-        assert!(normal(format!("/%61?{long}").as_bytes()).is_some());
+        assert_eq!(normalized(format!("/{long}%61").as_bytes()), None);
+        assert!(normalized(format!("/{long}b").as_bytes()).is_some());
+        assert!(normalized(format!("/%61?{long}").as_bytes()).is_some());
     }
 
     proptest! {
@@ -184,7 +184,7 @@ mod tests {
         ) {
             let sent = format!("/{before}{what}{after}");
             let target = format!("{sent}{query}");
-            prop_assert_eq!(normal(target.as_bytes()).unwrap(), rewritten(sent.as_bytes()));
+            prop_assert_eq!(normalized(target.as_bytes()).unwrap(), rewritten(sent.as_bytes()));
             prop_assert!(normal_path(target.as_bytes()).is_none(), "{}", target);
             let plain = format!("/{}{after}", before.replace('/', "d"));
             let target = format!("{plain}{query}");
@@ -193,9 +193,9 @@ mod tests {
 
         #[test]
         fn what_is_normal_stays(sent in "(/|\\.|a|%2e|%|\\\\){0,12}") {
-            let once = normal(sent.as_bytes()).unwrap();
+            let once = normalized(sent.as_bytes()).unwrap();
             if once.starts_with(b"/") {
-                prop_assert_eq!(normal(&once).unwrap(), once.as_ref());
+                prop_assert_eq!(normalized(&once).unwrap(), once.as_ref());
             }
         }
     }

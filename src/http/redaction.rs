@@ -57,7 +57,7 @@ impl SecretKeys {
 }
 
 /// Returns a key as keys are compared, and none of one that is too long.
-pub fn letters(key: &[u8]) -> Option<Vec<u8>> {
+pub fn normalized_key(key: &[u8]) -> Option<Vec<u8>> {
     Words::of(key).map(|words| words.letters().to_vec())
 }
 
@@ -256,8 +256,8 @@ mod tests {
     fn keys_are_added_and_excepted() {
         let keys = SecretKeys {
             all: false,
-            added: vec![letters(b"Promo-Code").unwrap()],
-            excepted: vec![letters(b"sort_key").unwrap()],
+            added: vec![normalized_key(b"Promo-Code").unwrap()],
+            excepted: vec![normalized_key(b"sort_key").unwrap()],
         };
         check(
             &keys,

@@ -357,9 +357,9 @@ fn body(protocol: Protocol, batch: &Batch) -> Vec<u8> {
     match protocol {
         Protocol::OtlpHttp => otlp::put_export_request(&mut body, &batch.resource, &batch.run),
         Protocol::OtlpGrpc => {
-            body.resize(grpc::MESSAGE_HEAD_BYTES, 0);
+            body.resize(grpc::MESSAGE_PREFIX_BYTES, 0);
             otlp::put_export_request(&mut body, &batch.resource, &batch.run);
-            grpc::put_message_head(&mut body);
+            grpc::write_message_prefix(&mut body);
         }
         Protocol::Zipkin => return zipkin::spans(&batch.resource, &batch.run),
     }

@@ -189,7 +189,7 @@ impl Plugin {
         state.tally.decided(&outcome.summary);
         let is_ignored = outcome.summary.kind == Kind::Ignore;
         outcome.edits.iter().for_each(host::edit_request_header);
-        if state.is_check_due && !is_ignored && self.config.propagation.writes() {
+        if state.is_check_due && !is_ignored && self.config.propagation.writes_contexts() {
             state.is_check_due = false;
             stream.upstream = Some(Box::new(stream::trace_headers()));
         }
@@ -262,7 +262,7 @@ impl Plugin {
         if let Some(code) = grpc_status.filter(|_| may_hide) {
             let details = host::property("response\0code_details").unwrap_or_default();
             if !span::is_of_upstream(&details) {
-                status = grpc::http_status_of_envoy(code);
+                status = grpc::http_status_of_local_reply(code);
             }
         }
         let ending = Ending {

@@ -25,7 +25,7 @@ use crate::http::head::{Head, is_tchar};
 /// <https://opentelemetry.io/docs/specs/otel/baggage/api/#conflict-resolution>
 pub fn value<'a>(head: &Head<'a>, key: &str) -> Option<Cow<'a, [u8]>> {
     let mut last = None;
-    let mut left = Limits::LEAST.max_bytes;
+    let mut left = Limits::MINIMUM.max_bytes;
     for member in members(head) {
         let Some(rest) = left.checked_sub(member.len() + 1) else { break };
         left = rest;
@@ -46,7 +46,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    pub const LEAST: Self = Self { max_members: 64, max_bytes: 8192 };
+    pub const MINIMUM: Self = Self { max_members: 64, max_bytes: 8192 };
 
     /// Cuts a list that is too long behind its last member that fits, properties and all, and
     /// returns how many members were dropped. Where the last of several members by one key is among

@@ -117,15 +117,15 @@ impl Extracted {
     pub fn of_ids(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Self {
         let short_trace_id = trace_id.len() == 16;
         let trace_id = if short_trace_id {
-            self::span_id(trace_id)
+            parse_span_id(trace_id)
                 .map(|id| TraceId::from(u128::from(u64::from_be_bytes(id.to_bytes()))))
         } else {
-            self::trace_id(trace_id)
+            parse_trace_id(trace_id)
         };
         let Some(trace_id) = trace_id else {
             return Self::Invalid("expected a trace id of 16 or 32 hex digits, not all zeros");
         };
-        let Some(span_id) = self::span_id(span_id) else {
+        let Some(span_id) = parse_span_id(span_id) else {
             return Self::Invalid("expected a span id of 16 hex digits, not all zeros");
         };
         Self::Context(Context { trace_id, span_id, sampling, random: false, short_trace_id })
@@ -155,14 +155,14 @@ pub fn padded<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 
 /// Reads exactly 16 bytes of lower-case hex; all zeros is none.
 #[inline(never)]
-pub fn span_id(hex: &[u8]) -> Option<SpanId> {
+pub fn parse_span_id(hex: &[u8]) -> Option<SpanId> {
     let id = u64::from_be_bytes(decode_hex(hex)?);
     (id != 0).then(|| SpanId::from(id))
 }
 
 /// Reads exactly 32 bytes of lower-case hex; all zeros is none.
 #[inline(never)]
-pub fn trace_id(hex: &[u8]) -> Option<TraceId> {
+pub fn parse_trace_id(hex: &[u8]) -> Option<TraceId> {
     let id = u128::from_be_bytes(decode_hex(hex)?);
     (id != 0).then(|| TraceId::from(id))
 }

@@ -5,7 +5,7 @@ use super::baggage;
 use super::tracestate::TRACESTATE;
 
 /// Tells whether a header holds a context, or a part of one, in any format.
-pub fn is_context(name: &[u8]) -> bool {
+pub fn holds_context(name: &[u8]) -> bool {
     // What most headers begin with is looked up no further.
     matches!(
         name.first(),
@@ -14,7 +14,7 @@ pub fn is_context(name: &[u8]) -> bool {
 }
 
 /// Tells whether a header holds baggage, in any format.
-pub fn is_baggage(name: &[u8]) -> bool {
+pub fn holds_baggage(name: &[u8]) -> bool {
     let begins =
         |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| is_spelled(start, prefix));
     BAGGAGE.iter().any(|it| is_spelled(name, it)) || BAGGAGE_PREFIXES.iter().any(begins)
@@ -67,23 +67,23 @@ const BAGGAGE_PREFIXES: &[&str] = &["ot-baggage-", "uberctx-"];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::propagation::Form;
+    use crate::propagation::Format;
 
     #[test]
     fn the_headers_of_every_format_are_contexts_in_any_spelling() {
-        for name in Form::ALL.iter().flat_map(|form| form.headers()) {
-            assert!(is_context(name.as_bytes()), "{name}");
-            assert!(is_context(name.replace('-', "_").as_bytes()), "{name}");
-            assert!(!is_baggage(name.as_bytes()), "{name}");
+        for name in Format::ALL.iter().flat_map(|format| format.headers()) {
+            assert!(holds_context(name.as_bytes()), "{name}");
+            assert!(holds_context(name.replace('-', "_").as_bytes()), "{name}");
+            assert!(!holds_baggage(name.as_bytes()), "{name}");
         }
-        assert!(CONTEXTS.iter().all(|name| is_context(name.as_bytes())));
+        assert!(CONTEXTS.iter().all(|name| holds_context(name.as_bytes())));
         for name in
             ["traceparen", "x-b3", "x-b3-traceid-2", "x-request-id", "tracestat_", "b-3", ""]
         {
-            assert!(!is_context(name.as_bytes()), "{name}");
+            assert!(!holds_context(name.as_bytes()), "{name}");
         }
         for name in ["baggage", "uberctx-a", "uberctx_a", "ot-baggage-b", "jaeger_baggage"] {
-            assert!(is_baggage(name.as_bytes()), "{name}");
+            assert!(holds_baggage(name.as_bytes()), "{name}");
         }
     }
 }

@@ -16,17 +16,17 @@ mod xray;
 
 use opentelemetry::trace::TraceId;
 
-use self::headers::is_baggage;
-pub use self::headers::is_context;
+use self::headers::holds_baggage;
+pub use self::headers::holds_context;
 use crate::http::edits::{Edits, HeaderEdit};
 use crate::http::head::Head;
 use crate::propagation::context::{Context, Extracted, FreshIds, Sampling};
-use ot::Announced;
+use ot::ThresholdUpdate;
 use tracestate::{TRACESTATE, TraceState};
 
-/// A form that a trace context has on the wire, read or written.
+/// A format that a trace context has on the wire, read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum Format {
     TraceContext,
     B3Single,
     B3Multi,
@@ -41,11 +41,11 @@ pub enum Form {
 #[derive(Debug, Clone)]
 pub struct Propagation {
     /// What to read, in order.
-    pub extract: Vec<Form>,
+    pub extract: Vec<Format>,
     /// What to write. None leaves valid contexts as they came, whatever is decided here.
-    pub inject: Option<Vec<Form>>,
+    pub inject: Option<Vec<Format>>,
     /// Forms that would contradict those that are written.
-    stale: Vec<Form>,
+    stale: Vec<Format>,
     /// Without limits, the header passes through as it is.
     pub baggage: Option<baggage::Limits>,
     /// New traces say that their ids are random.
@@ -84,8 +84,8 @@ pub enum Trust {
 /// What a request brought that does not go on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// The forms whose context broke their grammar.
-    pub invalid: Vec<Form>,
+    /// The formats whose context broke their grammar.
+    pub invalid: Vec<Format>,
     pub invalid_trace_state: bool,
     pub trace_state_members_dropped: u32,
     pub baggage_members_dropped: u32,
@@ -100,16 +100,19 @@ pub struct Link {
 
 impl Propagation {
     /// Formats that are read and not written are stale once the context is written: they would
-    /// contradict it. So is the form of B3 that is not written beside the one that is.
+    /// contradict it. So is the format of B3 that is not written beside the one that is.
     pub fn new(
-        extract: Vec<Form>,
-        inject: Option<Vec<Form>>,
+        extract: Vec<Format>,
+        inject: Option<Vec<Format>>,
         baggage: Option<baggage::Limits>,
     ) -> Self {
-        let writes = |form: &Form| inject.as_ref().is_some_and(|inject| inject.contains(form));
-        let mut stale: Vec<_> = extract.iter().copied().filter(|form| !writes(form)).collect();
-        for (form, other) in [(Form::B3Single, Form::B3Multi), (Form::B3Multi, Form::B3Single)] {
-            if writes(&form) && !writes(&other) && !stale.contains(&other) {
+        let writes =
+            |format: &Format| inject.as_ref().is_some_and(|inject| inject.contains(format));
+        let mut stale: Vec<_> = extract.iter().copied().filter(|format| !writes(format)).collect();
+        for (format, other) in
+            [(Format::B3Single, Format::B3Multi), (Format::B3Multi, Format::B3Single)]
+        {
+            if writes(&format) && !writes(&other) && !stale.contains(&other) {
                 stale.push(other);
             }
         }
@@ -117,7 +120,7 @@ impl Propagation {
     }
 
     /// Tells whether contexts are written.
-    pub fn writes(&self) -> bool {
+    pub fn writes_contexts(&self) -> bool {
         self.inject.is_some()
     }
 
@@ -133,10 +136,10 @@ impl Propagation {
         };
         let head = Head::new(Vec::new());
         let mut edits = Edits::of(&head);
-        let always = [Form::TraceContext, Form::B3Single];
-        let is_other = |form: &&Form| !always.contains(form) && **form != Form::B3Multi;
+        let always = [Format::TraceContext, Format::B3Single];
+        let is_other = |format: &&Format| !always.contains(format) && **format != Format::B3Multi;
         let others = self.extract.iter().filter(is_other);
-        always.iter().chain(others).for_each(|form| form.inject(&context, &[], &mut edits));
+        always.iter().chain(others).for_each(|format| format.inject(&context, &[], &mut edits));
         let added = |edit| match edit {
             HeaderEdit::Add { name, value } => Some((name, value)),
             HeaderEdit::Set { .. } | HeaderEdit::Remove { .. } => None,
@@ -158,12 +161,12 @@ impl Propagation {
             own_randomness: None,
         };
         let mut decision = None;
-        for form in &self.extract {
-            match form.extract(head) {
+        for format in &self.extract {
+            match format.extract(head) {
                 Extracted::Absent => {}
                 Extracted::Decision(sampling) => decision = decision.or(Some(sampling)),
-                Extracted::Context(context) => incoming.accept(*form, context),
-                Extracted::Invalid(_) => incoming.faults.invalid.push(*form),
+                Extracted::Context(context) => incoming.accept(*format, context),
+                Extracted::Invalid(_) => incoming.faults.invalid.push(*format),
             }
         }
         incoming.sampling = match incoming.parent.map_or(Sampling::Deferred, |it| it.sampling) {
@@ -184,7 +187,7 @@ impl Propagation {
             (Trust::Accept, _) => {}
             (Trust::IgnoreFlags, _) if self.inject.is_none() => {}
             (Trust::IgnoreFlags, Some(parent)) => {
-                incoming.announce(parent.trace_id, Announced::Erase, false);
+                incoming.update_threshold(parent.trace_id, ThresholdUpdate::Erase, false);
                 let context = Context { sampling: Sampling::NotSampled, ..parent };
                 self.inject(&context, incoming, edits);
             }
@@ -199,7 +202,7 @@ impl Propagation {
             if incoming.trust == Trust::Restart {
                 return remove_contexts(edits, &[]);
             }
-            incoming.faults.invalid.iter().for_each(|form| form.remove(edits));
+            incoming.faults.invalid.iter().for_each(|format| format.remove(edits));
             if incoming.faults.invalid_trace_state {
                 edits.remove(TRACESTATE);
             }
@@ -209,12 +212,12 @@ impl Propagation {
         if incoming.trust == Trust::Restart {
             remove_contexts(edits, inject);
         }
-        inject.iter().for_each(|form| form.inject(context, trace_state, edits));
-        self.stale.iter().for_each(|form| form.remove(edits));
+        inject.iter().for_each(|format| format.inject(context, trace_state, edits));
+        self.stale.iter().for_each(|format| format.remove(edits));
     }
 }
 
-impl Form {
+impl Format {
     pub const ALL: [Self; 8] = [
         Self::TraceContext,
         Self::B3Single,
@@ -266,7 +269,7 @@ impl Form {
         }
     }
 
-    /// The headers that hold a context in this form.
+    /// The headers that hold a context in this format.
     fn headers(self) -> &'static [&'static str] {
         match self {
             Self::TraceContext => &[tracecontext::TRACEPARENT, TRACESTATE],
@@ -287,18 +290,20 @@ impl Form {
 
 /// Removes every context and all baggage, whatever its format.
 pub fn remove_all(edits: &mut Edits<'_, '_>) {
-    edits.remove_all(|name| is_context(name) || is_baggage(name));
+    edits.remove_all(|name| holds_context(name) || holds_baggage(name));
 }
 
-/// Removes every context but the headers of these forms, which are written.
-fn remove_contexts(edits: &mut Edits<'_, '_>, written: &[Form]) {
-    let headers = || written.iter().flat_map(|form| form.headers());
-    edits.remove_all(|name| is_context(name) && headers().all(|header| header.as_bytes() != name));
+/// Removes every context but the headers of these formats, which are written.
+fn remove_contexts(edits: &mut Edits<'_, '_>, written: &[Format]) {
+    let headers = || written.iter().flat_map(|format| format.headers());
+    edits.remove_all(|name| {
+        holds_context(name) && headers().all(|header| header.as_bytes() != name)
+    });
 }
 
 /// Returns the lines that name a trace and its parent span, in any format, sorted.
 pub fn trace_headers(head: &Head<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let names = Form::ALL.iter().flat_map(|form| form.headers());
+    let names = Format::ALL.iter().flat_map(|format| format.headers());
     let mut lines = Vec::new();
     for name in names.filter(|name| **name != TRACESTATE) {
         let line = |value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
@@ -309,8 +314,8 @@ pub fn trace_headers(head: &Head<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Tells whether a header holds a context in a format that is read here, or baggage.
-pub fn is_context_header(name: &str) -> bool {
-    name == baggage::BAGGAGE || Form::ALL.iter().any(|form| form.headers().contains(&name))
+pub fn is_known_header(name: &str) -> bool {
+    name == baggage::BAGGAGE || Format::ALL.iter().any(|format| format.headers().contains(&name))
 }
 
 impl Incoming<'_> {
@@ -324,14 +329,19 @@ impl Incoming<'_> {
     }
 
     /// Brings `tracestate` up to a decision.
-    pub fn announce(&mut self, trace_id: TraceId, announced: Announced, sampled: bool) {
-        if !self.trace_state.has_ot && !matches!(announced, Announced::Threshold(_)) {
+    pub fn update_threshold(
+        &mut self,
+        trace_id: TraceId,
+        threshold_update: ThresholdUpdate,
+        sampled: bool,
+    ) {
+        if !self.trace_state.has_ot && !matches!(threshold_update, ThresholdUpdate::Set(_)) {
             return;
         }
         if self.trace_state_of != Some(trace_id) {
             (self.trace_state_of, self.trace_state) = (Some(trace_id), TraceState::default());
         }
-        self.trace_state.announce(announced, sampled, trace_id, self.own_randomness);
+        self.trace_state.update_threshold(threshold_update, sampled, trace_id, self.own_randomness);
         self.faults.trace_state_members_dropped = self.trace_state.dropped;
     }
 
@@ -365,8 +375,8 @@ impl Incoming<'_> {
         if self.trace_state_of == Some(trace_id) { &self.trace_state.list } else { &[] }
     }
 
-    fn accept(&mut self, form: Form, context: Context) {
-        if form == Form::TraceContext {
+    fn accept(&mut self, format: Format, context: Context) {
+        if format == Format::TraceContext {
             self.trace_state_of = Some(context.trace_id);
         }
         match &mut self.parent {
@@ -475,21 +485,21 @@ mod tests {
             trace_id: TraceId::from_bytes([0xab; 16]),
             span_id: SpanId::from_bytes([0xcd; 8]),
         };
-        for form in Form::ALL {
-            let propagation = Propagation::new(vec![form], None, None);
+        for format in Format::ALL {
+            let propagation = Propagation::new(vec![format], None, None);
             let headers = propagation.unsampled_headers(fresh);
             let names: std::collections::BTreeSet<_> =
                 headers.iter().map(|(name, _)| name).collect();
-            assert_eq!(names.len(), headers.len(), "{form:?}: {headers:?}");
+            assert_eq!(names.len(), headers.len(), "{format:?}: {headers:?}");
             let lines = headers.iter().map(|(name, value)| (name.as_bytes(), &value[..])).collect();
             // `b3multi` in a configuration reads the single header too.
-            let extract = match form {
-                Form::B3Multi => vec![Form::B3Single, Form::B3Multi],
-                form => vec![form],
+            let extract = match format {
+                Format::B3Multi => vec![Format::B3Single, Format::B3Multi],
+                format => vec![format],
             };
             let head = Head::new(lines);
             let incoming = Propagation::new(extract, None, None).extract(&head);
-            assert_eq!(incoming.sampling, Sampling::NotSampled, "{form:?}: {headers:?}");
+            assert_eq!(incoming.sampling, Sampling::NotSampled, "{format:?}: {headers:?}");
         }
     }
 

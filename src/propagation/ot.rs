@@ -13,14 +13,14 @@
 use crate::http::digits::hex_digit;
 use opentelemetry::trace::TraceId;
 
-/// What a decision says in `th`.
+/// What a sampling decision does to the threshold, `th`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Announced {
-    /// What the parent said, whose decision was followed, unless it contradicts that decision.
+pub enum ThresholdUpdate {
+    /// The parent's decision was followed: its threshold stays, unless it contradicts that decision.
     Keep,
-    /// The threshold of the ratio that sampled the trace.
-    Threshold(u64),
-    /// Nothing: the trace is not sampled, or by no known probability.
+    /// A ratio sampled the trace: its threshold is written.
+    Set(u64),
+    /// The trace is not sampled, or not by a known probability: no threshold is written.
     Erase,
 }
 

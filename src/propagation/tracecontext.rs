@@ -50,8 +50,8 @@ fn parse(line: &[u8]) -> Result<Context, &'static str> {
     let mut fields = line.trim_ascii().splitn(5, |byte| *byte == b'-');
     let mut field = || fields.next().unwrap_or_default();
     let [version] = digits::decode_hex(field()).ok_or("expected a version of two hex digits")?;
-    let trace_id = context::trace_id(field()).ok_or("expected a trace id, not all zeros")?;
-    let span_id = context::span_id(field()).ok_or("expected a parent id, not all zeros")?;
+    let trace_id = context::parse_trace_id(field()).ok_or("expected a trace id, not all zeros")?;
+    let span_id = context::parse_span_id(field()).ok_or("expected a parent id, not all zeros")?;
     let [flags] = digits::decode_hex(field()).ok_or("expected flags of two hex digits")?;
     match (version, fields.next()) {
         (0xff, _) => return Err("expected a version other than ff"),

@@ -15,7 +15,7 @@ use std::borrow::Cow;
 
 use opentelemetry::trace::TraceId;
 
-use super::ot::{self, Announced};
+use super::ot::{self, ThresholdUpdate};
 use crate::http::head::Head;
 
 /// A list as it goes on.
@@ -46,18 +46,18 @@ impl TraceState<'_> {
     /// (section 3.3.1.3.1); where there is no room for it, others give way as when a list is read.
     /// Where the trace was decided by randomness of our own, nothing of the old member stays.
     #[inline(never)]
-    pub fn announce(
+    pub fn update_threshold(
         &mut self,
-        announced: Announced,
+        threshold_update: ThresholdUpdate,
         sampled: bool,
         trace_id: TraceId,
         own_randomness: Option<u64>,
     ) {
         let value = if own_randomness.is_some() { &[] } else { self.ot() };
-        let threshold = match announced {
-            Announced::Threshold(threshold) => Some(threshold),
-            Announced::Erase => None,
-            Announced::Keep => {
+        let threshold = match threshold_update {
+            ThresholdUpdate::Set(threshold) => Some(threshold),
+            ThresholdUpdate::Erase => None,
+            ThresholdUpdate::Keep => {
                 let randomness = ot::randomness(value);
                 let randomness = randomness.unwrap_or_else(|| ot::randomness_of_id(trace_id));
                 ot::threshold(value).filter(|threshold| sampled == (randomness >= *threshold))

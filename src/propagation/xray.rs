@@ -104,7 +104,8 @@ impl<'a> Pairs<'a> {
         match (trace_id.transpose()?, self.parent) {
             (Some(trace_id), Some(parent)) => Ok(Extracted::Context(Context {
                 trace_id,
-                span_id: context::span_id(parent).ok_or("expected 16 hex digits as Parent")?,
+                span_id: context::parse_span_id(parent)
+                    .ok_or("expected 16 hex digits as Parent")?,
                 sampling,
                 random: false,
                 short_trace_id: false,
@@ -119,7 +120,7 @@ impl<'a> Pairs<'a> {
 /// Reads the trace id of a root.
 fn trace_id(root: &[u8]) -> Option<TraceId> {
     let (time, unique) = root.strip_prefix(b"1-")?.split_at_checked(8)?;
-    context::trace_id(&[time, unique.strip_prefix(b"-")?].concat())
+    context::parse_trace_id(&[time, unique.strip_prefix(b"-")?].concat())
 }
 
 pub const TRACE_ID: &str = "x-amzn-trace-id";

@@ -1,7 +1,7 @@
 //! Whether a request is sampled, and why.
 
 use crate::propagation::context::Sampling;
-use crate::propagation::ot::Announced;
+use crate::propagation::ot::ThresholdUpdate;
 use crate::sampling::ratio::Ratio;
 use crate::sampling::rules::{Action, Rule};
 
@@ -39,7 +39,7 @@ pub struct Decision<'c> {
     pub sampled: bool,
     pub reason: Reason<'c>,
     /// What `tracestate` says of it.
-    pub announced: Announced,
+    pub threshold_update: ThresholdUpdate,
 }
 
 /// Why a span exists.
@@ -68,7 +68,7 @@ impl Decision<'_> {
     /// Takes the decision back: there are too many spans.
     pub fn over_limit(&mut self) {
         self.sampled = false;
-        self.announced = Announced::Erase;
+        self.threshold_update = ThresholdUpdate::Erase;
     }
 }
 
@@ -82,7 +82,7 @@ pub fn decide<'c>(
 ) -> Decision<'c> {
     let by_rule = |kind, sampled| {
         let reason = Reason::Rule(rule.map_or("", |rule| rule.name.as_str()));
-        Decision { kind, sampled, reason, announced: Announced::Erase }
+        Decision { kind, sampled, reason, threshold_update: ThresholdUpdate::Erase }
     };
     let ratio = match rule.map(|rule| rule.action) {
         Some(Action::Force) => return by_rule(Kind::Force, true),
@@ -95,17 +95,17 @@ pub fn decide<'c>(
         Sampling::Deferred => {
             let sampled = ratio.samples(randomness);
             // What samples every trace has nothing to say: so does a trace without a threshold count.
-            let announced = match ratio.threshold() {
-                Some(threshold @ 1..) if sampled => Announced::Threshold(threshold),
-                _ => Announced::Erase,
+            let threshold_update = match ratio.threshold() {
+                Some(threshold @ 1..) if sampled => ThresholdUpdate::Set(threshold),
+                _ => ThresholdUpdate::Erase,
             };
-            Decision { kind: Kind::Ratio, sampled, reason: Reason::Ratio, announced }
+            Decision { kind: Kind::Ratio, sampled, reason: Reason::Ratio, threshold_update }
         }
         stated => Decision {
             kind: Kind::Parent,
             sampled: stated.is_sampled(),
             reason: Reason::Parent,
-            announced: Announced::Keep,
+            threshold_update: ThresholdUpdate::Keep,
         },
     }
 }

@@ -115,7 +115,7 @@ impl Rules {
         if self.rules.is_empty() {
             return None;
         }
-        let path = path::normal(head.target());
+        let path = path::normalized(head.target());
         if path.is_none() {
             budget.exceed();
         }
@@ -372,7 +372,7 @@ mod tests {
                 })
                 .collect();
             let scanned = rules.iter().position(|rule| {
-                let path = path::normal(target.as_bytes()).unwrap();
+                let path = path::normalized(target.as_bytes()).unwrap();
                 rule.conditions.path_holds(&path, &SearchBudget::default()) == Ok(true)
             });
             let head = [(":path", target.as_str())];

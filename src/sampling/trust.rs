@@ -1,7 +1,7 @@
 //! Whose contexts are followed, and to whom they are passed on.
 
 use crate::http::head::Head;
-use crate::propagation::{Trust, is_context};
+use crate::propagation::{Trust, holds_context};
 use crate::sampling::cidr::Cidr;
 use crate::sampling::matching::{Exceeded, HeaderMatch, SearchBudget, any};
 use crate::sampling::rules::{Authority, Direction, Facts};
@@ -26,7 +26,7 @@ impl TrustPolicy {
     /// Tells whether a rule needs the client's address for this request, which has a context.
     pub fn needs_source_address(&self, head: &Head<'_>) -> bool {
         let by_address = |rule: &TrustRule| !rule.source_ranges.is_empty();
-        self.rules.iter().any(by_address) && head.names().any(is_context)
+        self.rules.iter().any(by_address) && head.names().any(holds_context)
     }
 
     /// Tells whether every incoming context is followed.

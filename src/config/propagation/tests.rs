@@ -9,8 +9,8 @@ fn b3_has_two_forms_and_other_formats_one() {
             "extract": ["b3multi", "jaeger", "b3", "xray"],
             "inject": ["datadog", "ottrace", "baggage", "grpc-trace-bin", "b3multi"]}}"#,
     );
-    let read = vec![Form::B3Single, Form::B3Multi, Form::Jaeger, Form::XRay];
-    let written = vec![Form::Datadog, Form::OtTrace, Form::GrpcTraceBin, Form::B3Multi];
+    let read = vec![Format::B3Single, Format::B3Multi, Format::Jaeger, Format::XRay];
+    let written = vec![Format::Datadog, Format::OtTrace, Format::GrpcTraceBin, Format::B3Multi];
     let propagation = config.unwrap().propagation;
     assert_eq!((propagation.extract, propagation.inject), (read, Some(written)));
 }

@@ -133,19 +133,19 @@ fn long_lists_lose_long_members_first_and_then_the_last() {
 const TRACE: u128 = 0xff << 120 | 8 << 52;
 
 #[track_caller]
-fn check_announced(list: &str, announced: Announced, sampled: bool, expected: (&str, u32)) {
+fn check_announced(list: &str, update: ThresholdUpdate, sampled: bool, expected: (&str, u32)) {
     let lines = [(TRACESTATE, list)];
     let mut state = extract(&head(&lines)).unwrap();
-    state.announce(announced, sampled, TraceId::from(TRACE), None);
+    state.update_threshold(update, sampled, TraceId::from(TRACE), None);
     let found = (str::from_utf8(&state.list).unwrap(), state.dropped);
     assert_eq!(found, expected, "{list}");
 }
 
 #[test]
 fn decisions_are_announced() {
-    use Announced::{Erase, Keep};
-    let half = Announced::Threshold(8 << 52);
-    for (list, announced, sampled, expected, reason) in [
+    use ThresholdUpdate::{Erase, Keep};
+    let half = ThresholdUpdate::Set(8 << 52);
+    for (list, update, sampled, expected, reason) in [
         ("", half, true, "ot=th:8", "a new trace"),
         ("a=1", half, true, "ot=th:8,a=1", "a new member is the first"),
         ("a=1,ot=th:c,b=2", half, true, "ot=th:8,a=1,b=2", "one that changes moves"),
@@ -165,14 +165,14 @@ fn decisions_are_announced() {
         ("ot=th:rubbish", Keep, true, "", "malformed"),
         ("ot=x:1", Keep, true, "ot=x:1", "nothing to keep"),
     ] {
-        check_announced(list, announced, sampled, (expected, 0));
+        check_announced(list, update, sampled, (expected, 0));
         assert!(!reason.is_empty() || list.contains("rv"));
     }
 }
 
 #[test]
 fn others_give_way_to_a_new_member() {
-    let half = Announced::Threshold(8 << 52);
+    let half = ThresholdUpdate::Set(8 << 52);
     let many: Vec<_> = (0..32).map(|place| format!("k{place}=v")).collect();
     let expected = format!("ot=th:8,{}", many[..31].join(","));
     check_announced(&many.join(","), half, true, (&expected, 1));

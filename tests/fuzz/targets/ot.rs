@@ -1,9 +1,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::propagation::context::trace_id;
+use sidespan::propagation::context::parse_trace_id;
 use sidespan::http::head::Head;
-use sidespan::propagation::ot::{Announced, randomness, rewritten, threshold};
+use sidespan::propagation::ot::{ThresholdUpdate, randomness, rewritten, threshold};
 use sidespan::propagation::tracestate::{MAX_BYTES, TRACESTATE, extract};
 use sidespan::propagation::ot::RANDOMNESS;
 use sidespan_fuzz::lines;
@@ -19,14 +19,14 @@ fuzz_target!(|input: &[u8]| {
     }
 
     let head = Head::new(lines(&[TRACESTATE], input));
-    let id = trace_id(b"4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
-    for announced in [Announced::Keep, Announced::Erase, Announced::Threshold(1 << 55)] {
+    let id = parse_trace_id(b"4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
+    for threshold_update in [ThresholdUpdate::Keep, ThresholdUpdate::Erase, ThresholdUpdate::Set(1 << 55)] {
         if let Ok(mut state) = extract(&head) {
-            state.announce(announced, true, id, None);
+            state.update_threshold(threshold_update, true, id, None);
             assert!(state.list.len() <= MAX_BYTES);
             let sent = Head::new(vec![(TRACESTATE.as_bytes(), &*state.list)]);
             let mut again = extract(&sent).unwrap();
-            again.announce(announced, true, id, None);
+            again.update_threshold(threshold_update, true, id, None);
             assert_eq!(again.list, state.list);
         }
     }

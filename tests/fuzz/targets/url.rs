@@ -13,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let secrets = SecretKeys::default();
     let redacted = secrets.redacted(target);
     assert_eq!(secrets.redacted(&redacted), redacted);
-    if let Some(normal) = path::normal(target)
+    if let Some(normal) = path::normalized(target)
         && normal.starts_with(b"/")
     {
         assert!(!normal.windows(2).any(|pair| pair == b"//"));
