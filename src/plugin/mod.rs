@@ -44,8 +44,8 @@ use crate::sampling::late::{Ending, HeldHeads};
 use crate::sampling::limit::Share;
 use crate::sampling::rules::Direction;
 use crate::span::resource::{ResourceVariables, resource};
-use crate::span::tags::Facts;
-use crate::span::tags::source::Phase;
+use crate::span::tags::EndFacts;
+use crate::span::tags::source::Input;
 use crate::span::{self, ActiveSpan, StreamFacts};
 
 // SAFETY: a VM has one thread.
@@ -341,7 +341,7 @@ impl Plugin {
             answered_in_http,
             end_unix_nanos,
         };
-        if self.config.span.tags.ask_at_end() {
+        if self.config.span.tags.needs_end_facts() {
             let properties = self.config.span.tags.properties.values(direction, &facts.of_tags());
             self.add_tags_at_end(&mut span, &properties);
         }
@@ -361,12 +361,12 @@ impl Plugin {
     #[inline(never)]
     fn add_tags_at_end(&self, span: &mut ActiveSpan, properties: &[&[u8]]) {
         let tags = &self.config.span.tags;
-        let read = |phase, map| {
-            tags.asks(phase).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
+        let read = |input, map| {
+            tags.needs(input).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
         };
-        let response = read(Phase::Response, MapType::HttpResponseHeaders);
-        let trailers = read(Phase::Trailers, MapType::HttpResponseTrailers);
-        let tag_facts = Facts {
+        let response = read(Input::ResponseHeaders, MapType::HttpResponseHeaders);
+        let trailers = read(Input::ResponseTrailers, MapType::HttpResponseTrailers);
+        let tag_facts = EndFacts {
             response: &Head::new(pairs(&response)),
             trailers: &Head::new(pairs(&trailers)),
             properties,

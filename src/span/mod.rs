@@ -26,7 +26,7 @@ use crate::sampling::decision::Reason;
 use crate::sampling::rules::Direction;
 use crate::span::attributes as key;
 use crate::span::encoding::{AttributeLimits, EncodedSpan, SpanFields, SpanIds};
-use crate::span::tags::{EarlyValues, Facts, Tags};
+use crate::span::tags::{EarlyValues, EndFacts, Tags};
 
 /// What every span is made of.
 #[derive(Debug, Clone)]
@@ -170,7 +170,7 @@ impl ActiveSpan {
     }
 
     /// Adds the tags whose values are known at the request's end.
-    pub fn add_tags(&mut self, tags: &Tags, facts: &Facts<'_, '_>) {
+    pub fn add_tags(&mut self, tags: &Tags, facts: &EndFacts<'_, '_>) {
         tags.at_end(&mut self.fields.tags, &self.early_values, facts);
     }
 

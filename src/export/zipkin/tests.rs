@@ -8,7 +8,7 @@ use crate::export::otlp::{append_span, encode_resource};
 use crate::propagation;
 use crate::propagation::context::{Context, Sampling};
 use crate::span::encoding::{AttributeLimits, SpanFields, SpanIds};
-use crate::span::tags::Found;
+use crate::span::tags::TagValue;
 
 fn fields(parent_span_id: Option<SpanId>, trace_state: &[u8]) -> SpanFields {
     let ids = SpanIds {
@@ -188,7 +188,7 @@ fn numbers_are_written_as_in_tags() {
         let mut span = fields(None, b"");
         span.number("number", number);
         let span = span.end(b"", &SpanKind::Server, 1, &Status::Unset).bytes;
-        let tag = Found::Double(number).into_text();
+        let tag = TagValue::Double(number).into_text();
         assert_eq!(parsed(&[], &[span])[0]["tags"]["number"], *String::from_utf8_lossy(&tag));
     }
 }

@@ -10,7 +10,7 @@
 
 use super::property::{Encoding, Type};
 use super::source::Source;
-use super::{Found, Lookup};
+use super::{Lookup, TagValue};
 use crate::http::digits;
 use crate::span::text::first_chars;
 
@@ -87,7 +87,7 @@ pub(super) fn text(parts: &[Part], lookup: Lookup<'_, '_>) -> Vec<u8> {
             Part::Text(literal) => text.extend_from_slice(literal.as_bytes()),
             Part::Value { sources, max_length } => {
                 let found = sources.iter().find_map(|source| source.find(lookup));
-                let Some(value) = found.map(Found::into_text) else {
+                let Some(value) = found.map(TagValue::into_text) else {
                     continue;
                 };
                 match max_length {

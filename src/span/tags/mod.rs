@@ -21,7 +21,7 @@ use crate::span::text::printable;
 use self::format::Part;
 use self::property::Properties;
 use self::redact::{Redaction, Transformation};
-use self::source::{Phase, Source};
+use self::source::{Input, Source};
 
 /// All tags, and what of Envoy they ask for.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub struct Tags {
     /// Characters of an attribute's value.
     max_chars: usize,
     pub properties: Properties,
-    /// What those at the end ask for: bits of [`Phase`].
+    /// What those at the end ask for: bits of [`Input`].
     asks: u8,
 }
 
@@ -73,7 +73,7 @@ pub enum Value {
 
 /// What is known of a request at its end. What no tag asks for may be left empty.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'f, 'a> {
+pub struct EndFacts<'f, 'a> {
     pub response: &'f Head<'a>,
     pub trailers: &'f Head<'a>,
     /// The values of [`Properties::values`], in that order; one that is absent is empty.
@@ -84,12 +84,12 @@ pub struct Facts<'f, 'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Lookup<'f, 'a> {
     AtRequest(&'f Head<'a>),
-    AtEnd(&'a EarlyValues, &'f Facts<'f, 'a>),
+    AtEnd(&'a EarlyValues, &'f EndFacts<'f, 'a>),
 }
 
 /// A value that was found.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Found<'a> {
+pub enum TagValue<'a> {
     Text(Cow<'a, [u8]>),
     Int(i64),
     Double(f64),
@@ -114,7 +114,7 @@ impl Tags {
     /// Adds a tag to those of the request, or of its end, when its value is known. Request headers
     /// are read when the request arrives in either case.
     pub fn push(&mut self, mut tag: Tag) {
-        let asks = tag.value.asks() & !Phase::Request.bit();
+        let asks = tag.value.asks() & !Input::RequestHeaders.bit();
         if asks == 0 {
             self.request.push(tag);
             return;
@@ -125,7 +125,7 @@ impl Tags {
             _ => MAX_CHAR_BYTES * (self.max_chars + UNCUT_CHARS),
         };
         for source in tag.value.sources_mut() {
-            if source.phase() == Phase::Request {
+            if source.input() == Input::RequestHeaders {
                 let index = self.early.len();
                 let source = std::mem::replace(source, Source::Early(index));
                 self.early.push(EarlySource { source, max_bytes });
@@ -148,7 +148,12 @@ impl Tags {
 
     /// Adds the tags whose values are known at the request's end. `early` is what
     /// [`Tags::at_request`] returned.
-    pub fn at_end(&self, attributes: &mut Attributes, early: &EarlyValues, facts: &Facts<'_, '_>) {
+    pub fn at_end(
+        &self,
+        attributes: &mut Attributes,
+        early: &EarlyValues,
+        facts: &EndFacts<'_, '_>,
+    ) {
         add_all(&self.end, attributes, Lookup::AtEnd(early, facts));
     }
 
@@ -160,13 +165,13 @@ impl Tags {
     }
 
     /// Whether a tag needs anything at the request's end.
-    pub fn ask_at_end(&self) -> bool {
+    pub fn needs_end_facts(&self) -> bool {
         self.asks != 0
     }
 
     /// Whether a tag needs headers of this phase at the request's end.
-    pub fn asks(&self, phase: Phase) -> bool {
-        self.asks & phase.bit() != 0
+    pub fn needs(&self, input: Input) -> bool {
+        self.asks & input.bit() != 0
     }
 }
 
@@ -180,7 +185,7 @@ impl Tag {
     fn add(&self, attributes: &mut Attributes, lookup: Lookup<'_, '_>) {
         let found = match &self.value {
             Value::Source(source) => source.find(lookup),
-            Value::Format(parts) => Some(Found::Text(format::text(parts, lookup).into())),
+            Value::Format(parts) => Some(TagValue::Text(format::text(parts, lookup).into())),
         };
         match found {
             None => {
@@ -196,13 +201,13 @@ impl Tag {
                 add_text(attributes, &self.key, text.as_bytes());
             }
             // Envoy lets no control character through in a header; all else may have some.
-            Some(Found::Text(text)) if !self.value.is_header() => {
+            Some(TagValue::Text(text)) if !self.value.is_header() => {
                 add_text(attributes, &self.key, printable(&text).as_bytes());
             }
-            Some(Found::Text(text)) => add_text(attributes, &self.key, &text),
-            Some(Found::Int(number)) => attributes.integer(&self.key, number.cast_unsigned()),
-            Some(Found::Double(number)) => attributes.number(&self.key, number),
-            Some(Found::Bool(truth)) => attributes.boolean(&self.key, truth),
+            Some(TagValue::Text(text)) => add_text(attributes, &self.key, &text),
+            Some(TagValue::Int(number)) => attributes.integer(&self.key, number.cast_unsigned()),
+            Some(TagValue::Double(number)) => attributes.number(&self.key, number),
+            Some(TagValue::Bool(truth)) => attributes.boolean(&self.key, truth),
         }
     }
 }
@@ -228,15 +233,15 @@ impl Value {
         }
     }
 
-    /// What the value is read from, a bit for each [`Phase`].
+    /// What the value is read from, a bit for each [`Input`].
     fn asks(&self) -> u8 {
         match self {
-            Self::Source(source) => source.phase().bit(),
+            Self::Source(source) => source.input().bit(),
             Self::Format(parts) => {
                 let mut asked = 0;
                 for part in parts {
                     for source in part.sources() {
-                        asked |= source.phase().bit();
+                        asked |= source.input().bit();
                     }
                 }
                 asked
@@ -253,7 +258,7 @@ impl Value {
     }
 }
 
-impl<'a> Found<'a> {
+impl<'a> TagValue<'a> {
     /// Returns the value as text.
     pub fn into_text(self) -> Cow<'a, [u8]> {
         let text = match self {

@@ -6,7 +6,7 @@
 //! `source/extensions/common/wasm/context.cc`): text as it is, 64-bit numbers in little endian, a
 //! truth as one byte, lists and maps as pairs.
 
-use super::Found;
+use super::TagValue;
 use crate::http::address::Address;
 use crate::http::response_flags;
 use crate::sampling::rules::Direction;
@@ -94,13 +94,13 @@ impl Property {
 
     /// Reads the value at this place. One that is empty, or that is not encoded as it should be,
     /// is absent.
-    pub fn find<'a>(&self, values: &[&'a [u8]]) -> Option<Found<'a>> {
+    pub fn find<'a>(&self, values: &[&'a [u8]]) -> Option<TagValue<'a>> {
         let value = values.get(self.place).filter(|value| !value.is_empty())?;
         let found = self.encoding.decode(value)?;
         Some(match (self.record, found) {
-            (Some(Type::Text), found) => Found::Text(found.into_text()),
-            (Some(Type::Int), Found::Double(number)) => Found::Int(number as i64),
-            (Some(Type::Double), Found::Int(number)) => Found::Double(number as f64),
+            (Some(Type::Text), found) => TagValue::Text(found.into_text()),
+            (Some(Type::Int), TagValue::Double(number)) => TagValue::Int(number as i64),
+            (Some(Type::Double), TagValue::Int(number)) => TagValue::Double(number as f64),
             (_, found) => found,
         })
     }
@@ -129,38 +129,38 @@ impl Encoding {
         })
     }
 
-    fn decode(self, value: &[u8]) -> Option<Found<'_>> {
+    fn decode(self, value: &[u8]) -> Option<TagValue<'_>> {
         let bits = || value.try_into().map(u64::from_le_bytes).ok();
         Some(match self {
-            Self::Plain(Type::Text) => Found::Text(value.into()),
-            Self::Plain(Type::Int) => Found::Int(bits()?.cast_signed()),
-            Self::Plain(Type::Double) => Found::Double(f64::from_bits(bits()?)),
+            Self::Plain(Type::Text) => TagValue::Text(value.into()),
+            Self::Plain(Type::Int) => TagValue::Int(bits()?.cast_signed()),
+            Self::Plain(Type::Double) => TagValue::Double(f64::from_bits(bits()?)),
             Self::Plain(Type::Bool) => match value {
-                [0] => Found::Bool(false),
-                [1] => Found::Bool(true),
+                [0] => TagValue::Bool(false),
+                [1] => TagValue::Bool(true),
                 _ => return None,
             },
             Self::Metadata => return metadata(value),
-            Self::Flags => Found::Text(response_flags::names(bits()?).into_bytes().into()),
-            Self::Millis => Found::Int(bits()?.cast_signed() / NANOS_PER_MILLI),
-            Self::Host => Found::Text(Address::parse(value)?.host.as_bytes().into()),
+            Self::Flags => TagValue::Text(response_flags::names(bits()?).into_bytes().into()),
+            Self::Millis => TagValue::Int(bits()?.cast_signed() / NANOS_PER_MILLI),
+            Self::Host => TagValue::Text(Address::parse(value)?.host.as_bytes().into()),
         })
     }
 }
 
 /// Tells what a value of metadata is. Text has no control characters, and a number has: whole ones
 /// up to 2^44 have a zero byte, and nearly all fractions are no UTF-8.
-fn metadata(value: &[u8]) -> Option<Found<'_>> {
+fn metadata(value: &[u8]) -> Option<TagValue<'_>> {
     let control = value.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
     match value {
-        [0] => Some(Found::Bool(false)),
-        [1] => Some(Found::Bool(true)),
+        [0] => Some(TagValue::Bool(false)),
+        [1] => Some(TagValue::Bool(true)),
         value if value.len() == 8 && (control || std::str::from_utf8(value).is_err()) => {
             Encoding::Plain(Type::Double).decode(value)
         }
         // A list or an object.
         _ if value.contains(&0) => None,
-        text => Some(Found::Text(text.into())),
+        text => Some(TagValue::Text(text.into())),
     }
 }
 
@@ -207,29 +207,29 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(path: &str, given: Option<Type>, value: &[u8], expected: Option<Found<'_>>) {
+    fn check(path: &str, given: Option<Type>, value: &[u8], expected: Option<TagValue<'_>>) {
         let encoding = Encoding::of(&path.replace('.', "\0"), given);
         let found = Property::new(0, encoding, given).find(&[value]);
         assert_eq!(found, expected, "{path}: {value:?}");
     }
 
-    fn text(text: &str) -> Option<Found<'_>> {
-        Some(Found::Text(text.as_bytes().into()))
+    fn text(text: &str) -> Option<TagValue<'_>> {
+        Some(TagValue::Text(text.as_bytes().into()))
     }
 
     #[test]
     fn known_attributes_have_their_types() {
         let seven = 7u64.to_le_bytes();
-        check("response.code", None, &seven, Some(Found::Int(7)));
-        check("source.port", None, &seven, Some(Found::Int(7)));
+        check("response.code", None, &seven, Some(TagValue::Int(7)));
+        check("source.port", None, &seven, Some(TagValue::Int(7)));
         check("response.code", Some(Type::Text), &seven, text("7"));
-        check("response.code", Some(Type::Double), &seven, Some(Found::Double(7.0)));
-        check("connection.mtls", None, &[1], Some(Found::Bool(true)));
+        check("response.code", Some(Type::Double), &seven, Some(TagValue::Double(7.0)));
+        check("connection.mtls", None, &[1], Some(TagValue::Bool(true)));
         check("connection.mtls", Some(Type::Text), &[0], text("false"));
         check("request.protocol", None, b"HTTP/2", text("HTTP/2"));
         check("filter_state.mine", None, &seven, text("\u{7}\0\0\0\0\0\0\0"));
-        check("filter_state.mine", Some(Type::Int), &seven, Some(Found::Int(7)));
-        check("filter_state.mine", Some(Type::Int), &[0xff; 8], Some(Found::Int(-1)));
+        check("filter_state.mine", Some(Type::Int), &seven, Some(TagValue::Int(7)));
+        check("filter_state.mine", Some(Type::Int), &[0xff; 8], Some(TagValue::Int(-1)));
     }
 
     #[test]
@@ -255,30 +255,30 @@ mod tests {
     #[test]
     fn values_of_metadata_tell_what_they_are() {
         let path = "metadata.filter_metadata.a.b";
-        check(path, None, &[1], Some(Found::Bool(true)));
-        check(path, None, &[0], Some(Found::Bool(false)));
+        check(path, None, &[1], Some(TagValue::Bool(true)));
+        check(path, None, &[0], Some(TagValue::Bool(false)));
         check(path, None, b"a", text("a"));
         check(path, None, b"checkout", text("checkout"));
         check(path, None, "Stra\u{df}e\n".as_bytes(), text("Stra\u{df}e\n"));
-        check(path, None, &3.5f64.to_le_bytes(), Some(Found::Double(3.5)));
-        check(path, Some(Type::Int), &3.5f64.to_le_bytes(), Some(Found::Int(3)));
+        check(path, None, &3.5f64.to_le_bytes(), Some(TagValue::Double(3.5)));
+        check(path, Some(Type::Int), &3.5f64.to_le_bytes(), Some(TagValue::Int(3)));
         check(path, Some(Type::Text), &300f64.to_le_bytes(), text("300"));
-        check(path, Some(Type::Double), b"UUUUUUY@", Some(Found::Double(304.0 / 3.0)));
-        check(path, Some(Type::Bool), &[1], Some(Found::Bool(true)));
+        check(path, Some(Type::Double), b"UUUUUUY@", Some(TagValue::Double(304.0 / 3.0)));
+        check(path, Some(Type::Bool), &[1], Some(TagValue::Bool(true)));
         check(path, None, b"\x01\0\0\0\x01\0\0\0\0\0\0\0a\0\0", None);
-        check("xds.node.metadata.NAME", None, &0f64.to_le_bytes(), Some(Found::Double(0.0)));
+        check("xds.node.metadata.NAME", None, &0f64.to_le_bytes(), Some(TagValue::Double(0.0)));
     }
 
     proptest! {
         #[test]
         fn whole_numbers_of_metadata_are_numbers(number in 0u64..1 << 44) {
             let bytes = (number as f64).to_le_bytes();
-            prop_assert_eq!(metadata(&bytes), Some(Found::Double(number as f64)));
+            prop_assert_eq!(metadata(&bytes), Some(TagValue::Double(number as f64)));
         }
 
         #[test]
         fn text_of_metadata_is_text(text in "[^\\x00-\\x1f\\x7f]{1,12}") {
-            let expected = Found::Text(text.as_bytes().into());
+            let expected = TagValue::Text(text.as_bytes().into());
             prop_assert_eq!(metadata(text.as_bytes()), Some(expected));
         }
 

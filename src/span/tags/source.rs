@@ -12,7 +12,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode;
 
 use super::property::Property;
-use super::{EarlyValues, Found, Lookup};
+use super::{EarlyValues, Lookup, TagValue};
 use crate::http::head::{self, Head, split_query};
 use crate::propagation::baggage;
 
@@ -35,34 +35,34 @@ pub enum Source {
 
 /// What a value is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum Input {
     /// The request's headers.
-    Request,
+    RequestHeaders,
     /// The response's headers.
-    Response,
+    ResponseHeaders,
     /// The response's trailers.
-    Trailers,
+    ResponseTrailers,
     /// Envoy's attributes.
     Properties,
 }
 
-impl Phase {
+impl Input {
     pub const fn bit(self) -> u8 {
         1 << self as u8
     }
 }
 
 impl Source {
-    pub fn phase(&self) -> Phase {
+    pub fn input(&self) -> Input {
         match self {
             Self::RequestHeader(_)
             | Self::QueryParameter(_)
             | Self::Cookie(_)
             | Self::Baggage(_)
-            | Self::Early(_) => Phase::Request,
-            Self::ResponseHeader(_) => Phase::Response,
-            Self::ResponseTrailer(_) => Phase::Trailers,
-            Self::Property(_) => Phase::Properties,
+            | Self::Early(_) => Input::RequestHeaders,
+            Self::ResponseHeader(_) => Input::ResponseHeaders,
+            Self::ResponseTrailer(_) => Input::ResponseTrailers,
+            Self::Property(_) => Input::Properties,
         }
     }
 
@@ -81,7 +81,7 @@ impl Source {
     }
 
     /// Looks the value up; one that is there may be empty. One of the other phase is absent.
-    pub fn find<'a>(&self, lookup: Lookup<'_, 'a>) -> Option<Found<'a>> {
+    pub fn find<'a>(&self, lookup: Lookup<'_, 'a>) -> Option<TagValue<'a>> {
         let text = match (lookup, self) {
             (Lookup::AtRequest(head), Self::RequestHeader(name)) => head.first(name).map(start_of),
             (Lookup::AtRequest(head), Self::QueryParameter(name)) => {
@@ -103,7 +103,7 @@ impl Source {
             }
             _ => None,
         };
-        text.map(Found::Text)
+        text.map(TagValue::Text)
     }
 }
 
@@ -178,7 +178,7 @@ mod tests {
     #[track_caller]
     fn check(source: Source, lines: &[(&str, &str)], expected: Option<&str>) {
         let request = head(lines);
-        let expected = expected.map(|text| Found::Text(text.as_bytes().into()));
+        let expected = expected.map(|text| TagValue::Text(text.as_bytes().into()));
         assert_eq!(source.find(Lookup::AtRequest(&request)), expected, "{lines:?}");
     }
 

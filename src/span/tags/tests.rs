@@ -48,7 +48,7 @@ fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
         })
         .collect();
     let values = tags.properties.values(Direction::Outbound, &values);
-    let facts = Facts { response: &response, trailers: &trailers, properties: &values };
+    let facts = EndFacts { response: &response, trailers: &trailers, properties: &values };
     let ids = SpanIds {
         trace_id: TraceId::from(1),
         span_id: SpanId::from(2),
@@ -220,8 +220,13 @@ fn only_what_tags_ask_for_is_read() {
     let asked = |tag: &str| {
         let json = format!(r#"{{"custom_tags": [{{"tag": "a", {tag}}}]}}"#);
         let tags = Config::parse(json.as_bytes(), &|_| None).unwrap().span.tags;
-        let phases = [Phase::Request, Phase::Response, Phase::Trailers, Phase::Properties];
-        phases.map(|phase| tags.asks(phase))
+        let inputs = [
+            Input::RequestHeaders,
+            Input::ResponseHeaders,
+            Input::ResponseTrailers,
+            Input::Properties,
+        ];
+        inputs.map(|input| tags.needs(input))
     };
     assert_eq!(asked(r#""request_header": {"name": "x"}"#), [false; 4]);
     assert_eq!(asked(r#""value": "%REQ(X)%""#), [false; 4]);
