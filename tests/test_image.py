@@ -6,6 +6,7 @@ import http.server
 import json
 import os
 import random
+import re
 import ssl
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -153,6 +155,28 @@ def test_make_pushes_and_prints_the_url(tmp_path, registry):
     result = run("make", "--old-file=wasm", "push", *given, cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == f"oci://{registry}/made/sidespan@{image.digest(folder)}"
+
+
+def test_commands_of_the_front_page_pin_the_plugin_to_what_they_push(tmp_path, registry):
+    block = re.search(r"```sh\n(url=.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    push_it, *_, apply_it = block.splitlines()
+    folder, name = tmp_path / "image", f"{registry}/front/sidespan"
+    # Another registry, the module that all tests load, and no cluster.
+    changes = {
+        "make push": f"make --old-file=wasm push IMAGE={folder}",
+        "REGISTRY=registry.example.com/mesh/sidespan": f"REGISTRY={name}",
+        " | kubectl apply -f -": "",
+    }
+    script = f"{push_it}\n{apply_it}"
+    for before, after in changes.items():
+        assert script.count(before) == 1
+        script = script.replace(before, after)
+    result = run("bash", "-euo", "pipefail", "-c", script, cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    applied, shipped = (yaml.safe_load(text) for text in [result.stdout, (ROOT / "istio" / "wasmplugin.yaml").read_text()])
+    assert applied["spec"].pop("url") == f"oci://{name}@{image.digest(folder)}"
+    del shipped["spec"]["url"]
+    assert applied == shipped
 
 
 def test_make_refuses_to_push_to_nowhere(tmp_path):
