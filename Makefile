@@ -21,6 +21,12 @@ UNUSED := $(addprefix proxy_on_,vm_start done new_connection downstream_data ups
 # RSS.
 OPTIMISE := --low-memory-unused --flatten --rereloop -Oz --gufa -Oz --converge --const-hoisting \
 	--reorder-functions --reorder-locals --one-caller-inline-max-function-size=500
+# Panic messages hold paths of source files. Without the home directory of whoever builds, the same compiler
+# makes the same bytes everywhere. The paths of std become those of a toolchain without its sources.
+REMAPPED = target.wasm32-wasip1.rustflags=[ \
+	'--remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src=registry', \
+	'--remap-path-prefix=$(shell rustc --print sysroot)/lib/rustlib/src/rust=/rustc/$(RUSTC_COMMIT)']
+RUSTC_COMMIT = $(shell rustc --version --verbose | sed -n 's/^commit-hash: //p')
 comma := ,
 space := $(subst ,, )
 IMAGE := target/image
@@ -56,7 +62,7 @@ toolchain:
 	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
 
 wasm: toolchain ## build target/sidespan.wasm
-	cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked
+	cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked --config "$(REMAPPED)"
 	@if [ ! -e $(MODULE) ] || [ $(BUILT) -nt $(MODULE) ]; then \
 		python3 envoy/tools.py wasm-opt $(FEATURES) \
 			--remove-exports=$(subst $(space),$(comma),$(UNUSED)) $(OPTIMISE) $(BUILT) -o $(MODULE); fi
