@@ -279,6 +279,13 @@ def test_commands_run(checkout, page):
         assert "decision: force (rule debug-token)" in ran.stdout
 
 
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_files_that_a_page_names_exist(page):
+    folders = "src|tests|harness|envoy|istio|examples|docs|release"
+    named = re.findall(rf"`((?:{folders}|\.github)/[\w./-]+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def not_in_the_index(files: list[Path], index: str) -> list[str]:
     """Returns the files that the index of the examples neither links nor covers by their folder."""
     links = re.findall(r"\]\(([^)#]+)\)", index)
