@@ -1,4 +1,4 @@
-//! One request, from its headers to what becomes of it: the one place where features meet.
+//! What the filter does with one request. Features meet here and nowhere else.
 //!
 //! [`on_request_headers`] decides, propagates and records, in that order. Each step is a method of
 //! [`Request`].
@@ -11,35 +11,50 @@ use crate::http::path;
 use crate::propagation::context::{Context, FreshIds, Sampling};
 use crate::propagation::ot::ThresholdUpdate;
 use crate::propagation::{self, Faults, Incoming};
-use crate::sampling::decision::{Decision, Kind, Reason, decide};
-use crate::sampling::limit::{Limit, Share};
-use crate::sampling::matching::{SearchBudget, ValidTokens};
-use crate::sampling::rules::{Action, Direction, Facts, Rule};
+use crate::sampling::conditions::{Direction, MatchFacts};
+use crate::sampling::decision::{Decision, DecisionKind, Reason, decide};
+use crate::sampling::limit::{BurstShare, Limit};
+use crate::sampling::matching::ValidTokens;
+use crate::sampling::rules::{Action, Rule};
+use crate::sampling::search_budget::SearchBudget;
 use crate::sampling::token::TokenFault;
 use crate::span::Recording;
 
-/// Facts about a request that only the host knows. Each costs a hostcall; [`needed_facts`] says which
-/// are needed.
+/// Facts about a request that only the host knows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RequestFacts<'a> {
+    /// Absent if no rule needs it.
     pub direction: Option<Direction>,
-    /// `source.address`, or nothing.
+    /// `source.address`; empty if it is unknown or not needed.
     pub source_address: &'a [u8],
+    /// 0 if the time is not needed.
     pub unix_seconds: u64,
 }
 
-/// Which [`RequestFacts`] a request needs, beside the direction.
+/// Which [`RequestFacts`] a request needs, beside the direction. Each costs a hostcall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NeededFacts {
     pub source_address: bool,
     pub time: bool,
 }
 
-/// What becomes of a request.
+/// Returns which facts the decision on a request needs.
+pub fn needed_facts(config: &Config, head: &Head<'_>) -> NeededFacts {
+    NeededFacts {
+        source_address: config.trust.needs_source_address(head),
+        time: config.tokens.iter().any(|token| head.first(&token.name).is_some()),
+    }
+}
+
+/// Takes a permit from each of two limits, or from neither if one of them refuses; the error is the
+/// index of that limit.
+pub type TakePermits<'p> = dyn FnMut([Option<(&Limit, BurstShare)>; 2]) -> Result<(), usize> + 'p;
+
+/// What the filter does with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome<'c> {
     pub summary: RequestSummary,
-    /// Changes to the headers that the upstream gets.
+    /// Changes to the headers that go upstream.
     pub edits: Vec<HeaderEdit<'c>>,
     pub span: PendingSpan<'c>,
     /// The context that the client is told, if any. Boxed, since most requests have none.
@@ -48,60 +63,48 @@ pub struct Outcome<'c> {
     pub log_context: Option<Box<Context>>,
 }
 
-/// The span that a request will have.
+/// The span that is made of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PendingSpan<'c> {
     None,
-    /// The request is recorded.
     Recorded(Recording<'c>),
-    /// The request is recorded if it ends as `export_on` says. Boxed, since most are not.
+    /// The request gets a span only if it ends as `export_on` says. Boxed, since most do not.
     Late(Box<Recording<'static>>),
 }
 
-/// Takes one from each limit, or from none; the error is the index of the one that refuses.
-pub type Permits<'p> = dyn FnMut([Option<(&Limit, Share)>; 2]) -> Result<(), usize> + 'p;
-
-/// Returns which facts the decision needs.
-pub fn needed_facts(config: &Config, head: &Head<'_>) -> NeededFacts {
-    NeededFacts {
-        source_address: config.trust.needs_source_address(head),
-        time: config.tokens.iter().any(|token| head.first(&token.name).is_some()),
-    }
-}
-
-/// Decides on a request, edits the headers that its upstream gets, and says which span to record.
-/// `permits` takes one from each of these limits or, where one of them has none left, from neither,
-/// and then returns which refused.
+/// Decides whether a request is traced, edits the headers that go upstream, and returns the span to
+/// record.
 ///
-/// A request that is recorded here passes its own span id on. One that is not keeps the ids that
-/// it came with, so that nothing upstream hangs below a span that does not exist; without ids it
-/// gets fresh ones, so that nothing upstream takes itself for a root and samples anew.
+/// A recorded request takes the id of its own span upstream. A request that is not recorded keeps the
+/// ids that it came with, so that no span upstream has a parent that does not exist; without ids it
+/// gets fresh ones, so that no upstream takes itself for the root and samples anew.
 pub fn on_request_headers<'c>(
     config: &'c Config,
     head: &Head<'_>,
     facts: RequestFacts<'_>,
     fresh: FreshIds,
-    permits: &mut Permits<'_>,
+    take_permits: &mut TakePermits<'_>,
 ) -> Outcome<'c> {
     let (tokens, token_faults) = match config.tokens.is_empty() {
         true => (ValidTokens::default(), Vec::new()),
         false => verify_tokens(config, head, facts.unix_seconds),
     };
-    let source_address = facts.source_address;
-    let facts = Facts { direction: facts.direction, tokens };
+    let RequestFacts { direction, source_address, .. } = facts;
+    let facts = MatchFacts { direction, source_address, tokens };
     let request = Request { config, head, facts, fresh, budgets: Budgets::default() };
     let rule = config.rules.first_match(head, facts, &request.budgets.rules, 0);
-    // Nothing of most requests that are ignored is read.
+    // Most ignored requests go on without their contexts being read.
     if is_ignored(rule) && config.trust.accepts_all() {
         return request.ignore(rule, Vec::new(), token_faults, None);
     }
     let mut incoming = config.propagation.extract(head);
     if !config.trust.accepts_all() {
-        let trust = config.trust.trust(head, facts, source_address, &request.budgets.trust);
-        incoming.apply_trust(trust, fresh);
+        let action = config.trust.action(head, facts, &request.budgets.trust);
+        incoming.apply_trust(action, fresh);
     }
-    let Decided { decision, rule, limited, over_limit } = request.decide(rule, &incoming, permits);
-    if decision.kind == Kind::Ignore {
+    let Decided { decision, rule, limited, over_limit } =
+        request.decide(rule, &incoming, take_permits);
+    if decision.kind == DecisionKind::Ignore {
         return request.ignore(rule, limited, token_faults, Some(&mut incoming));
     }
     let context = request.outgoing_context(&mut incoming, decision);
@@ -122,31 +125,31 @@ pub fn on_request_headers<'c>(
         PendingSpan::Late(recording) => Box::new(recording.context),
         _ => Box::new(context),
     });
-    let is_forced = decision.kind == Kind::Force;
+    let is_forced = decision.kind == DecisionKind::Force;
     let is_told = config.response.is_for(is_forced, &context);
     let response_context = is_told.then(|| Box::new(context));
     Outcome { summary, edits, span, response_context, log_context }
 }
 
-/// One request under way.
+/// A request and what the steps need to know of it.
 struct Request<'c, 'r> {
     config: &'c Config,
     head: &'r Head<'r>,
-    facts: Facts,
+    facts: MatchFacts<'r>,
     fresh: FreshIds,
     budgets: Budgets,
 }
 
-/// A rule and its index.
+/// A rule that matches, and its index.
 type Matched<'c> = (usize, &'c Rule);
 
-/// A decision, and how the rules and limits led to it.
+/// A decision, and the rules and limits that led to it.
 struct Decided<'c> {
     decision: Decision<'c>,
     rule: Option<Matched<'c>>,
-    /// Indices of the rules whose conditions held, and that were over their limits.
+    /// Indices of the rules that matched and were over their limits.
     limited: Vec<usize>,
-    /// The limit of all spans refused this one.
+    /// The limit of all spans refused this span.
     over_limit: bool,
 }
 
@@ -156,7 +159,7 @@ impl<'c> Request<'c, '_> {
         &self,
         mut rule: Option<Matched<'c>>,
         incoming: &Incoming<'_>,
-        permits: &mut Permits<'_>,
+        take_permits: &mut TakePermits<'_>,
     ) -> Decided<'c> {
         let Self { config, head, facts, fresh, budgets } = self;
         let trace_id = incoming.parent.map_or(fresh.trace_id, |parent| parent.trace_id);
@@ -172,28 +175,28 @@ impl<'c> Request<'c, '_> {
             if !decision.sampled || (of_rule.is_none() && config.limit.is_none()) {
                 return Decided { decision, rule, limited, over_limit: false };
             }
-            // A part of the limit of all spans is kept for those that a rule forces.
+            // Requests that a rule forces may use the reserve of the limit of all spans.
             let share = match decision.kind {
-                Kind::Force => Share::Whole,
-                _ => Share::ButReserve,
+                DecisionKind::Force => BurstShare::Full,
+                _ => BurstShare::ExceptReserve,
             };
-            let of_rule = of_rule.map(|limit| (limit, Share::Whole));
+            let of_rule = of_rule.map(|limit| (limit, BurstShare::Full));
             let of_all = config.limit.as_ref().map(|limit| (limit, share));
-            match (permits([of_rule, of_all]), rule) {
+            match (take_permits([of_rule, of_all]), rule) {
                 (Ok(()), _) => return Decided { decision, rule, limited, over_limit: false },
                 (Err(0), Some((index, _))) => {
                     limited.push(index);
                     rule = config.rules.first_match(head, *facts, &budgets.rules, index + 1);
                 }
                 (Err(_), _) => {
-                    decision.over_limit();
+                    decision.revoke();
                     return Decided { decision, rule, limited, over_limit: true };
                 }
             }
         }
     }
 
-    /// Returns the context that goes upstream, and brings `tracestate` up to the decision.
+    /// Returns the context that goes upstream, and states the decision in `tracestate`.
     fn outgoing_context(&self, incoming: &mut Incoming<'_>, decision: Decision<'_>) -> Context {
         let parent = incoming.parent;
         let trace_id = parent.map_or(self.fresh.trace_id, |parent| parent.trace_id);
@@ -205,18 +208,18 @@ impl<'c> Request<'c, '_> {
                 _ => self.fresh.span_id,
             },
             sampling: incoming.sampling.decided(decision.sampled),
-            // A fresh id is random, but OpenTelemetry's SDK for Go before 1.42 refuses a context that
-            // says so, and its applications would leave the trace.
+            // A fresh id is random. But OpenTelemetry's SDK for Go before 1.42 refuses a context with
+            // the random flag, and its applications would leave the trace.
             random: parent.map_or(self.config.propagation.random_flag, |parent| parent.random),
             short_trace_id: parent.is_some_and(|parent| parent.short_trace_id),
         }
     }
 
-    /// Writes the context and the baggage, or removes them where they may not go upstream.
+    /// Writes the context and the baggage, or removes them if they may not go upstream.
     fn propagate(&self, context: &Context, incoming: &mut Incoming<'_>) -> Vec<HeaderEdit<'c>> {
         let propagation = &self.config.propagation;
-        let mut edits = self.stripped();
-        if self.config.trust.may_propagate_to(self.head, &self.budgets.egress) {
+        let mut edits = self.strip_headers();
+        if self.config.trust.may_propagate_to(self.head, self.facts, &self.budgets.egress) {
             propagation.inject(context, incoming, &mut edits);
             if let Some(limits) = propagation.baggage {
                 incoming.faults.baggage_members_dropped = limits.apply(self.head, &mut edits);
@@ -227,7 +230,7 @@ impl<'c> Request<'c, '_> {
         edits.finish()
     }
 
-    /// Returns the span to record, now or for how the request ends.
+    /// Returns the span to record, now or at the end of the request.
     fn span(
         &self,
         incoming: &mut Incoming<'_>,
@@ -237,7 +240,7 @@ impl<'c> Request<'c, '_> {
         if self.is_recorded(decision) {
             return PendingSpan::Recorded(recording(incoming, context, decision.reason));
         }
-        if !self.is_late(decision) {
+        if !self.may_be_late(decision) {
             return PendingSpan::None;
         }
         incoming.update_threshold(context.trace_id, ThresholdUpdate::Erase, false);
@@ -249,16 +252,16 @@ impl<'c> Request<'c, '_> {
         decision.sampled && self.config.exporter.is_some()
     }
 
-    /// Tells whether a request that is not recorded may be exported for how it ends. A rule that drops
-    /// requests drops all of them.
-    fn is_late(&self, decision: Decision<'_>) -> bool {
+    /// Tells whether a request that is not recorded may be exported late. Requests that a rule drops are
+    /// dropped however they end.
+    fn may_be_late(&self, decision: Decision<'_>) -> bool {
         let Config { export_on, exporter, .. } = self.config;
-        export_on.is_some() && exporter.is_some() && decision.kind != Kind::Drop
+        export_on.is_some() && exporter.is_some() && decision.kind != DecisionKind::Drop
     }
 
     /// Leaves a request as it is, except for headers that may not go upstream: tokens, contexts that
-    /// are not trusted, and contexts that must not leave the mesh. `incoming` is given where not every
-    /// context is trusted.
+    /// are not trusted, and contexts that must not leave the mesh. `incoming` is absent if every context
+    /// is trusted.
     #[inline(never)]
     fn ignore(
         &self,
@@ -267,14 +270,14 @@ impl<'c> Request<'c, '_> {
         token_faults: Vec<TokenFault>,
         incoming: Option<&mut Incoming<'_>>,
     ) -> Outcome<'c> {
-        let mut edits = self.stripped();
-        if !self.config.trust.may_propagate_to(self.head, &self.budgets.egress) {
+        let mut edits = self.strip_headers();
+        if !self.config.trust.may_propagate_to(self.head, self.facts, &self.budgets.egress) {
             propagation::remove_all(&mut edits);
         } else if let Some(incoming) = incoming {
             self.config.propagation.pass_on(incoming, &mut edits);
         }
         let summary = RequestSummary {
-            kind: Kind::Ignore,
+            kind: DecisionKind::Ignore,
             sampled: false,
             rule: rule.map(|(index, _)| index),
             limited,
@@ -293,8 +296,8 @@ impl<'c> Request<'c, '_> {
         }
     }
 
-    /// Starts the edits by removing the headers that hold tokens.
-    fn stripped(&self) -> Edits<'_, 'c> {
+    /// Returns edits that remove the headers in `strip`, tokens among them.
+    fn strip_headers(&self) -> Edits<'_, 'c> {
         let mut edits = Edits::of(self.head);
         self.config.strip.iter().for_each(|name| edits.remove(name));
         edits
@@ -305,8 +308,7 @@ fn is_ignored(rule: Option<Matched<'_>>) -> bool {
     rule.is_some_and(|(_, rule)| rule.action == Action::Ignore)
 }
 
-/// How much the conditions of each kind may search. A request that exceeds the budget of one kind leaves
-/// the others theirs.
+/// A budget for each kind of rule: a request that exceeds one leaves the others untouched.
 #[derive(Default)]
 struct Budgets {
     rules: SearchBudget,
@@ -320,7 +322,7 @@ impl Budgets {
     }
 }
 
-/// Verifies the tokens that the request has.
+/// Verifies the tokens of a request.
 #[inline(never)]
 fn verify_tokens(
     config: &Config,
@@ -328,7 +330,7 @@ fn verify_tokens(
     unix_seconds: u64,
 ) -> (ValidTokens, Vec<TokenFault>) {
     let mut valid = ValidTokens::default();
-    // One fault for each header: several rules may check it, each with its own keys.
+    // One fault a header: several rules may verify the same header, each with its own keys.
     let mut faults: Vec<(&str, Option<TokenFault>)> = Vec::new();
     let path = path::normalized(head.target()).unwrap_or_default();
     for (index, token) in config.tokens.iter().enumerate() {
@@ -341,8 +343,8 @@ fn verify_tokens(
         valid.0 |= u64::from(verified.is_ok()) << index;
         let fault = verified.err();
         match faults.iter_mut().find(|(name, _)| *name == token.name) {
-            // A token that is valid for one rule is not foreign to another.
-            Some((_, known)) if fault.is_none() || *known == Some(TokenFault::Foreign) => {
+            // A token that is valid for one rule has no fault, though other rules reject it.
+            Some((_, known)) if fault.is_none() || *known == Some(TokenFault::Rejected) => {
                 *known = fault;
             }
             Some(_) => {}

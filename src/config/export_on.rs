@@ -1,4 +1,4 @@
-//! `sampling.export_on`: which requests are exported for how they ended.
+//! `sampling.export_on`: the requests that are exported for how they end.
 
 use std::fmt;
 
@@ -9,9 +9,10 @@ use super::error::{ConfigError, InPath, Result, quoted};
 use super::sampling::RawLimit;
 use super::shapes::OneOrMany;
 use crate::http::response_flags;
-use crate::sampling::late::{EndingKind, ExportOn, LateLimits};
+use crate::sampling::export_on::{ExportOn, ExportReason};
+use crate::sampling::late_limit::LateLimit;
 
-/// How a request ends that is exported late; any one condition is enough.
+/// The conditions under which a request is exported late; one of them is enough.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawExportOn {
@@ -108,57 +109,54 @@ impl Visitor<'_> for GrpcStatusVisitor {
 
 impl RawExportOn {
     pub fn compile(self) -> Result<ExportOn> {
-        let status = self.status.compile(&mut |raw| Ok((raw.first, raw.last)));
-        let grpc_status = self.grpc_status.compile(&mut |raw| Ok(raw.0));
-        let flags = self.response_flags.compile(&mut |name| {
-            let expected = "the short name of one of Envoy's response flags";
-            response_flags::bit(&name).ok_or_else(|| ConfigError::new(expected, quoted(&name)))
-        });
-        let status = status.under("status")?;
-        let mut kinds = Vec::new();
+        let status = self.status.compile(&mut |raw| Ok((raw.first, raw.last))).under("status")?;
+        let grpc_status = self.grpc_status.compile(&mut |raw| Ok(raw.0)).under("grpc_status")?;
+        let flags = self.response_flags.compile(&mut |name| flag(&name)).under("response_flags")?;
+        let min_duration_nanos = self.min_duration_ms.map(|millis| u64::from(millis) * 1_000_000);
+        let mut reasons = Vec::new();
         for class in status.iter().flat_map(|(first, last)| first / 100..=last / 100) {
-            let kind = EndingKind::Status(class);
-            if !kinds.contains(&kind) {
-                kinds.push(kind);
+            let reason = ExportReason::StatusClass(class);
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
             }
         }
         let others = [
-            (!grpc_status.as_ref().is_ok_and(Vec::is_empty), EndingKind::GrpcStatus),
-            (!flags.as_ref().is_ok_and(Vec::is_empty), EndingKind::ResponseFlags),
-            (self.resets, EndingKind::Resets),
-            (self.min_duration_ms.is_some(), EndingKind::Duration),
+            (!grpc_status.is_empty(), ExportReason::GrpcStatus),
+            (!flags.is_empty(), ExportReason::ResponseFlags),
+            (self.resets, ExportReason::Reset),
+            (min_duration_nanos.is_some(), ExportReason::Duration),
         ];
-        kinds.extend(others.iter().filter(|(is_given, _)| *is_given).map(|(_, kind)| *kind));
-        let (per_second, burst) = match self.limit {
-            Some(raw) => raw.numbers().under("limit")?,
-            None => (DEFAULT_PER_SECOND, DEFAULT_PER_SECOND as u32),
-        };
-        let limits = LateLimits::new(&kinds, per_second, burst).ok_or_else(|| {
-            ConfigError::new("a whole number from 1 to 1000000", burst)
-                .under("burst")
-                .under("limit")
-        });
-        let compiled = ExportOn {
-            status,
-            grpc_status: grpc_status.under("grpc_status")?,
-            flags: flags.under("response_flags")?.into_iter().fold(0, |all, flag| all | flag),
-            resets: self.resets,
-            min_duration_nanos: self.min_duration_ms.map(|millis| u64::from(millis) * 1_000_000),
-            limits: limits?,
-            max_held_bytes: self.max_held_bytes.unwrap_or(DEFAULT_MAX_HELD_BYTES) as usize,
-        };
-        if compiled.status.is_empty()
-            && compiled.grpc_status.is_empty()
-            && compiled.flags == 0
-            && !compiled.resets
-            && compiled.min_duration_nanos.is_none()
-        {
+        reasons.extend(others.iter().filter(|(is_given, _)| *is_given).map(|(_, reason)| *reason));
+        let limit = limit(self.limit, &reasons).under("limit")?;
+        if reasons.is_empty() {
             let expected = "one of `status`, `grpc_status`, `response_flags`, `resets`, \
                             `min_duration_ms`";
             return Err(ConfigError::new(expected, "none of them"));
         }
-        Ok(compiled)
+        Ok(ExportOn {
+            status,
+            grpc_status,
+            flags: flags.into_iter().fold(0, |all, flag| all | flag),
+            resets: self.resets,
+            min_duration_nanos,
+            limit,
+            max_held_bytes: self.max_held_bytes.unwrap_or(DEFAULT_MAX_HELD_BYTES) as usize,
+        })
     }
+}
+
+fn flag(short_name: &str) -> Result<u64> {
+    let expected = "the short name of one of Envoy's response flags";
+    response_flags::bit(short_name).ok_or_else(|| ConfigError::new(expected, quoted(short_name)))
+}
+
+fn limit(raw: Option<RawLimit>, reasons: &[ExportReason]) -> Result<LateLimit> {
+    let (per_second, burst) = match raw {
+        Some(raw) => raw.numbers()?,
+        None => (DEFAULT_PER_SECOND, DEFAULT_PER_SECOND as u32),
+    };
+    LateLimit::new(reasons, per_second, burst)
+        .ok_or_else(|| ConfigError::new("a whole number from 1 to 1000000", burst).under("burst"))
 }
 
 const DEFAULT_PER_SECOND: f64 = 100.0;
@@ -170,7 +168,7 @@ mod tests {
     use crate::config::testing::check_refused;
 
     #[test]
-    fn wrong_endings_are_refused_with_their_path() {
+    fn wrong_conditions_are_refused_with_their_path() {
         let one_of =
             "one of `status`, `grpc_status`, `response_flags`, `resets`, `min_duration_ms`";
         let status = "a status code from 100 to 599, or a class from 1xx to 5xx";

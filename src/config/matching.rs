@@ -1,4 +1,4 @@
-//! Conditions on strings and headers.
+//! Conditions on requests, which several sections have: on strings, headers, ports and the direction.
 
 use std::fmt;
 
@@ -9,10 +9,12 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::shapes::{Environment, OneOrMany, header_name, not_null};
 use super::token::RawToken;
+use crate::http::digits;
 use crate::http::head::AUTHORITY;
 use crate::http::path;
 use crate::http::url;
 use crate::propagation;
+use crate::sampling::conditions::Direction;
 use crate::sampling::matching::{
     HeaderCondition, HeaderMatch, MAX_TOKENS, StringMatch, StringMatchKind,
 };
@@ -39,7 +41,7 @@ pub struct RawStringMatch {
     pub ignore_case: bool,
 }
 
-/// A condition on the method: a plain string is an exact one.
+/// A condition on the method. A plain string stands for `exact`.
 pub struct RawMethodMatch(pub RawStringMatch);
 
 /// A condition on a header: its name, and `present`, `token` or a condition on the value.
@@ -76,6 +78,14 @@ pub struct RawHeaderMatch {
     pub ignore_case: Option<bool>,
 }
 
+/// The direction of a request.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawDirection {
+    Inbound,
+    Outbound,
+}
+
 impl<'de> Deserialize<'de> for RawMethodMatch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         deserializer.deserialize_any(MethodVisitor)
@@ -101,12 +111,12 @@ impl<'de> Visitor<'de> for MethodVisitor {
     }
 }
 
-/// Compiles conditions on headers, and collects the headers that the filter must look after.
+/// Compiles conditions on headers, and collects the headers that hold tokens and those to remove.
 pub struct HeaderConditions<'e> {
     pub environment: Environment<'e>,
-    /// The headers that hold tokens; a condition names its index.
+    /// The headers that hold tokens. Conditions refer to them by index.
     pub tokens: Vec<TokenHeader>,
-    /// Headers that are removed before the upstream.
+    /// Headers that are removed before the request goes upstream.
     pub strip: Vec<String>,
 }
 
@@ -118,7 +128,7 @@ impl HeaderConditions<'_> {
     fn header_match(&mut self, raw: RawHeaderMatch) -> Result<HeaderMatch> {
         let mut name = header_name(&raw.name).under("name")?;
         if name == "host" {
-            // As Envoy calls it, whatever the protocol.
+            // Envoy has the host in this header, whatever the protocol.
             name = AUTHORITY.to_owned();
         }
         let strip = raw.strip.unwrap_or(raw.token.is_some());
@@ -155,7 +165,7 @@ impl HeaderConditions<'_> {
         Ok(HeaderMatch { name, condition, invert: raw.invert })
     }
 
-    /// Returns the index of the token among all.
+    /// Adds a header that holds a token, and returns its index.
     fn token(&mut self, header: &str, raw: RawToken) -> Result<u32> {
         let index = self.tokens.len() as u32;
         if index == MAX_TOKENS {
@@ -167,7 +177,7 @@ impl HeaderConditions<'_> {
     }
 }
 
-/// Tells whether HTTP or Envoy needs a request's header.
+/// Tells whether HTTP or Envoy needs a request header.
 fn is_needed(name: &str) -> bool {
     NEEDED_HEADERS.contains(&name) || NEEDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -189,8 +199,8 @@ const NEEDED_PREFIXES: &[&str] =
     &[":", "content-", "grpc-", "proxy-", "sec-websocket-", "x-envoy-", "x-forwarded-"];
 
 impl RawStringMatch {
-    /// Compiles a condition on the path. Rules see normal paths alone, so that another spelling in a
-    /// pattern would match none.
+    /// Compiles a condition on the path. Rules see normalized paths only, so a pattern in another
+    /// spelling would never match.
     pub fn compile_path(self) -> Result<StringMatch> {
         let is_normal = |path: &str| {
             path::normalized(path.as_bytes()).is_some_and(|normal| *normal == *path.as_bytes())
@@ -200,9 +210,9 @@ impl RawStringMatch {
         if let Some(path) = self.exact.as_deref().filter(|path| !is_normal(path)) {
             return Err(ConfigError::new(expected, quoted(path)).under("exact"));
         }
-        // Whatever follows, dots at its end may be the beginning of a name.
-        let begins = |path: &&str| !is_normal(&[*path, "a"].concat());
-        if let Some(path) = self.prefix.as_deref().filter(begins) {
+        // Dots at the end of a prefix are no dot segment: they may begin a longer name.
+        let is_normal_prefix = |prefix: &str| is_normal(&[prefix, "a"].concat());
+        if let Some(path) = self.prefix.as_deref().filter(|path| !is_normal_prefix(path)) {
             return Err(ConfigError::new(expected, quoted(path)).under("prefix"));
         }
         self.compile()
@@ -250,6 +260,25 @@ impl RawStringMatch {
             }
         };
         Ok(StringMatch { kind, ignore_case: self.ignore_case })
+    }
+}
+
+/// Checks a port, which JSON has as a number of any kind.
+pub fn port_number(number: f64) -> Result<u16> {
+    let port = number as u16;
+    if port == 0 || f64::from(port) != number {
+        let expected = "a whole number from 1 to 65535";
+        return Err(ConfigError::new(expected, digits::float(number)));
+    }
+    Ok(port)
+}
+
+impl From<RawDirection> for Direction {
+    fn from(raw: RawDirection) -> Self {
+        match raw {
+            RawDirection::Inbound => Self::Inbound,
+            RawDirection::Outbound => Self::Outbound,
+        }
     }
 }
 

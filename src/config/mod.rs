@@ -33,7 +33,7 @@ use crate::export::ExporterSettings;
 use crate::http::digits;
 use crate::propagation::response::Response;
 use crate::propagation::{Format, Propagation};
-use crate::sampling::late::ExportOn;
+use crate::sampling::export_on::ExportOn;
 use crate::sampling::limit::Limit;
 use crate::sampling::ratio::Ratio;
 use crate::sampling::rules::Rules;

@@ -3,12 +3,14 @@
 use serde::Deserialize;
 
 use super::error::{ConfigError, InPath, Result, quoted};
-use super::matching::{HeaderConditions, RawHeaderMatch, RawStringMatch};
-use super::sampling::{RawDirection, authority};
+use super::matching::{
+    HeaderConditions, RawDirection, RawHeaderMatch, RawStringMatch, port_number,
+};
 use super::shapes::{OneOrMany, at_least};
 use crate::propagation::baggage::Limits;
-use crate::propagation::{Format, Propagation, Trust};
+use crate::propagation::{Format, Propagation, TrustAction};
 use crate::sampling::cidr::Cidr;
+use crate::sampling::conditions::Conditions;
 use crate::sampling::trust::{EgressRule, TrustPolicy, TrustRule};
 
 /// Context formats, by their names in `OTEL_PROPAGATORS` where they have one.
@@ -155,7 +157,7 @@ impl RawPropagation {
             egress.push(raw.compile().at(index).under("egress")?);
         }
         propagation.random_flag = self.random_flag;
-        let default = self.trust.map_or(Trust::Accept, Trust::from);
+        let default = self.trust.map_or(TrustAction::Accept, TrustAction::from);
         Ok((propagation, TrustPolicy { default, rules, egress }))
     }
 }
@@ -211,7 +213,7 @@ impl RawBaggage {
     }
 }
 
-impl From<RawTrust> for Trust {
+impl From<RawTrust> for TrustAction {
     fn from(raw: RawTrust) -> Self {
         match raw {
             RawTrust::Accept => Self::Accept,
@@ -223,14 +225,22 @@ impl From<RawTrust> for Trust {
 
 impl RawTrustRule {
     fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<TrustRule> {
-        let RawTrustMatch { direction, source_ranges, headers: conditions } = self.r#match;
-        let source_ranges = source_ranges
-            .compile(&mut |text| range(&text))
-            .under("source_ranges")
-            .under("match")?;
-        let headers = headers.compile(conditions).under("headers").under("match")?;
-        let direction = direction.map(Into::into);
-        Ok(TrustRule { direction, source_ranges, headers, trust: self.trust.into() })
+        let conditions = self.r#match.compile(headers).under("match")?;
+        Ok(TrustRule { conditions, action: self.trust.into() })
+    }
+}
+
+impl RawTrustMatch {
+    fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Conditions> {
+        Ok(Conditions {
+            direction: self.direction.map(Into::into),
+            source_ranges: self
+                .source_ranges
+                .compile(&mut |text| range(&text))
+                .under("source_ranges")?,
+            headers: headers.compile(self.headers).under("headers")?,
+            ..Conditions::default()
+        })
     }
 }
 
@@ -242,8 +252,12 @@ fn range(text: &str) -> Result<Cidr> {
 
 impl RawEgressRule {
     fn compile(self) -> Result<EgressRule> {
-        let authority = authority(self.authority, self.port)?;
-        Ok(EgressRule { authority, strip: self.action == RawEgress::Strip })
+        let conditions = Conditions {
+            hosts: self.authority.compile(&mut RawStringMatch::compile_host).under("authority")?,
+            ports: self.port.compile(&mut port_number).under("port")?,
+            ..Conditions::default()
+        };
+        Ok(EgressRule { conditions, strip: self.action == RawEgress::Strip })
     }
 }
 

@@ -4,16 +4,18 @@ use serde::Deserialize;
 
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::export_on::RawExportOn;
-use super::matching::{HeaderConditions, RawHeaderMatch, RawMethodMatch, RawStringMatch};
+use super::matching::{
+    HeaderConditions, RawDirection, RawHeaderMatch, RawMethodMatch, RawStringMatch, port_number,
+};
 use super::shapes::{OneOrMany, non_empty, within};
 use crate::http::digits;
+use crate::sampling::conditions::Conditions;
 use crate::sampling::decision::Reason;
-use crate::sampling::late::ExportOn;
-use crate::sampling::limit::Limit;
+use crate::sampling::export_on::ExportOn;
+use crate::sampling::limit::{Limit, MAX_PER_SECOND, MIN_PER_SECOND};
+use crate::sampling::matching::StringMatch;
 use crate::sampling::ratio::Ratio;
-use crate::sampling::rules::{
-    Action, Authority, Conditions, Direction, NO_RULE, Rule, Rules, label_value,
-};
+use crate::sampling::rules::{Action, NO_RULE, Rule, Rules, label_value};
 
 /// The trace decision.
 #[derive(Default, Deserialize)]
@@ -103,14 +105,6 @@ pub enum RawDecision {
     Parent,
 }
 
-/// The direction of a listener.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RawDirection {
-    Inbound,
-    Outbound,
-}
-
 /// `sampling`, compiled.
 pub struct Sampling {
     pub root_ratio: Ratio,
@@ -141,7 +135,7 @@ impl RawSampling {
     }
 }
 
-/// Checks that a rule is told from the others by its name, and by the label of its metrics.
+/// Checks that no other rule has this name, or its label in metrics.
 fn check_name(name: &str, rules: &[Rule]) -> Result<()> {
     let label = label_value(name);
     if [NO_RULE, Reason::Parent.as_str(), Reason::Ratio.as_str(), Reason::Late.as_str()]
@@ -196,51 +190,29 @@ impl RawRule {
         }
         let limit = self.limit.map(|raw| raw.compile(&format!("rule/{name}"))).transpose();
         let limit = limit.under("limit")?;
-        let conditions = self.r#match.compile(headers).under("match")?;
-        Ok(Rule { name, conditions, action, limit })
+        let (paths, conditions) = self.r#match.compile(headers).under("match")?;
+        Ok(Rule { name, paths, conditions, action, limit })
     }
 }
 
 impl RawMatch {
-    fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Conditions> {
-        Ok(Conditions {
-            path: self.path.compile(&mut RawStringMatch::compile_path).under("path")?,
-            method: self.method.compile(&mut |raw| raw.0.compile()).under("method")?,
-            authority: authority(self.authority, self.port)?,
-            headers: headers.compile(self.headers).under("headers")?,
+    /// Returns the conditions on the path, and the others.
+    fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<(Vec<StringMatch>, Conditions)> {
+        let paths = self.path.compile(&mut RawStringMatch::compile_path).under("path")?;
+        let conditions = Conditions {
             direction: self.direction.map(Into::into),
-        })
-    }
-}
-
-/// Compiles the conditions on an authority.
-pub fn authority(host: OneOrMany<RawStringMatch>, port: OneOrMany<f64>) -> Result<Authority> {
-    Ok(Authority {
-        host: host.compile(&mut RawStringMatch::compile_host).under("authority")?,
-        port: port.compile(&mut port_number).under("port")?,
-    })
-}
-
-fn port_number(number: f64) -> Result<u16> {
-    let port = number as u16;
-    if port == 0 || f64::from(port) != number {
-        let expected = "a whole number from 1 to 65535";
-        return Err(ConfigError::new(expected, digits::float(number)));
-    }
-    Ok(port)
-}
-
-impl From<RawDirection> for Direction {
-    fn from(raw: RawDirection) -> Self {
-        match raw {
-            RawDirection::Inbound => Self::Inbound,
-            RawDirection::Outbound => Self::Outbound,
-        }
+            methods: self.method.compile(&mut |raw| raw.0.compile()).under("method")?,
+            hosts: self.authority.compile(&mut RawStringMatch::compile_host).under("authority")?,
+            ports: self.port.compile(&mut port_number).under("port")?,
+            headers: headers.compile(self.headers).under("headers")?,
+            ..Conditions::default()
+        };
+        Ok((paths, conditions))
     }
 }
 
 impl RawLimit {
-    /// Returns how many a second, which is in its range, and how many at once.
+    /// Returns the rate, which is in its range, and the burst.
     pub fn numbers(&self) -> Result<(f64, u32)> {
         let rate = self.per_second;
         if !(MIN_PER_SECOND..=MAX_PER_SECOND).contains(&rate) {
@@ -250,7 +222,7 @@ impl RawLimit {
         Ok((rate, self.burst.unwrap_or(rate.ceil() as u32)))
     }
 
-    /// Compiles a limit. Its name tells it from the others of the same Envoy.
+    /// Compiles a limit. No other limit of the same Envoy has its name.
     fn compile(&self, name: &str) -> Result<Limit> {
         let (rate, burst) = self.numbers()?;
         Limit::new(name, rate, burst).ok_or_else(|| {
@@ -267,8 +239,6 @@ fn ratio(share: f64, precision: u32) -> Result<Ratio> {
 /// The recommendation of OpenTelemetry's specification.
 const DEFAULT_PRECISION: u32 = 4;
 const MAX_PRECISION: u32 = 14;
-const MIN_PER_SECOND: f64 = 0.001;
-const MAX_PER_SECOND: f64 = 1e6;
 
 #[cfg(test)]
 mod tests;

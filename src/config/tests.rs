@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::testing::{check_refused, fields, parse};
 use super::*;
 use crate::propagation::Format;
-use crate::propagation::Trust;
+use crate::propagation::TrustAction;
 
 #[test]
 fn the_summary_says_what_operators_ask_first() {
@@ -38,7 +38,7 @@ fn nothing_configured_is_valid() {
         let read = vec![Format::TraceContext, Format::B3Single, Format::B3Multi];
         assert_eq!(config.propagation.extract, read);
         assert_eq!(config.propagation.inject, Some(vec![Format::TraceContext]));
-        assert_eq!(config.trust.default, Trust::Accept);
+        assert_eq!(config.trust.default, TrustAction::Accept);
         assert_eq!(config.ratio, Ratio::ALWAYS);
         assert_eq!(config.exporter, None);
     }

@@ -14,14 +14,14 @@
 
 use crate::export::queue::{Books, DropReason};
 use crate::propagation::{Faults, Format};
-use crate::sampling::decision::Kind;
+use crate::sampling::decision::DecisionKind;
 use crate::sampling::rules::{NO_RULE, Rules, label_value};
 use crate::sampling::token::TokenFault;
 
 /// How one request was decided, and what was wrong with it: what statistics count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestSummary {
-    pub kind: Kind,
+    pub kind: DecisionKind,
     pub sampled: bool,
     /// Index of the rule that decided.
     pub rule: Option<usize>,
@@ -41,7 +41,7 @@ pub struct RequestSummary {
 /// Counts of requests and of what was wrong with them.
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
-    decisions: [u64; Kind::ALL.len()],
+    decisions: [u64; DecisionKind::ALL.len()],
     /// How each rule decided requests; the last entry counts requests that no rule decided.
     by_rule: Vec<[u64; RuleOutcome::ALL.len()]>,
     invalid_contexts: [u64; Format::ALL.len()],
@@ -60,7 +60,7 @@ pub struct Tally {
     /// Requests whose upstream got another context than this filter's, of those that were compared.
     pub contexts_overwritten: u64,
     tokens_malformed: u64,
-    tokens_foreign: u64,
+    tokens_rejected: u64,
     tokens_expired: u64,
 }
 
@@ -71,7 +71,7 @@ impl Tally {
 
     /// Counts a request that was decided.
     pub fn decided(&mut self, request: &RequestSummary) {
-        // The kinds are in the order of `Kind::ALL`.
+        // The kinds are in the order of `DecisionKind::ALL`.
         if let Some(count) = self.decisions.get_mut(request.kind as usize) {
             *count += 1;
         }
@@ -80,7 +80,7 @@ impl Tally {
         }
         let none = self.by_rule.len().saturating_sub(1);
         let by_rule = match request.kind {
-            Kind::Ignore => RuleOutcome::Ignored,
+            DecisionKind::Ignore => RuleOutcome::Ignored,
             _ if request.sampled => RuleOutcome::Sampled,
             _ => RuleOutcome::Unsampled,
         };
@@ -101,7 +101,7 @@ impl Tally {
         for fault in &request.token_faults {
             *match fault {
                 TokenFault::Malformed => &mut self.tokens_malformed,
-                TokenFault::Foreign => &mut self.tokens_foreign,
+                TokenFault::Rejected => &mut self.tokens_rejected,
                 TokenFault::Expired => &mut self.tokens_expired,
             } += 1;
         }
@@ -228,7 +228,7 @@ pub fn statistics(rules: &Rules) -> Vec<Statistic> {
     for (name, count) in plain {
         table.plain(name, requests(count));
     }
-    for kind in Kind::ALL {
+    for kind in DecisionKind::ALL {
         let count =
             move |tally: &Tally| tally.decisions.get(kind as usize).copied().unwrap_or_default();
         table.always("decisions_total", &[("decision", kind.name())], requests(count));
@@ -243,7 +243,7 @@ pub fn statistics(rules: &Rules) -> Vec<Statistic> {
     table.seldom("invalid_contexts_total", &label, requests(|tally| tally.invalid_trace_states));
     let refused: [Count<Tally>; 3] = [
         ("malformed", |tally| tally.tokens_malformed),
-        ("foreign", |tally| tally.tokens_foreign),
+        ("foreign", |tally| tally.tokens_rejected),
         ("expired", |tally| tally.tokens_expired),
     ];
     for (reason, count) in refused {
@@ -374,7 +374,7 @@ mod tests {
         tally.decisions = [1, 2, 3, 4, 5];
         tally.by_rule = vec![[6, 0, 0, 7], [0, 8, 9, 0]];
         tally.invalid_contexts[Format::B3Multi as usize] = 10;
-        (tally.invalid_trace_states, tally.tokens_foreign) = (11, 12);
+        (tally.invalid_trace_states, tally.tokens_rejected) = (11, 12);
         (tally.spans_limited, tally.late_limited, tally.late_not_held) = (13, 14, 15);
         let exports = ExportTally { succeeded: 16, failed: 17, bytes: 18, ..Default::default() };
         let mut books = Books { recorded: 19, exported: 20, queued: 21, ..Books::default() };

@@ -7,13 +7,13 @@ use super::*;
 use crate::propagation::Format;
 use crate::propagation::testing::{applied, head};
 use crate::propagation::tracecontext;
-use crate::sampling::limit::take_each;
+use crate::sampling::limit::take_permits;
 
 type Headers<'a> = &'a [(&'a str, &'a str)];
 /// Beginnings of the keys of limits.
 type Keys<'a> = &'a [&'a str];
 /// How, by which rule, and whether the request is sampled.
-type Decided = (Kind, Option<usize>, bool);
+type Decided = (DecisionKind, Option<usize>, bool);
 /// A request, the limits that it asks, those that are full, and what comes of it.
 type LimitRow<'a> = (Headers<'a>, Keys<'a>, Keys<'a>, Decided, &'a [usize], &'a str);
 /// The parent of the span that is recorded, where one is.
@@ -76,7 +76,13 @@ impl<'c> Outcome<'c> {
 }
 
 #[track_caller]
-fn check(config: &Config, request: Headers, expected: Headers, kind: Kind, recorded_below: Parent) {
+fn check(
+    config: &Config,
+    request: Headers,
+    expected: Headers,
+    kind: DecisionKind,
+    recorded_below: Parent,
+) {
     let outcome = decided(config, &head(request));
     let expected: BTreeMap<_, _> = expected.iter().copied().collect();
     let found = upstream(request, &outcome.edits);
@@ -120,17 +126,17 @@ fn the_decision_overrides_the_parent_and_keeps_its_trace() {
     let own = traceparent(T, OWN, "01");
     let root = traceparent(FRESH_TRACE, OWN, "01");
     let root_down = traceparent(FRESH_TRACE, OWN, "00");
-    let rows: [(Headers, &str, Kind, Parent); 10] = [
-        (&[("traceparent", &up)], &own, Kind::Parent, Some(Some(S))),
-        (&[("traceparent", &down)], &down, Kind::Parent, None),
-        (&[("traceparent", &down), ("x-do", "force")], &own, Kind::Force, Some(Some(S))),
-        (&[("traceparent", &up), ("x-do", "drop")], &down, Kind::Drop, None),
-        (&[("traceparent", &up), ("x-do", "ignore")], &up, Kind::Ignore, None),
-        (&[("traceparent", "rubbish"), ("x-do", "ignore")], "rubbish", Kind::Ignore, None),
-        (&[], &root, Kind::Ratio, Some(None)),
-        (&[("x-do", "force")], &root, Kind::Force, Some(None)),
-        (&[("x-do", "drop")], &root_down, Kind::Drop, None),
-        (&[("traceparent", "rubbish")], &root, Kind::Ratio, Some(None)),
+    let rows: [(Headers, &str, DecisionKind, Parent); 10] = [
+        (&[("traceparent", &up)], &own, DecisionKind::Parent, Some(Some(S))),
+        (&[("traceparent", &down)], &down, DecisionKind::Parent, None),
+        (&[("traceparent", &down), ("x-do", "force")], &own, DecisionKind::Force, Some(Some(S))),
+        (&[("traceparent", &up), ("x-do", "drop")], &down, DecisionKind::Drop, None),
+        (&[("traceparent", &up), ("x-do", "ignore")], &up, DecisionKind::Ignore, None),
+        (&[("traceparent", "rubbish"), ("x-do", "ignore")], "rubbish", DecisionKind::Ignore, None),
+        (&[], &root, DecisionKind::Ratio, Some(None)),
+        (&[("x-do", "force")], &root, DecisionKind::Force, Some(None)),
+        (&[("x-do", "drop")], &root_down, DecisionKind::Drop, None),
+        (&[("traceparent", "rubbish")], &root, DecisionKind::Ratio, Some(None)),
     ];
     for (request, traceparent, kind, recorded) in rows {
         check(&config, request, &[("traceparent", traceparent)], kind, recorded);
@@ -141,17 +147,23 @@ fn the_decision_overrides_the_parent_and_keeps_its_trace() {
 fn a_root_that_the_ratio_rejects_goes_on_unsampled() {
     let config = obedient(0.0, r#""tracecontext""#);
     let root_down = traceparent(FRESH_TRACE, OWN, "00");
-    check(&config, &[], &[("traceparent", &root_down)], Kind::Ratio, None);
+    check(&config, &[], &[("traceparent", &root_down)], DecisionKind::Ratio, None);
     let up = traceparent(T, S, "01");
     let own = traceparent(T, OWN, "01");
-    check(&config, &[("traceparent", &up)], &[("traceparent", &own)], Kind::Parent, Some(Some(S)));
+    check(
+        &config,
+        &[("traceparent", &up)],
+        &[("traceparent", &own)],
+        DecisionKind::Parent,
+        Some(Some(S)),
+    );
 }
 
 #[test]
 fn without_an_exporter_nothing_is_recorded_and_ids_stay() {
     let config = Config::parse(b"{}", &|_| None).unwrap();
     let up = traceparent(T, S, "01");
-    check(&config, &[("traceparent", &up)], &[("traceparent", &up)], Kind::Parent, None);
+    check(&config, &[("traceparent", &up)], &[("traceparent", &up)], DecisionKind::Parent, None);
 }
 
 #[test]
@@ -170,104 +182,104 @@ fn contexts_cross_formats() {
     let unsampled = traceparent(T, S, "00");
     let fresh_down = traceparent(FRESH_TRACE, OWN, "00");
     let fresh_b3 = format!("{FRESH_TRACE}-{OWN}-0");
-    let rows: [(&str, Headers, Headers, Kind, Parent); 15] = [
+    let rows: [(&str, Headers, Headers, DecisionKind, Parent); 15] = [
         (
             r#""tracecontext""#,
             &[("b3", &b3)],
             &[("traceparent", &own)],
-            Kind::Parent,
+            DecisionKind::Parent,
             Some(Some(S)),
         ),
-        (r#""tracecontext""#, &multi, &[("traceparent", &unsampled)], Kind::Parent, None),
+        (r#""tracecontext""#, &multi, &[("traceparent", &unsampled)], DecisionKind::Parent, None),
         (
             r#""tracecontext""#,
             &[("b3", &b3_open)],
             &[("traceparent", &own)],
-            Kind::Ratio,
+            DecisionKind::Ratio,
             Some(Some(S)),
         ),
         (
             r#""b3""#,
             &[("traceparent", &own), ("tracestate", "a=1")],
             &[("b3", &own_b3)],
-            Kind::Parent,
+            DecisionKind::Parent,
             Some(Some(OWN)),
         ),
         (
             r#""b3", "tracecontext""#,
             &[("b3", &b3_short)],
             &[("b3", &own_b3_short), ("traceparent", &own_short)],
-            Kind::Parent,
+            DecisionKind::Parent,
             Some(Some(S)),
         ),
         (
             r#""b3""#,
             &[("b3", &b3_debug), ("x-b3-sampled", "1")],
             &[("b3", &own_b3_debug)],
-            Kind::Parent,
+            DecisionKind::Parent,
             Some(Some(S)),
         ),
         (
             r#""b3multi""#,
             &[("b3", &b3_debug)],
             &[("x-b3-traceid", T), ("x-b3-spanid", OWN), ("x-b3-flags", "1")],
-            Kind::Parent,
+            DecisionKind::Parent,
             Some(Some(S)),
         ),
         (
             r#""b3multi""#,
             &[("b3", &b3_debug), ("x-do", "drop")],
             &[("x-b3-traceid", T), ("x-b3-spanid", S), ("x-b3-sampled", "0")],
-            Kind::Drop,
+            DecisionKind::Drop,
             None,
         ),
         (
             r#""b3", "tracecontext""#,
             &[("b3", "0")],
             &[("b3", &fresh_b3), ("traceparent", &fresh_down)],
-            Kind::Parent,
+            DecisionKind::Parent,
             None,
         ),
         (
             r#""tracecontext""#,
             &[("b3", "0"), ("x-b3-parentspanid", S), ("tracestate", "a=1")],
             &[("traceparent", &fresh_down)],
-            Kind::Parent,
+            DecisionKind::Parent,
             None,
         ),
         (
             r#""none""#,
             &[("traceparent", &unsampled), ("b3", "rubbish")],
             &[("traceparent", &unsampled)],
-            Kind::Parent,
+            DecisionKind::Parent,
             None,
         ),
         (
             r#""baggage""#,
             &[("traceparent", &unsampled), ("tracestate", "a=1"), ("baggage", "k=v")],
             &[("baggage", "k=v")],
-            Kind::Parent,
+            DecisionKind::Parent,
             None,
         ),
         (
             r#""tracecontext""#,
             &[("b3", "rubbish"), multi[0], multi[1], multi[2]],
             &[("traceparent", &unsampled)],
-            Kind::Parent,
+            DecisionKind::Parent,
             None,
         ),
         (
             r#""tracecontext""#,
             &[("b3", "1"), multi[0], multi[1], multi[2]],
             &[("traceparent", &unsampled)],
-            Kind::Parent,
+            DecisionKind::Parent,
             None,
         ),
         (
             r#""tracecontext", "b3""#,
             &[("traceparent", &own_short), ("b3", &second_hop)],
             &[("traceparent", &own_short), ("b3", &second_hop)],
-            Kind::Parent,
+            DecisionKind::Parent,
             Some(Some(OWN)),
         ),
     ];
@@ -286,14 +298,14 @@ fn trace_state_goes_on_with_its_own_trace_alone() {
     let state = ("tracestate", "a=1");
     let kept = [("traceparent", own.as_str()), state];
     let parent = Some(Some(S));
-    check(&config, &[("traceparent", &up), state], &kept, Kind::Parent, parent);
+    check(&config, &[("traceparent", &up), state], &kept, DecisionKind::Parent, parent);
     let both = [("traceparent", up.as_str()), state, ("b3", &b3_same)];
-    check(&b3_first, &both, &kept, Kind::Parent, parent);
+    check(&b3_first, &both, &kept, DecisionKind::Parent, parent);
     let both = [("traceparent", up.as_str()), state, ("b3", &b3_other)];
     let other = traceparent(T64, OWN, "01");
-    check(&b3_first, &both, &[("traceparent", &other)], Kind::Parent, parent);
+    check(&b3_first, &both, &[("traceparent", &other)], DecisionKind::Parent, parent);
     let root = traceparent(FRESH_TRACE, OWN, "01");
-    check(&config, &[state], &[("traceparent", &root)], Kind::Ratio, Some(None));
+    check(&config, &[state], &[("traceparent", &root)], DecisionKind::Ratio, Some(None));
 }
 
 const FORMATS: &[&str] =
@@ -386,18 +398,18 @@ fn migrating_formats_are_read_written_and_cleared() {
         &[("grpc-trace-bin", "AABL+S81d7NNpqPOkp0ODkc2AQDwZ6oLqQK3AgA=")],
     ];
     for request in rows {
-        check(&config, request, &both, Kind::Parent, None);
+        check(&config, request, &both, DecisionKind::Parent, None);
     }
     let beside = [("uberctx-a", "1"), ("ot-baggage-a", "1"), ("x-datadog-origin", "rum")];
     let request = [&[("uber-trace-id", jaeger.as_str())], &beside[..]].concat();
-    check(&config, &request, &[&both[..], &beside[..]].concat(), Kind::Parent, None);
+    check(&config, &request, &[&both[..], &beside[..]].concat(), DecisionKind::Parent, None);
     let load_balancer = [("x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793")];
     let fresh = [
         ("traceparent".to_owned(), traceparent(FRESH_TRACE, OWN, "00")),
         ("uber-trace-id".to_owned(), format!("{FRESH_TRACE}:{OWN}:0:0")),
     ];
     let fresh: Vec<_> = fresh.iter().map(|(name, value)| (&**name, &**value)).collect();
-    check(&config, &load_balancer, &fresh, Kind::Ratio, None);
+    check(&config, &load_balancer, &fresh, DecisionKind::Ratio, None);
 }
 
 #[test]
@@ -416,11 +428,11 @@ fn a_decision_without_ids_is_for_a_parent_that_states_none() {
     let config = obedient(1.0, r#""tracecontext""#);
     let down = traceparent(T, S, "00");
     let ids = [("x-b3-traceid", T), ("x-b3-spanid", S), ("b3", "0")];
-    check(&config, &ids, &[("traceparent", &down)], Kind::Parent, None);
+    check(&config, &ids, &[("traceparent", &down)], DecisionKind::Parent, None);
     let up = traceparent(T, S, "01");
     let stated = [("traceparent", up.as_str()), ("b3", "0")];
     let own = traceparent(T, OWN, "01");
-    check(&config, &stated, &[("traceparent", &own)], Kind::Parent, Some(Some(S)));
+    check(&config, &stated, &[("traceparent", &own)], DecisionKind::Parent, Some(Some(S)));
 }
 
 #[test]
@@ -436,7 +448,7 @@ fn no_second_form_of_b3_contradicts_the_one_that_is_written() {
         ("x-b3-spanid", S),
         ("x-b3-sampled", "0"),
     ];
-    check(&config, &[("traceparent", &down), ("b3", &b3)], &written, Kind::Parent, None);
+    check(&config, &[("traceparent", &down), ("b3", &b3)], &written, DecisionKind::Parent, None);
 }
 
 #[test]
@@ -482,16 +494,37 @@ fn a_rule_over_its_limit_leaves_the_request_to_the_next() {
     // The interval in the key of a limit tells which one it is.
     let (all, a, b, c) = ("all/1", "rule/a/5", "rule/b/333", "rule/c/25");
     let rows: [LimitRow; 9] = [
-        (&[], &[a, all], &[], (Kind::Force, Some(0), true), &[], "room in all"),
-        (&[], &[a, all], &[all], (Kind::Force, Some(0), false), &[], "no room for any span"),
-        (&[], &[a], &[a], (Kind::Ratio, Some(1), false), &[0], "the ratio samples none"),
-        (&[parent], &[a, b, all], &[a], (Kind::Parent, Some(1), true), &[0], "the parent does"),
-        (&[parent], &[a, b, all], &[a, b], (Kind::Parent, None, true), &[0, 1], "no rule left"),
+        (&[], &[a, all], &[], (DecisionKind::Force, Some(0), true), &[], "room in all"),
+        (
+            &[],
+            &[a, all],
+            &[all],
+            (DecisionKind::Force, Some(0), false),
+            &[],
+            "no room for any span",
+        ),
+        (&[], &[a], &[a], (DecisionKind::Ratio, Some(1), false), &[0], "the ratio samples none"),
+        (
+            &[parent],
+            &[a, b, all],
+            &[a],
+            (DecisionKind::Parent, Some(1), true),
+            &[0],
+            "the parent does",
+        ),
+        (
+            &[parent],
+            &[a, b, all],
+            &[a, b],
+            (DecisionKind::Parent, None, true),
+            &[0, 1],
+            "no rule left",
+        ),
         (
             &[parent, ("c", "")],
             &[a, b, c, all],
             &[a, b],
-            (Kind::Force, Some(2), true),
+            (DecisionKind::Force, Some(2), true),
             &[0, 1],
             "the third",
         ),
@@ -499,16 +532,16 @@ fn a_rule_over_its_limit_leaves_the_request_to_the_next() {
             &[parent, ("c", "")],
             &[a, b, c, all],
             &[a, b, c, all],
-            (Kind::Parent, None, false),
+            (DecisionKind::Parent, None, false),
             &[0, 1, 2],
             "no room at all",
         ),
-        (&[("d", "")], &[a], &[a], (Kind::Ratio, Some(1), false), &[0], "b comes before d"),
+        (&[("d", "")], &[a], &[a], (DecisionKind::Ratio, Some(1), false), &[0], "b comes before d"),
         (
             &[parent, ("d", "")],
             &[a, b],
             &[a, b],
-            (Kind::Ignore, Some(3), false),
+            (DecisionKind::Ignore, Some(3), false),
             &[0, 1],
             "an ignored request is",
         ),
@@ -521,8 +554,9 @@ fn a_rule_over_its_limit_leaves_the_request_to_the_next() {
             seen.push(limit.key().to_owned());
             !full.iter().any(|key| is(limit, key))
         };
-        let mut permits =
-            |limits: [Option<(&Limit, Share)>; 2]| take_each(limits, &mut take, &mut |_| {});
+        let mut permits = |limits: [Option<(&Limit, BurstShare)>; 2]| {
+            take_permits(limits, &mut take, &mut |_| {})
+        };
         let head = head(request);
         let outcome =
             on_request_headers(&config, &head, RequestFacts::default(), FRESH, &mut permits);
@@ -645,7 +679,7 @@ fn ignored_requests_take_nothing_along_that_they_may_not() {
     for (propagation, expected) in rows {
         let config = with(propagation);
         let outcome = check_known(&config, &request, RequestFacts::default(), expected);
-        assert_eq!(outcome.summary.kind, Kind::Ignore, "{propagation}");
+        assert_eq!(outcome.summary.kind, DecisionKind::Ignore, "{propagation}");
     }
     let config = with(r#""trust": "ignore_flags""#);
     check_known(&config, &[path, ("b3", "1")], RequestFacts::default(), &[path]);
@@ -658,13 +692,13 @@ fn rules_see_paths_as_servers_read_them() {
             {"name": "d", "decision": "drop", "match": {"path": {"prefix": "/healthz"}}}]},"#,
     );
     for (path, kind) in [
-        ("/healthz", Kind::Drop),
-        ("/healthz?a", Kind::Drop),
-        ("//healthz", Kind::Drop),
-        ("/%68ealthz", Kind::Drop),
-        ("/a/../healthz", Kind::Drop),
-        ("/healthz/../checkout", Kind::Ratio),
-        ("/a?/../healthz", Kind::Ratio),
+        ("/healthz", DecisionKind::Drop),
+        ("/healthz?a", DecisionKind::Drop),
+        ("//healthz", DecisionKind::Drop),
+        ("/%68ealthz", DecisionKind::Drop),
+        ("/a/../healthz", DecisionKind::Drop),
+        ("/healthz/../checkout", DecisionKind::Ratio),
+        ("/a?/../healthz", DecisionKind::Ratio),
     ] {
         assert_eq!(decided(&config, &head(&[(":path", path)])).summary.kind, kind, "{path}");
     }
@@ -782,9 +816,9 @@ fn tokens_force_and_do_not_go_on() {
     let api = (":path", "/api?x");
     let rows: [(Headers, u64, bool, &[TokenFault]); 7] = [
         (&[api, token], 1_767_225_600, true, &[]),
-        (&[api, token], 1_767_225_599, false, &[TokenFault::Foreign]),
+        (&[api, token], 1_767_225_599, false, &[TokenFault::Rejected]),
         (&[api, token], 1_767_226_200, false, &[TokenFault::Expired]),
-        (&[(":path", "/"), token], 1_767_225_600, false, &[TokenFault::Foreign]),
+        (&[(":path", "/"), token], 1_767_225_600, false, &[TokenFault::Rejected]),
         (&[api, ("x-debug-token", "true")], 0, false, &[TokenFault::Malformed]),
         (&[api, token, token], 1_767_225_600, false, &[TokenFault::Malformed]),
         (&[api, ("x-debug", "1")], 0, true, &[]),
@@ -792,7 +826,7 @@ fn tokens_force_and_do_not_go_on() {
     for (request, now, forced, faults) in rows {
         let context = ("traceparent", if forced { sampled.as_str() } else { &root });
         let outcome = check_known(&config, request, at(now), &[request[0], context]);
-        assert_eq!(outcome.summary.kind == Kind::Force, forced, "{request:?} at {now}");
+        assert_eq!(outcome.summary.kind == DecisionKind::Force, forced, "{request:?} at {now}");
         assert_eq!(outcome.summary.token_faults, faults, "{request:?} at {now}");
     }
     let asked = |lines: Headers| needed_facts(&config, &head(lines));

@@ -39,10 +39,11 @@ use crate::filter::{self, PendingSpan, RequestFacts, on_request_headers};
 use crate::http::grpc;
 use crate::http::head::{Head, pairs};
 use crate::propagation::response::When;
-use crate::sampling::decision::Kind;
-use crate::sampling::late::{Ending, HeldHeads};
-use crate::sampling::limit::Share;
-use crate::sampling::rules::Direction;
+use crate::sampling::conditions::Direction;
+use crate::sampling::decision::DecisionKind;
+use crate::sampling::export_on::RequestEnd;
+use crate::sampling::held_heads::HeldHeads;
+use crate::sampling::limit::BurstShare;
 use crate::span::resource::{ResourceVariables, resource};
 use crate::span::tags::EndFacts;
 use crate::span::tags::source::Input;
@@ -187,7 +188,7 @@ impl Plugin {
         let fresh = state.ids.fresh();
         let outcome = on_request_headers(&self.config, &head, facts, fresh, &mut limits::take);
         state.tally.decided(&outcome.summary);
-        let is_ignored = outcome.summary.kind == Kind::Ignore;
+        let is_ignored = outcome.summary.kind == DecisionKind::Ignore;
         outcome.edits.iter().for_each(host::edit_request_header);
         if state.is_check_due && !is_ignored && self.config.propagation.writes_contexts() {
             state.is_check_due = false;
@@ -246,7 +247,7 @@ impl Plugin {
         let Some(export_on) = &self.config.export_on else {
             return;
         };
-        let ending_facts = export_on.asks_response().then(|| self.ending_facts.read());
+        let ending_facts = export_on.needs_response().then(|| self.ending_facts.read());
         let [status, flags] = match &ending_facts {
             Some(facts) => facts.values(),
             None => Default::default(),
@@ -265,19 +266,19 @@ impl Plugin {
                 status = grpc::http_status_of_local_reply(code);
             }
         }
-        let ending = Ending {
+        let end = RequestEnd {
             status,
             flags,
             grpc_status,
             duration_nanos: host::now().saturating_sub(late.start_unix_nanos),
         };
-        let Some(met) = export_on.holds(&ending) else {
+        let Some(reason) = export_on.matching(&end) else {
             return;
         };
-        let of_all = self.config.limit.as_ref().map(|limit| (limit, Share::ButReserve));
+        let of_all = self.config.limit.as_ref().map(|limit| (limit, BurstShare::ExceptReserve));
         let permitted = export_on
-            .limits
-            .take(met.kind, &mut |limit| limits::take([Some((limit, Share::Whole)), of_all]));
+            .limit
+            .take(reason, &mut |limit| limits::take([Some((limit, BurstShare::Full)), of_all]));
         if let Ok(mut state) = self.state.try_borrow_mut() {
             state.tally.ended_late(permitted);
         }
@@ -289,7 +290,7 @@ impl Plugin {
         let span =
             ActiveSpan::start(&self.config.span, &head, late.end_of_stream, recording, start);
         let mut span = Box::new(span);
-        span.export_on(met.key);
+        span.export_on(reason.key());
         if let Some(unix_nanos) = late.first_byte_unix_nanos {
             span.response_started(unix_nanos);
         }

@@ -10,7 +10,7 @@ use crate::http::head::{Head, pairs};
 use crate::propagation;
 use crate::propagation::context;
 use crate::propagation::response::ResponseHeader;
-use crate::sampling::late::HeldHead;
+use crate::sampling::held_heads::HeldHead;
 use crate::span::{ActiveSpan, Recording};
 
 /// One request.

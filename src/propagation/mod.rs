@@ -65,14 +65,14 @@ pub struct Incoming<'a> {
     trace_state_of: Option<TraceId>,
     trace_state: TraceState<'a>,
     /// What of the context is trusted.
-    trust: Trust,
+    trust: TrustAction,
     /// Decides on ratios in place of what came in, where that is not trusted; 56 bits.
     own_randomness: Option<u64>,
 }
 
 /// How an incoming context is handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
+pub enum TrustAction {
     /// It is followed.
     Accept,
     /// A new trace starts, whose span links to the old one.
@@ -157,7 +157,7 @@ impl Propagation {
             restarted: None,
             trace_state_of: None,
             trace_state: TraceState::default(),
-            trust: Trust::Accept,
+            trust: TrustAction::Accept,
             own_randomness: None,
         };
         let mut decision = None;
@@ -184,9 +184,9 @@ impl Propagation {
     #[inline(never)]
     pub fn pass_on(&self, incoming: &mut Incoming<'_>, edits: &mut Edits<'_, '_>) {
         match (incoming.trust, incoming.parent) {
-            (Trust::Accept, _) => {}
-            (Trust::IgnoreFlags, _) if self.inject.is_none() => {}
-            (Trust::IgnoreFlags, Some(parent)) => {
+            (TrustAction::Accept, _) => {}
+            (TrustAction::IgnoreFlags, _) if self.inject.is_none() => {}
+            (TrustAction::IgnoreFlags, Some(parent)) => {
                 incoming.update_threshold(parent.trace_id, ThresholdUpdate::Erase, false);
                 let context = Context { sampling: Sampling::NotSampled, ..parent };
                 self.inject(&context, incoming, edits);
@@ -199,7 +199,7 @@ impl Propagation {
     /// to be written, contexts stay as they came, but for invalid ones.
     pub fn inject(&self, context: &Context, incoming: &Incoming<'_>, edits: &mut Edits<'_, '_>) {
         let Some(inject) = &self.inject else {
-            if incoming.trust == Trust::Restart {
+            if incoming.trust == TrustAction::Restart {
                 return remove_contexts(edits, &[]);
             }
             incoming.faults.invalid.iter().for_each(|format| format.remove(edits));
@@ -209,7 +209,7 @@ impl Propagation {
             return;
         };
         let trace_state = incoming.trace_state(context.trace_id);
-        if incoming.trust == Trust::Restart {
+        if incoming.trust == TrustAction::Restart {
             remove_contexts(edits, inject);
         }
         inject.iter().for_each(|format| format.inject(context, trace_state, edits));
@@ -347,16 +347,16 @@ impl Incoming<'_> {
 
     /// Handles the context as far as it is trusted. `fresh` has the randomness of a trace whose ids are
     /// not trusted.
-    pub fn apply_trust(&mut self, trust: Trust, fresh: FreshIds) {
+    pub fn apply_trust(&mut self, trust: TrustAction, fresh: FreshIds) {
         self.trust = trust;
         match trust {
-            Trust::Accept => {}
-            Trust::IgnoreFlags => {
+            TrustAction::Accept => {}
+            TrustAction::IgnoreFlags => {
                 self.sampling = Sampling::Deferred;
                 // Whoever chose the id and `tracestate` chose what they say of randomness.
                 self.own_randomness = self.parent.map(|_| ot::randomness_of_id(fresh.trace_id));
             }
-            Trust::Restart => self.restart(),
+            TrustAction::Restart => self.restart(),
         }
     }
 

@@ -11,17 +11,17 @@ use std::net::IpAddr;
 use crate::http::address::Address;
 use crate::http::digits;
 
-/// A range of addresses of either family.
+/// A range of IPv4 or IPv6 addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cidr {
-    /// As one of IPv6, which all of IPv4 is a range of (`::ffff:0:0/96`).
+    /// The first address. IPv4 addresses are those of the IPv6 range `::ffff:0:0/96`.
     first: u128,
-    /// A bit for each that is alike in the whole range.
+    /// The bits that all addresses of the range share.
     mask: u128,
 }
 
 impl Cidr {
-    /// Reads a range. Bits behind its length need not be zero, and mean nothing.
+    /// Parses a range. Bits behind the prefix are ignored; they need not be zero.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, length) = match text.split_once('/') {
             Some((_, length)) if length.len() > 3 => return None,
@@ -35,13 +35,14 @@ impl Cidr {
         Some(Self { first: bits(address) & mask, mask })
     }
 
-    /// Tells whether a peer's address is in the range. Anything but an address is in no range.
-    pub fn holds(&self, peer: &[u8]) -> bool {
+    /// Tells whether a peer's address, with or without its port, is in the range. Text that is no address
+    /// is in no range.
+    pub fn contains(&self, peer: &[u8]) -> bool {
         Address::parse(peer).is_some_and(|peer| bits(peer.ip) & self.mask == self.first)
     }
 }
 
-/// Returns an address as one of IPv6.
+/// Returns the bits of an IPv6 address, or of an IPv4 address mapped to IPv6.
 fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
@@ -60,11 +61,11 @@ mod tests {
     #[track_caller]
     fn check(range: &str, address: &str, expected: bool) {
         let range = Cidr::parse(range).unwrap();
-        assert_eq!(range.holds(address.as_bytes()), expected, "{address} in {range:?}");
+        assert_eq!(range.contains(address.as_bytes()), expected, "{address} in {range:?}");
     }
 
     #[test]
-    fn addresses_are_in_ranges() {
+    fn an_address_is_in_the_ranges_that_share_its_prefix() {
         check("10.0.0.0/8", "10.255.0.1:80", true);
         check("10.0.0.0/8", "10.255.0.1", true);
         check("::1", "::1", true);
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_in_no_range() {
+    fn text_that_is_no_address_is_in_no_range() {
         for address in [
             "",
             ":80",
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ranges_are_ranges() {
+    fn text_that_is_no_range_is_refused() {
         for wrong in [
             "",
             "/",
@@ -157,20 +158,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_range_holds_what_begins_like_it(address: u32, other: u32, length in 0u32..=32) {
+        fn a_range_contains_the_addresses_that_share_its_prefix(address: u32, other: u32, length in 0u32..=32) {
             let range = Cidr::parse(&format!("{}/{length}", Ipv4Addr::from(address))).unwrap();
-            let alike = (address ^ other).leading_zeros() >= length;
-            let found = range.holds(format!("{}:80", Ipv4Addr::from(other)).as_bytes());
-            prop_assert_eq!(found, alike);
+            let shares_prefix = (address ^ other).leading_zeros() >= length;
+            let found = range.contains(format!("{}:80", Ipv4Addr::from(other)).as_bytes());
+            prop_assert_eq!(found, shares_prefix);
         }
 
         #[test]
-        fn sockets_of_ipv6_are_found(address: u128, other: u128, length in 0u32..=128, port: u16) {
+        fn a_range_contains_the_ipv6_sockets_that_share_its_prefix(address: u128, other: u128, length in 0u32..=128, port: u16) {
             let range = Cidr::parse(&format!("{}/{length}", Ipv6Addr::from(address))).unwrap();
             for other in [other, address ^ other.checked_shr(length).unwrap_or(0)] {
-                let alike = (address ^ other).leading_zeros() >= length;
+                let shares_prefix = (address ^ other).leading_zeros() >= length;
                 let socket = std::net::SocketAddr::new(Ipv6Addr::from(other).into(), port);
-                prop_assert_eq!(range.holds(socket.to_string().as_bytes()), alike, "{}", socket);
+                prop_assert_eq!(range.contains(socket.to_string().as_bytes()), shares_prefix, "{}", socket);
             }
         }
 
@@ -178,8 +179,8 @@ mod tests {
         fn no_bytes_panic(range: String, address: Vec<u8>, near in "[0-9a-f:.%/@\\[\\]]{0,30}") {
             let _ = Cidr::parse(&near);
             let range = Cidr::parse(&range).unwrap_or(Cidr { first: 0, mask: 0 });
-            let _ = range.holds(&address);
-            let _ = range.holds(near.as_bytes());
+            let _ = range.contains(&address);
+            let _ = range.contains(near.as_bytes());
         }
     }
 }

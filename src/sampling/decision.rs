@@ -1,23 +1,23 @@
 //! Whether a request is sampled, and why.
 
+use super::ratio::Ratio;
+use super::rules::{Action, Rule};
 use crate::propagation::context::Sampling;
 use crate::propagation::ot::ThresholdUpdate;
-use crate::sampling::ratio::Ratio;
-use crate::sampling::rules::{Action, Rule};
 
-/// How a request was decided. The kinds are counted.
+/// What decided a request. Metrics count each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum DecisionKind {
     Force,
     Drop,
     Ignore,
-    /// The parent's sampling state was followed.
+    /// The parent's decision was followed.
     Parent,
-    /// There was none to follow, and the ratio decided.
+    /// The parent left the decision open, or there is none: the ratio decided.
     Ratio,
 }
 
-impl Kind {
+impl DecisionKind {
     pub const ALL: [Self; 5] = [Self::Force, Self::Drop, Self::Ignore, Self::Parent, Self::Ratio];
 
     /// Returns the name that configuration and metrics use.
@@ -32,13 +32,13 @@ impl Kind {
     }
 }
 
-/// A decision on one request.
+/// The decision on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision<'c> {
-    pub kind: Kind,
+    pub kind: DecisionKind,
     pub sampled: bool,
     pub reason: Reason<'c>,
-    /// What `tracestate` says of it.
+    /// How `tracestate` states the decision.
     pub threshold_update: ThresholdUpdate,
 }
 
@@ -49,7 +49,7 @@ pub enum Reason<'c> {
     Rule(&'c str),
     Parent,
     Ratio,
-    /// How the request ended, though it was not sampled.
+    /// The request was not sampled, and is exported for how it ended.
     Late,
 }
 
@@ -65,15 +65,15 @@ impl<'c> Reason<'c> {
 }
 
 impl Decision<'_> {
-    /// Takes the decision back: there are too many spans.
-    pub fn over_limit(&mut self) {
+    /// Makes the request unsampled, because a limit refuses its span.
+    pub fn revoke(&mut self) {
         self.sampled = false;
         self.threshold_update = ThresholdUpdate::Erase;
     }
 }
 
-/// Decides by the rule that matched, else by the parent, else by the ratio of all roots.
-/// `randomness` is that of the trace, 56 bits; it decides where the parent does not.
+/// Decides by the rule that matches, else by the parent, else by the ratio of roots. `randomness` is that
+/// of the trace, 56 bits; the ratio decides by it.
 pub fn decide<'c>(
     rule: Option<&'c Rule>,
     parent: Sampling,
@@ -85,24 +85,24 @@ pub fn decide<'c>(
         Decision { kind, sampled, reason, threshold_update: ThresholdUpdate::Erase }
     };
     let ratio = match rule.map(|rule| rule.action) {
-        Some(Action::Force) => return by_rule(Kind::Force, true),
-        Some(Action::Drop) => return by_rule(Kind::Drop, false),
-        Some(Action::Ignore) => return by_rule(Kind::Ignore, false),
+        Some(Action::Force) => return by_rule(DecisionKind::Force, true),
+        Some(Action::Drop) => return by_rule(DecisionKind::Drop, false),
+        Some(Action::Ignore) => return by_rule(DecisionKind::Ignore, false),
         Some(Action::Parent(ratio)) => ratio,
         None => root_ratio,
     };
     match parent {
         Sampling::Deferred => {
             let sampled = ratio.samples(randomness);
-            // What samples every trace has nothing to say: so does a trace without a threshold count.
+            // A ratio of 1 states no threshold: a trace without a threshold counts as sampled by 1.
             let threshold_update = match ratio.threshold() {
                 Some(threshold @ 1..) if sampled => ThresholdUpdate::Set(threshold),
                 _ => ThresholdUpdate::Erase,
             };
-            Decision { kind: Kind::Ratio, sampled, reason: Reason::Ratio, threshold_update }
+            Decision { kind: DecisionKind::Ratio, sampled, reason: Reason::Ratio, threshold_update }
         }
         stated => Decision {
-            kind: Kind::Parent,
+            kind: DecisionKind::Parent,
             sampled: stated.is_sampled(),
             reason: Reason::Parent,
             threshold_update: ThresholdUpdate::Keep,

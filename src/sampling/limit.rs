@@ -1,36 +1,38 @@
 //! Rate limits: the generic cell rate algorithm (ITU-T I.371, annex A), whose state is one number.
 //!
-//! The state is the time at which the next one would be due if they came evenly. One is let through
-//! as long as that time is at most `burst - 1` intervals ahead. So in any `t` seconds there are at
-//! most `burst + t * per_second`.
+//! A limit grants permits. Its state is the time at which the next permit would be due if permits were
+//! taken evenly. A permit is granted as long as that time is at most `burst - 1` intervals ahead of the
+//! clock. So a limit grants at most `burst + t * per_second` permits in any `t` seconds.
 
-/// How many a second, and how many at once.
+/// A number of permits a second, with bursts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     key: String,
     interval_nanos: u64,
-    /// How far the state may be ahead of the clock before one more.
+    /// How far the state may be ahead of the clock when a permit is granted.
     tolerance_nanos: u64,
-    /// The part of the tolerance that is kept for requests that a rule forces.
+    /// The part of the tolerance that is reserved for requests that a rule forces.
     reserve_nanos: u64,
 }
 
 /// How much of a burst may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Share {
-    Whole,
-    /// All but a tenth, at least one, which is kept back; of a burst of one nothing is.
-    ButReserve,
+pub enum BurstShare {
+    Full,
+    /// All permits but the reserve: a tenth of the burst, at least one permit. A burst of one has no
+    /// reserve.
+    ExceptReserve,
 }
 
 impl Limit {
-    /// Returns a limit, and none unless `per_second` is from 0.001 to 1,000,000 and `burst` from 1 to
+    /// Returns a limit, or none unless `per_second` is from 0.001 to 1,000,000 and `burst` from 1 to
     /// 1,000,000. Limits of the same name and numbers share their state.
     pub fn new(name: &str, per_second: f64, burst: u32) -> Option<Self> {
-        if !(0.001..=1e6).contains(&per_second) || !(1..=MAX_BURST).contains(&burst) {
+        let is_rate = (MIN_PER_SECOND..=MAX_PER_SECOND).contains(&per_second);
+        if !is_rate || !(1..=MAX_BURST).contains(&burst) {
             return None;
         }
-        // Rounded up, so that no more than `per_second` get through.
+        // Rounded up, so that the rate is never above `per_second`.
         let interval_nanos = (NANOS_PER_SECOND / per_second).ceil() as u64;
         let tolerance_nanos = interval_nanos * u64::from(burst - 1);
         let reserve = if burst == 1 { 0 } else { (burst / 10).max(1) };
@@ -41,40 +43,41 @@ impl Limit {
         Some(Self { key, interval_nanos, tolerance_nanos, reserve_nanos })
     }
 
-    /// Returns the name under which the state is kept.
+    /// Returns the key of the state in the data that workers share.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Returns the state after one more, and none where there is no room for it. A state that is
-    /// further ahead than any can be is from before the clock was set back; it counts as that of a
-    /// burst just now.
-    pub fn take(&self, state: Option<u64>, now_unix_nanos: u64, share: Share) -> Option<u64> {
-        let full = now_unix_nanos.saturating_add(self.tolerance_nanos);
-        let possible = full.saturating_add(self.interval_nanos + CLOCK_SKEW_NANOS);
+    /// Takes a permit: returns the new state, or none if the limit grants none. A state further ahead of
+    /// the clock than the limit allows is from before the clock was set back; it counts as a burst that
+    /// was used up just now.
+    pub fn take(&self, state: Option<u64>, now_unix_nanos: u64, share: BurstShare) -> Option<u64> {
+        let latest_due = now_unix_nanos.saturating_add(self.tolerance_nanos);
+        let latest_state = latest_due.saturating_add(self.interval_nanos + CLOCK_SKEW_NANOS);
         let due = match state {
-            Some(state) if state > possible => full,
+            Some(state) if state > latest_state => latest_due,
             Some(state) => state.max(now_unix_nanos),
             None => now_unix_nanos,
         };
-        let latest = match share {
-            Share::Whole => full,
-            Share::ButReserve => full.saturating_sub(self.reserve_nanos),
+        let latest_due = match share {
+            BurstShare::Full => latest_due,
+            BurstShare::ExceptReserve => latest_due.saturating_sub(self.reserve_nanos),
         };
-        (due <= latest).then(|| due.saturating_add(self.interval_nanos))
+        (due <= latest_due).then(|| due.saturating_add(self.interval_nanos))
     }
 
-    /// Returns the state as it was before one that was taken, for one that is not used after all.
+    /// Gives back a permit that was not used, and returns the new state.
     pub fn give_back(&self, state: u64) -> u64 {
         state.saturating_sub(self.interval_nanos)
     }
 }
 
-/// Takes one from each limit or, where one has none left, from none of them, and then returns the
-/// index of the one that refused. `take` takes one, where one is left; `give_back` returns it.
-pub fn take_each(
-    limits: [Option<(&Limit, Share)>; 2],
-    take: &mut dyn FnMut(&Limit, Share) -> bool,
+/// Takes a permit from each of two limits, or from neither if one of them refuses; the error is the
+/// index of that limit. `take` takes a permit and tells whether the limit granted it; `give_back` gives
+/// it back.
+pub fn take_permits(
+    limits: [Option<(&Limit, BurstShare)>; 2],
+    take: &mut dyn FnMut(&Limit, BurstShare) -> bool,
     give_back: &mut dyn FnMut(&Limit),
 ) -> Result<(), usize> {
     let [first, second] = limits;
@@ -90,10 +93,14 @@ pub fn take_each(
     Ok(())
 }
 
-/// By how much the clocks of workers may differ that share a state.
+/// The lowest rate of a limit.
+pub const MIN_PER_SECOND: f64 = 0.001;
+/// The highest rate of a limit.
+pub const MAX_PER_SECOND: f64 = 1e6;
+const MAX_BURST: u32 = 1_000_000;
+/// The most by which the clocks of workers that share a state may differ.
 const CLOCK_SKEW_NANOS: u64 = 1_000_000_000;
 const NANOS_PER_SECOND: f64 = 1e9;
-const MAX_BURST: u32 = 1_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -104,34 +111,32 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
     const START: u64 = 1_800_000_000 * SECOND;
 
-    /// Asks at these times, and returns at which of them there was room.
+    /// Requests a permit at each of these times, and returns the times at which it was granted.
     fn granted(limit: &Limit, times: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let mut state = None;
-        let grant = |now: &u64| match limit.take(state, *now, Share::Whole) {
-            Some(next) => {
-                state = Some(next);
-                true
-            }
-            None => false,
+        let mut is_granted = |now: &u64| {
+            let next = limit.take(state, *now, BurstShare::Full);
+            state = next.or(state);
+            next.is_some()
         };
-        times.into_iter().filter(grant).collect()
+        times.into_iter().filter(|now| is_granted(now)).collect()
     }
 
     #[test]
-    fn one_that_is_given_back_is_there_for_the_next() {
+    fn a_permit_that_is_given_back_is_granted_again() {
         let limit = Limit::new("a", 1.0, 2).unwrap();
-        let one = limit.take(None, START, Share::Whole).unwrap();
-        let two = limit.take(Some(one), START, Share::Whole).unwrap();
-        assert_eq!(limit.take(Some(two), START, Share::Whole), None);
+        let one = limit.take(None, START, BurstShare::Full).unwrap();
+        let two = limit.take(Some(one), START, BurstShare::Full).unwrap();
+        assert_eq!(limit.take(Some(two), START, BurstShare::Full), None);
         assert_eq!(limit.give_back(two), one);
-        assert_eq!(limit.take(Some(limit.give_back(two)), START, Share::Whole), Some(two));
+        assert_eq!(limit.take(Some(limit.give_back(two)), START, BurstShare::Full), Some(two));
     }
 
     #[test]
-    fn where_one_limit_refuses_no_other_is_used_up() {
+    fn a_limit_keeps_its_permit_if_the_other_refuses() {
         let limits = [1.0, 2.0].map(|rate| Limit::new("a", rate, 1).unwrap());
         let [one, two] = &limits;
-        for (asked, full, expected, left) in [
+        for (requested, exhausted, expected, permits_taken) in [
             ([Some(one), Some(two)], None, Ok(()), [1, 1]),
             ([Some(one), Some(two)], Some(one), Err(0), [0, 0]),
             ([Some(one), Some(two)], Some(two), Err(1), [0, 0]),
@@ -146,21 +151,20 @@ mod tests {
                 taken.set(counts);
             };
             let mut take = |limit: &Limit, _| {
-                let has_room = Some(limit) != full;
-                add(limit, i32::from(has_room));
-                has_room
+                let is_granted = Some(limit) != exhausted;
+                add(limit, i32::from(is_granted));
+                is_granted
             };
-            let asked = asked.map(|limit| limit.map(|limit| (limit, Share::Whole)));
-            assert_eq!(take_each(asked, &mut take, &mut |limit| add(limit, -1)), expected);
-            assert_eq!(taken.get(), left);
+            let requested = requested.map(|limit| limit.map(|limit| (limit, BurstShare::Full)));
+            assert_eq!(take_permits(requested, &mut take, &mut |limit| add(limit, -1)), expected);
+            assert_eq!(taken.get(), permits_taken);
         }
     }
 
-    /// Under a flood of others there is room for what may use the whole, and in the long run no more
-    /// than the limit says.
+    /// Requests that may use the full burst get permits under a flood of those that may not.
     #[test]
-    fn a_tenth_of_the_burst_is_kept_back() {
-        for (burst, kept) in [(1, 0), (2, 1), (9, 1), (100, 10)] {
+    fn a_tenth_of_the_burst_is_reserved() {
+        for (burst, reserve) in [(1, 0), (2, 1), (9, 1), (100, 10)] {
             let limit = Limit::new("a", 1.0, burst).unwrap();
             let mut state = None;
             let mut count = |share| {
@@ -171,7 +175,10 @@ mod tests {
                 }
                 taken
             };
-            assert_eq!((count(Share::ButReserve), count(Share::Whole)), (burst - kept, kept));
+            assert_eq!(
+                (count(BurstShare::ExceptReserve), count(BurstShare::Full)),
+                (burst - reserve, reserve)
+            );
         }
     }
 
@@ -182,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn bursts_are_let_through_and_then_one_an_interval() {
+    fn a_burst_is_granted_and_then_one_permit_an_interval() {
         let tenth = SECOND / 10;
         check(10.0, 1, &[0, 0, tenth - 1, tenth], &[0, tenth]);
         check(10.0, 2, &[0, 0, 0, tenth, tenth], &[0, 0, tenth]);
@@ -191,21 +198,21 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_stops_nothing_for_long() {
+    fn a_limit_recovers_within_a_burst_after_the_clock_is_set_back() {
         let limit = Limit::new("a", 1.0, 3).unwrap();
-        let hour_ahead = limit.take(None, START + 3600 * SECOND, Share::Whole);
-        assert_eq!(limit.take(hour_ahead, START, Share::Whole), Some(START + 3 * SECOND));
-        assert_eq!(limit.take(Some(START + 3 * SECOND), START, Share::Whole), None);
+        let hour_ahead = limit.take(None, START + 3600 * SECOND, BurstShare::Full);
+        assert_eq!(limit.take(hour_ahead, START, BurstShare::Full), Some(START + 3 * SECOND));
+        assert_eq!(limit.take(Some(START + 3 * SECOND), START, BurstShare::Full), None);
         let skewed = Some(START + 4 * SECOND);
         assert_eq!(
-            limit.take(skewed, START, Share::Whole),
+            limit.take(skewed, START, BurstShare::Full),
             None,
             "another worker's clock is a second ahead"
         );
     }
 
     #[test]
-    fn only_rates_are_limits() {
+    fn numbers_out_of_range_are_no_limit() {
         for (per_second, burst) in
             [(0.0, 1), (-1.0, 1), (f64::NAN, 1), (1e7, 1), (1.0, 0), (1.0, 1_000_001)]
         {
@@ -223,32 +230,32 @@ mod tests {
     }
 
     proptest! {
-        /// In any window there are at most a burst and what the rate allows for, and where there is
-        /// always one that asks, hardly fewer than the rate allows for.
+        /// In any window at most a burst and the permits of the rate are granted. Under a flood of
+        /// requests hardly fewer permits are granted than the rate allows.
         #[test]
-        fn no_window_has_more(
+        fn no_window_has_more_permits_than_the_rate_and_a_burst(
             per_second in 0.1f64..1000.0, burst in 1u32..50, step in 1u64..100_000_000,
         ) {
             let limit = Limit::new("a", per_second, burst).unwrap();
             let times: Vec<_> = (0..2000).map(|count| START + count * step).collect();
             let granted = granted(&limit, times.iter().copied());
             for (count, first) in granted.iter().enumerate() {
-                for (further, last) in granted.iter().enumerate().skip(count) {
+                for (later, last) in granted.iter().enumerate().skip(count) {
                     let window = (last - first) as f64 / 1e9;
                     let most = f64::from(burst) + window * per_second + 1e-6;
-                    prop_assert!((further - count + 1) as f64 <= most);
+                    prop_assert!((later - count + 1) as f64 <= most);
                 }
             }
-            let asked_enough = step as f64 / 1e9 * per_second < 0.01;
+            let is_flood = step as f64 / 1e9 * per_second < 0.01;
             let whole = (times[times.len() - 1] - START) as f64 / 1e9;
-            if asked_enough {
+            if is_flood {
                 prop_assert!(granted.len() as f64 >= (whole * per_second * 0.98).floor());
             }
         }
 
         #[test]
         fn no_state_panics(state: Option<u64>, now: u64) {
-            let _ = Limit::new("a", 0.001, 1_000_000).unwrap().take(state, now, Share::Whole);
+            let _ = Limit::new("a", 0.001, 1_000_000).unwrap().take(state, now, BurstShare::Full);
         }
     }
 }

@@ -1,25 +1,25 @@
-//! A share of traces, decided by what is random in them, so that all who look agree: OpenTelemetry's
-//! consistent probability sampling.
+//! Sampling by ratio: OpenTelemetry's consistent probability sampling. The random bits of the trace
+//! decide, so that all samplers of a trace agree.
 //!
 //! <https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/>
 
 use crate::propagation::ot::{DIGITS, RANDOMNESS};
 
-/// A probability as a rejection threshold: a trace is sampled when its 56 random bits are at least
-/// the threshold. So whoever samples more of them samples all that others do.
+/// A sampling probability as a rejection threshold: a trace is sampled if its 56 random bits are at least
+/// the threshold. So a sampler with a higher ratio samples every trace that one with a lower ratio does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ratio {
-    /// From 0, for all, to 2^56, for none.
+    /// From 0, which samples all traces, to 2^56, which samples none.
     threshold: u64,
 }
 
 impl Ratio {
     pub const ALWAYS: Self = Self { threshold: 0 };
 
-    /// Returns the ratio for a share from 0 to 1, and none for any other number.
+    /// Returns the ratio for a share from 0 to 1, or none for any other number.
     ///
-    /// The threshold is rounded to so many hex digits, from 1 to 14, of which those that are `f` at
-    /// its start do not count: for small shares they say nothing. What is above 0 stays above 0.
+    /// The threshold is rounded to `precision` hex digits, from 1 to 14. Leading digits `f`, which small
+    /// shares have, do not count. A share above 0 stays above 0.
     pub fn new(share: f64, precision: u32) -> Option<Self> {
         if !(0.0..=1.0).contains(&share) {
             return None;
@@ -28,7 +28,7 @@ impl Ratio {
             return Some(Self { threshold: RANDOMNESS });
         }
         let rejected = RANDOMNESS - ((share * RANDOMNESS as f64).round() as u64).max(1);
-        // The binary exponent of the share as a fraction from 1/2 to 1, less than 0 for small ones.
+        // The binary exponent of the share, with a mantissa from 1/2 to 1: negative for small shares.
         let exponent = (share.to_bits() >> 52) as i64 - 1022;
         let leading = exponent.min(0).unsigned_abs() / 4;
         let digits = (u64::from(precision) + leading).clamp(1, DIGITS);
@@ -37,12 +37,13 @@ impl Ratio {
         Some(Self { threshold: rounded.min(RANDOMNESS - unit) })
     }
 
-    /// Decides on a trace by its randomness, 56 bits.
+    /// Tells whether a trace of this randomness, 56 bits, is sampled.
     pub fn samples(self, randomness: u64) -> bool {
         randomness >= self.threshold
     }
 
-    /// Returns the rejection threshold, and none where nothing is sampled: that is no probability.
+    /// Returns the rejection threshold, or none if nothing is sampled: the specification has no
+    /// threshold for a probability of 0.
     pub fn threshold(self) -> Option<u64> {
         (self.threshold < RANDOMNESS).then_some(self.threshold)
     }
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn only_shares_are_ratios() {
+    fn numbers_out_of_range_are_no_ratio() {
         for wrong in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
             assert_eq!(Ratio::new(wrong, 4), None, "{wrong}");
         }
@@ -122,11 +123,11 @@ mod tests {
         assert_eq!(ratio(1.0), Ratio::ALWAYS);
     }
 
-    /// One degree of freedom; the statistic is greater once in a thousand times.
+    /// Chi-squared with one degree of freedom exceeds this once in a thousand times.
     const CRITICAL: f64 = 10.83;
 
     #[test]
-    fn as_many_are_sampled_as_the_ratio_says() {
+    fn the_ratio_of_traces_is_sampled() {
         let mut random = Xoshiro256PlusPlus::seed_from_u64(7);
         let mut id =
             || TraceId::from(u128::from(random.next_u64()) << 64 | u128::from(random.next_u64()));
@@ -143,9 +144,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever samples fewer samples none that others do not.
         #[test]
-        fn ratios_agree(one in 0.0f64..=1.0, other in 0.0f64..=1.0, randomness in 0..RANDOMNESS) {
+        fn a_lower_ratio_samples_no_trace_that_a_higher_one_does_not(one in 0.0f64..=1.0, other in 0.0f64..=1.0, randomness in 0..RANDOMNESS) {
             let (less, more) = (ratio(one.min(other)), ratio(one.max(other)));
             prop_assert!(!less.samples(randomness) || more.samples(randomness));
         }

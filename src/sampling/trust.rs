@@ -1,99 +1,84 @@
-//! Whose contexts are followed, and to whom they are passed on.
+//! Rules for trace contexts: which incoming contexts are trusted, and to which upstreams contexts go.
 
+use super::conditions::{Conditions, MatchFacts};
+use super::search_budget::{BudgetExceeded, SearchBudget};
 use crate::http::head::Head;
-use crate::propagation::{Trust, holds_context};
-use crate::sampling::cidr::Cidr;
-use crate::sampling::matching::{Exceeded, HeaderMatch, SearchBudget, any};
-use crate::sampling::rules::{Authority, Direction, Facts};
+use crate::propagation::{TrustAction, holds_context};
 
-/// Whose contexts are followed, and to whom they are passed on.
+/// Decides how incoming contexts are handled, and which requests take their contexts along.
 #[derive(Debug, Clone)]
 pub struct TrustPolicy {
-    /// For requests that no rule is for.
-    pub default: Trust,
-    /// In order; the first whose conditions hold decides.
+    /// For requests that no rule matches.
+    pub default: TrustAction,
+    /// In order; the first that matches decides.
     pub rules: Vec<TrustRule>,
-    /// In order; the first whose conditions hold decides.
+    /// In order; the first that matches decides. Other requests take their contexts along.
     pub egress: Vec<EgressRule>,
 }
 
-impl TrustPolicy {
-    /// Tells whether a rule needs the direction.
-    pub fn needs_direction(&self) -> bool {
-        self.rules.iter().any(|rule| rule.direction.is_some())
-    }
-
-    /// Tells whether a rule needs the client's address for this request, which has a context.
-    pub fn needs_source_address(&self, head: &Head<'_>) -> bool {
-        let by_address = |rule: &TrustRule| !rule.source_ranges.is_empty();
-        self.rules.iter().any(by_address) && head.names().any(holds_context)
-    }
-
-    /// Tells whether every incoming context is followed.
-    pub fn accepts_all(&self) -> bool {
-        self.default == Trust::Accept && self.rules.is_empty()
-    }
-
-    /// Returns how the context of a request is handled. A request that makes the conditions exceed the
-    /// budget is not trusted.
-    #[inline(never)]
-    pub fn trust(
-        &self,
-        head: &Head<'_>,
-        facts: Facts,
-        source_address: &[u8],
-        budget: &SearchBudget,
-    ) -> Trust {
-        let first = self.rules.iter().find_map(|rule| {
-            match rule.holds(head, facts, source_address, budget) {
-                Ok(holds) => holds.then_some(rule.trust),
-                Err(Exceeded) => Some(Trust::Restart),
-            }
-        });
-        first.unwrap_or(self.default)
-    }
-
-    /// Tells whether contexts and baggage may go to the authority of this request. They may not where
-    /// it makes the conditions exceed the budget.
-    pub fn may_propagate_to(&self, head: &Head<'_>, budget: &SearchBudget) -> bool {
-        let first = self.egress.iter().find_map(|rule| match rule.authority.holds(head, budget) {
-            Ok(holds) => holds.then_some(rule.strip),
-            Err(Exceeded) => Some(true),
-        });
-        first != Some(true)
-    }
-}
-
-/// Trust in some requests.
+/// How the contexts of some requests are handled.
 #[derive(Debug, Clone)]
 pub struct TrustRule {
-    pub direction: Option<Direction>,
-    /// Empty where any address will do.
-    pub source_ranges: Vec<Cidr>,
-    pub headers: Vec<HeaderMatch>,
-    pub trust: Trust,
+    pub conditions: Conditions,
+    pub action: TrustAction,
 }
 
-/// What leaves with requests to some authorities.
+/// Whether some requests take their contexts along.
 #[derive(Debug, Clone)]
 pub struct EgressRule {
-    pub authority: Authority,
+    pub conditions: Conditions,
+    /// Remove contexts and baggage.
     pub strip: bool,
 }
 
-impl TrustRule {
-    /// Tells whether all conditions hold. An address that is not known is in no range.
-    pub fn holds(
+impl TrustPolicy {
+    /// Tells whether every incoming context is followed.
+    pub fn accepts_all(&self) -> bool {
+        self.default == TrustAction::Accept && self.rules.is_empty()
+    }
+
+    /// Tells whether a rule needs the direction.
+    pub fn needs_direction(&self) -> bool {
+        self.rules.iter().any(|rule| rule.conditions.needs_direction())
+    }
+
+    /// Tells whether a rule needs the client's address. Without a context there is nothing to trust.
+    pub fn needs_source_address(&self, head: &Head<'_>) -> bool {
+        self.rules.iter().any(|rule| rule.conditions.needs_source_address())
+            && head.names().any(holds_context)
+    }
+
+    /// Returns how the context of a request is handled. The trace restarts if a condition exceeds the
+    /// budget: clients must not gain trust by long headers.
+    #[inline(never)]
+    pub fn action(
         &self,
         head: &Head<'_>,
-        facts: Facts,
-        source_address: &[u8],
+        facts: MatchFacts<'_>,
         budget: &SearchBudget,
-    ) -> Result<bool, Exceeded> {
-        Ok((self.direction.is_none() || self.direction == facts.direction)
-            && (self.source_ranges.is_empty()
-                || self.source_ranges.iter().any(|range| range.holds(source_address)))
-            && (self.headers.is_empty()
-                || any(&self.headers, |it| it.matches(head, facts.tokens, budget))?))
+    ) -> TrustAction {
+        let first =
+            self.rules.iter().find_map(|rule| match rule.conditions.matches(head, facts, budget) {
+                Ok(matches) => matches.then_some(rule.action),
+                Err(BudgetExceeded) => Some(TrustAction::Restart),
+            });
+        first.unwrap_or(self.default)
+    }
+
+    /// Tells whether a request may take contexts and baggage to its authority. It may not if a
+    /// condition exceeds the budget.
+    pub fn may_propagate_to(
+        &self,
+        head: &Head<'_>,
+        facts: MatchFacts<'_>,
+        budget: &SearchBudget,
+    ) -> bool {
+        let strip = self.egress.iter().find_map(|rule| {
+            match rule.conditions.matches(head, facts, budget) {
+                Ok(matches) => matches.then_some(rule.strip),
+                Err(BudgetExceeded) => Some(true),
+            }
+        });
+        strip != Some(true)
     }
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sampling::search_budget::{BYTES_PER_SEARCH, MAX_SEARCHED_BYTES};
 
 fn exact(pattern: &str) -> StringMatchKind {
     StringMatchKind::Exact(pattern.as_bytes().to_vec())
@@ -18,7 +19,7 @@ fn check(kind: StringMatchKind, ignore_case: bool, value: &[u8], expected: bool)
 }
 
 #[test]
-fn strings_match_by_kind() {
+fn strings_match_by_the_kind_of_condition() {
     use StringMatchKind::{Prefix, Suffix};
     check(exact("/a"), false, b"/a", true);
     check(exact("/a"), false, b"/A", false);
@@ -40,7 +41,7 @@ fn check_contains(pattern: &[u8], ignore_case: bool, value: &[u8], expected: boo
 }
 
 #[test]
-fn values_contain_patterns_in_their_case_or_in_any() {
+fn patterns_are_found_in_their_case_or_in_any_case() {
     check_contains(b"b", false, b"abc", true);
     check_contains(b"b", false, b"aBc", false);
     check_contains(b"b", false, b"", false);
@@ -51,14 +52,14 @@ fn values_contain_patterns_in_their_case_or_in_any() {
     check_contains(b"bc", true, b"ABCD", true);
     check_contains(b"bd", true, b"ABCD", false);
     check_contains(b"abcd", true, b"abc", false);
-    // Letters beyond ASCII have one case.
+    // Only ASCII letters match in either case.
     check_contains("\u{e9}".as_bytes(), true, "\u{c9}".as_bytes(), false);
 }
 
-/// A search that compares at every position would compare a billion bytes here. The time is that
-/// of the two-way algorithm, which [`Finder`] uses: linear in the worst case.
+/// A search that compares the pattern at every position would compare a billion bytes here. [`Finder`]
+/// uses the two-way algorithm, which is linear in the worst case.
 #[test]
-fn a_value_that_nearly_matches_everywhere_is_searched_by_a_finder() {
+fn a_value_that_nearly_matches_everywhere_is_searched_in_linear_time() {
     let pattern = [vec![b'a'; 30_000], vec![b'b']].concat();
     for ignore_case in [false, true] {
         let condition = StringMatch::contains(&pattern, ignore_case);
@@ -70,7 +71,7 @@ fn a_value_that_nearly_matches_everywhere_is_searched_by_a_finder() {
 
 proptest! {
     #[test]
-    fn patterns_are_found_as_by_looking_everywhere(
+    fn patterns_are_found_where_std_finds_them(
         pattern in "[abAB]{0,4}", value in "[abAB]{0,12}", ignore_case: bool,
     ) {
         let found = StringMatch::contains(pattern.as_bytes(), ignore_case);
@@ -81,27 +82,27 @@ proptest! {
 }
 
 #[test]
-fn searches_end_where_the_budget_does() {
+fn no_value_is_searched_over_the_budget() {
     let regex = StringMatch { kind: regex("a*"), ignore_case: false };
     let searches =
         [(regex, vec![b'a'; 1000]), (StringMatch::contains(b"a", true), vec![b'a'; 1000])];
     for (condition, value) in searches {
         let budget = SearchBudget::default();
-        for _ in 0..MAX_SEARCHED_BYTES / (value.len() + SEARCH_BYTES) {
+        for _ in 0..MAX_SEARCHED_BYTES / (value.len() + BYTES_PER_SEARCH) {
             assert_eq!(condition.matches(&value, &budget), Ok(true));
         }
         assert!(!budget.is_exceeded());
-        assert_eq!(condition.matches(&value, &budget), Err(Exceeded));
+        assert_eq!(condition.matches(&value, &budget), Err(BudgetExceeded));
         assert!(budget.is_exceeded());
-        // What follows is not searched either, however short, and what is not searched is free.
-        assert_eq!(condition.matches(b"a", &budget), Err(Exceeded));
+        // No further value is searched, however short. Conditions without a search cost nothing.
+        assert_eq!(condition.matches(b"a", &budget), Err(BudgetExceeded));
         let exact = StringMatch { kind: exact("a"), ignore_case: false };
         assert_eq!(exact.matches(b"a", &budget), Ok(true));
     }
 }
 
 #[test]
-fn what_exceeds_the_budget_holds_in_no_way() {
+fn a_header_over_the_budget_matches_neither_a_condition_nor_its_inversion() {
     let line = vec![b'b'; MAX_SEARCHED_BYTES / 2 + 1];
     let head = Head::new(vec![(b"x", &line), (b"x", &line)]);
     for invert in [false, true] {
@@ -114,12 +115,12 @@ fn what_exceeds_the_budget_holds_in_no_way() {
             invert,
         };
         let found = condition.matches(&head, ValidTokens(0), &SearchBudget::default());
-        assert_eq!(found, Err(Exceeded));
+        assert_eq!(found, Err(BudgetExceeded));
     }
 }
 
 #[test]
-fn headers_match_by_any_line_and_by_presence() {
+fn headers_match_by_one_of_their_lines_or_by_presence() {
     let head = Head::new(vec![(b"x", b"1"), (b"x", b"2"), (b"empty", b""), (b"raw", b"\xff")]);
     let value = |name: &str, value: &str, invert| HeaderMatch {
         name: name.to_owned(),

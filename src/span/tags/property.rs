@@ -9,7 +9,7 @@
 use super::TagValue;
 use crate::http::address::Address;
 use crate::http::response_flags;
-use crate::sampling::rules::Direction;
+use crate::sampling::conditions::Direction;
 
 /// The attributes that tags read.
 #[derive(Debug, Clone, Default)]

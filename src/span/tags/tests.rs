@@ -9,7 +9,7 @@ use prost::Message;
 
 use crate::config::Config;
 use crate::propagation::testing::head;
-use crate::sampling::rules::Direction;
+use crate::sampling::conditions::Direction;
 use crate::span::encoding::{AttributeLimits, SpanFields, SpanIds};
 
 /// The attributes that these tags make of a request, as text, but for those that are typed.
