@@ -64,6 +64,7 @@ toolchain:
 wasm: toolchain ## build target/sidespan.wasm
 	cargo build -p sidespan --lib --target wasm32-wasip1 --profile wasm --locked --config "$(REMAPPED)"
 	@if [ ! -e $(MODULE) ] || [ $(BUILT) -nt $(MODULE) ]; then \
+		echo "wasm-opt makes $(MODULE) of it, which takes a minute or two"; \
 		python3 envoy/tools.py wasm-opt $(FEATURES) \
 			--remove-exports=$(subst $(space),$(comma),$(UNUSED)) $(OPTIMISE) $(BUILT) -o $(MODULE); fi
 

@@ -46,6 +46,9 @@ RUN_BY = {
     r"make push REGISTRY=.*": "tests/test_image.py::test_make_pushes_and_prints_the_url",
     r"python3 release/crane\.py auth login .*": "tests/test_image.py::test_a_login_of_dockers_configuration_is_used",
     r"python3 release/crane\.py digest .*": "tests/test_image.py::test_what_is_pushed_comes_back_byte_for_byte",
+    r"mkdir image && tar -xf .*|python3 release/push\.py image .*": (
+        "tests/test_release.py::test_the_image_of_the_archive_is_pushed"
+    ),
     r"python3 release/notes\.py v0\.1\.0": "tests/test_release.py::test_notes_are_the_section_of_the_version",
     r"sha256sum --check SHA256SUMS": "tests/test_release.py::test_the_sums_are_those_of_all_files",
     r"curl -s '(?:localhost|127\.0\.0\.1):9901/stats\?filter=sidespan'.*": (
@@ -67,7 +70,7 @@ RUN_BY = {
         "tests/test_monitoring.py::test_shipped_files_are_valid"
     ),
     r"export (?:PORT|OTEL_EXPORTER_OTLP_ENDPOINT)=.*|cd examples/apps/(?:node|go|python) && .*"
-    r"|make wasm && envoy -c envoy/envoy\.yaml|python3 envoy/service\.py .*"
+    r"|(?:make wasm && )?envoy -c envoy/envoy\.yaml|python3 envoy/service\.py .*"
     r"|curl -s http://127\.0\.0\.1:10000/call .*": (
         "tests/test_apps.py::test_request_through_three_applications_is_one_trace"
     ),
@@ -77,8 +80,8 @@ RUN_BY = {
     r"SAMPLERS=.*": "tests/test_collector_tiers.py::test_no_trace_is_split_between_samplers",
 }
 PROGRAMS = (
-    "cargo|cp|crane|curl|cd|docker|echo|egctl|envoy|export|go|helm|istioctl|kubectl|linkerd|make|mv|npm|openssl"
-    "|otelcol-contrib|prometheus|python3|sed|sha256sum|sidespan|skopeo|target/release/sidespan"
+    "cargo|cp|crane|curl|cd|docker|echo|egctl|envoy|export|go|helm|istioctl|kubectl|linkerd|make|mkdir|mv|npm|openssl"
+    "|otelcol-contrib|prometheus|python3|sed|sha256sum|sidespan|skopeo|tar|target/release/sidespan"
 )
 FOLDERS = ["docs", "envoy", "examples", "istio"]
 PAGES = sorted([*ROOT.glob("*.md"), *(page for name in FOLDERS for page in (ROOT / name).rglob("*.md"))])
