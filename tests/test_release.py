@@ -16,7 +16,7 @@ import dist
 import image
 import notes
 import tools
-from test_image import KNOWN, RELEASE, run
+from test_image import KNOWN, RELEASE, registry, run
 from test_manifests import CRDS_MODULE, ROOT
 
 HERE = Path(__file__).parent
@@ -102,6 +102,16 @@ def test_the_image_is_in_the_archive(release, tmp_path, module):
     compressed = (tmp_path / "blobs" / "sha256" / layer["digest"].removeprefix("sha256:")).read_bytes()
     with tarfile.open(fileobj=io.BytesIO(compressed)) as archive:
         assert archive.extractfile("plugin.wasm").read() == module.read_bytes()
+
+
+def test_the_image_of_the_archive_is_pushed(release, tmp_path, registry):
+    (tmp_path / "sidespan-image.tar").symlink_to(release / "sidespan-image.tar")
+    page = (ROOT / "docs" / "image.md").read_text()
+    unpack, push = re.search(r"```sh\n(mkdir image .*)\n(python3 .*)\n```", page).groups()
+    push = push.replace("release/push.py", str(ROOT / "release" / "push.py")).replace("registry.example.com", registry)
+    result = run("bash", "-euc", f"{unpack}\n{push}", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].endswith(f"/mesh/sidespan@{image.digest(tmp_path / 'image')}")
 
 
 def test_manifests_name_the_image_by_its_digest(release):
