@@ -190,11 +190,7 @@ impl RawConfig {
             export_on: sampling.export_on,
             tokens: headers.tokens,
             strip: headers.strip,
-            span: SpanSettings {
-                attribute_limits,
-                tags,
-                secret_keys: self.span.compile().under("span")?,
-            },
+            span: SpanSettings::new(attribute_limits, tags, self.span.compile().under("span")?),
             response,
             logs_context: self.access_log.filter_state,
             exporter,

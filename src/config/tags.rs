@@ -1,4 +1,7 @@
-//! `custom_tags`: attributes of the operator's own.
+//! `custom_tags`: attributes that the operator adds to every span.
+//!
+//! [`RawCustomTag`] is the table of all keys. A new source is one more field of it, with its row in
+//! `sources` below the struct.
 
 mod format;
 pub mod source;
@@ -10,15 +13,16 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use self::source::{
-    Compiled, RawFormatter, RawIdentity, RawLiteral, RawMetadata, RawNamed, RawProperty, RawRead,
-    RawRequestHeader, RawSource,
+    CompiledSource, RawFormatter, RawIdentity, RawLiteral, RawMetadata, RawNamed, RawProperty,
+    RawRead, RawRequestHeader,
 };
 use super::error::{ConfigError, InPath, Result, one_of, quoted};
 use super::shapes::{Entries, Environment, not_null};
 use crate::sampling::token::TokenHeader;
 use crate::span::attributes;
-use crate::span::encoding::{AttributeLimits, Attributes};
+use crate::span::encoding::AttributeLimits;
 use crate::span::tags::redact::{Redaction, Transformation};
+use crate::span::tags::source::Source;
 use crate::span::tags::{Tag, Tags};
 
 /// The custom tags: a list as in Envoy's `CustomTag`, or an object by name as in Istio's Telemetry.
@@ -27,7 +31,7 @@ pub enum RawCustomTags {
     ByName(Entries<RawCustomTag>),
 }
 
-/// An attribute of the operator's own: its key, exactly one source, and what is done to the value.
+/// One custom tag: its key, exactly one source, and how the value is redacted and cut.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawCustomTag {
@@ -35,21 +39,21 @@ pub struct RawCustomTag {
     /// Example: `user.id`.
     #[serde(deserialize_with = "not_null")]
     pub tag: Option<String>,
-    /// How the value is made unreadable: `hash` or `mask`. Default: it is recorded as it is.
+    /// How the value is made unreadable: `hash` or `mask`. Default: the value is recorded as it is.
     pub redact: Option<RawRedaction>,
-    /// Characters of the value that are recorded, from 1; a cut is counted, and a default value is not
-    /// cut. Default: the attribute limit.
+    /// How many characters of the value are recorded, from 1. Longer values are cut and counted;
+    /// a default value is never cut. Default: the attribute limit.
     #[serde(alias = "maxLength")]
     pub max_length: Option<u32>,
     /// A fixed value.
     pub literal: Option<RawLiteral>,
-    /// The value of an environment variable, read once; the VM must be given it. A variable that holds a
-    /// token's key or a credential of the exporter is refused.
+    /// The value of an environment variable, read once. Envoy must pass the variable to the VM. A
+    /// variable that holds a token's key or a credential of the exporter is refused.
     pub environment: Option<RawNamed>,
     /// The value of a request header.
     #[serde(alias = "requestHeader")]
     pub request_header: Option<RawRequestHeader>,
-    /// The same, in Istio's spelling.
+    /// The same as `request_header`, in Istio's spelling.
     pub header: Option<RawRequestHeader>,
     /// The value of a response header.
     #[serde(alias = "responseHeader")]
@@ -62,10 +66,10 @@ pub struct RawCustomTag {
     pub query_parameter: Option<RawNamed>,
     /// The value of a cookie.
     pub cookie: Option<RawNamed>,
-    /// The value of a member of the incoming `baggage`, decoded; of several by one name the last, as in
-    /// the SDKs.
+    /// The value of a member of the incoming `baggage`, decoded. If the name is repeated, the last
+    /// member counts, as in OpenTelemetry's SDKs.
     pub baggage: Option<RawNamed>,
-    /// One of Envoy's attributes.
+    /// The value of one of Envoy's attributes.
     pub property: Option<RawProperty>,
     /// The SPIFFE identity of one end of the connection: `source` or `destination`.
     pub identity: Option<RawIdentity>,
@@ -73,29 +77,105 @@ pub struct RawCustomTag {
     pub metadata: Option<RawMetadata>,
     /// One of Envoy's format strings. Example: `%REQ(X-A?X-B):20%/%RESPONSE_CODE%`.
     pub value: Option<String>,
-    /// The same, in Istio's spelling.
+    /// The same as `value`, in Istio's spelling.
     pub formatter: Option<RawFormatter>,
-    /// With `value`: when its `%REQ(…)%` are read, `start` or `end`. Default: `start`.
+    /// With `value`: when its `%REQ(…)%` are read, at `start` or `end`. Default: `start`.
     pub read: Option<RawRead>,
+}
+
+impl RawCustomTag {
+    /// Compiles the sources that the tag has, each with its key. A tag must have exactly one.
+    fn sources(
+        self,
+        compiler: &mut Compiler<'_>,
+    ) -> Vec<(&'static str, Option<Result<CompiledSource>>)> {
+        let read = self.read;
+        vec![
+            ("literal", self.literal.map(|raw| raw.compile(compiler))),
+            ("environment", self.environment.map(|raw| raw.compile_variable(compiler))),
+            ("request_header", self.request_header.map(|raw| raw.compile(compiler))),
+            ("header", self.header.map(|raw| raw.compile(compiler))),
+            (
+                "response_header",
+                self.response_header
+                    .map(|raw| raw.compile_header(compiler, Source::ResponseHeader)),
+            ),
+            (
+                "response_trailer",
+                self.response_trailer
+                    .map(|raw| raw.compile_header(compiler, Source::ResponseTrailer)),
+            ),
+            (
+                "query_parameter",
+                self.query_parameter.map(|raw| raw.compile(Source::QueryParameter)),
+            ),
+            ("cookie", self.cookie.map(|raw| raw.compile(Source::Cookie))),
+            ("baggage", self.baggage.map(|raw| raw.compile(Source::Baggage))),
+            ("property", self.property.map(|raw| raw.compile(compiler))),
+            ("identity", self.identity.map(|raw| Ok(raw.compile(compiler)))),
+            ("metadata", self.metadata.map(|raw| raw.compile(compiler))),
+            (VALUE, self.value.map(|value| RawFormatter { value, read }.compile(compiler))),
+            ("formatter", self.formatter.map(|raw| raw.compile(compiler))),
+        ]
+    }
+
+    /// Compiles the one source that the tag has.
+    fn source(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+        let read = self.read;
+        let sources = self.sources(compiler);
+        let keys: Vec<_> = sources.iter().map(|(key, _)| *key).collect();
+        let mut given = sources.into_iter().filter_map(|(key, source)| Some((key, source?)));
+        let (key, source) = match (given.next(), given.next()) {
+            (Some(only), None) => only,
+            (None, _) => return Err(ConfigError::new(one_of(&keys), "none of them")),
+            (Some((first, _)), Some((second, _))) => {
+                let found = format_args!("both `{first}` and `{second}`");
+                return Err(ConfigError::new(one_of(&keys), found));
+            }
+        };
+        // A `value` is a formatter without an object of its own, so `read` stands beside it.
+        if key == VALUE {
+            return source;
+        }
+        if read.is_some() {
+            let expected = "no `read` here, since it stands beside `value`, or in \
+                            `request_header`, `header` or `formatter`";
+            return Err(ConfigError::new(expected, "one").under("read"));
+        }
+        source.under(key)
+    }
+
+    fn transformation(&self) -> Result<Transformation> {
+        let redact = self.redact.map(|redact| match redact {
+            RawRedaction::Hash => Redaction::Hash,
+            RawRedaction::Mask => Redaction::Mask,
+        });
+        if self.max_length == Some(0) {
+            return Err(ConfigError::new("a whole number from 1 up", "0").under("max_length"));
+        }
+        Ok(Transformation { redact, max_length: self.max_length })
+    }
 }
 
 /// How a value is made unreadable.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawRedaction {
-    /// The first 16 bytes of its SHA-256, in hex, without salt: whoever tries all short values finds it.
+    /// The first 16 bytes of its SHA-256, in hex, without salt. Short values can be found by trying
+    /// all of them.
     Hash,
-    /// A `*` for each character but the last four, for all of fewer than eight.
+    /// `*` in place of each character but the last four; values below eight characters are masked
+    /// whole.
     Mask,
 }
 
-/// The settings that tags are compiled against.
+/// The rest of the configuration, as far as tags depend on it.
 pub struct Settings<'s> {
     pub environment: Environment<'s>,
     /// Variables that hold secrets.
     pub secret_variables: &'s [String],
     pub allow_sensitive_headers: &'s [String],
-    /// Headers that hold tokens, which are credentials as well.
+    /// Headers that hold tokens, which are credentials too.
     pub tokens: &'s [TokenHeader],
     pub limits: AttributeLimits,
 }
@@ -133,10 +213,7 @@ impl<'de> Visitor<'de> for CustomTagsVisitor {
 impl RawCustomTags {
     pub fn compile(self, settings: &Settings<'_>) -> Result<Tags> {
         let max_chars = settings.limits.value_length as usize;
-        let mut marks = Attributes::new(max_chars);
-        marks.text(attributes::COMPONENT, b"proxy");
-        marks.text(attributes::SPAN_SOURCE, b"mesh");
-        let tags = Tags::new(marks, Attributes::new(max_chars), max_chars);
+        let tags = Tags::new(max_chars);
         let mut compiler = Compiler { settings, tags, keys: Vec::new() };
         match self {
             Self::List(tags) => {
@@ -159,10 +236,12 @@ impl RawCustomTags {
     }
 }
 
-/// The tags so far.
-struct Compiler<'s> {
+/// Compiles tags one after the other.
+pub struct Compiler<'s> {
     settings: &'s Settings<'s>,
+    /// The tags so far.
     tags: Tags,
+    /// The keys of the entries so far.
     keys: Vec<String>,
 }
 
@@ -194,22 +273,16 @@ impl Compiler<'_> {
 
     fn add(&mut self, key: String, raw: RawCustomTag) -> Result<()> {
         let transformation = raw.transformation()?;
-        let (own_key, source) = raw.source()?;
-        let compiled = self.source(source);
-        let compiled = match own_key {
-            Some(own_key) => compiled.under(own_key),
-            None => compiled,
-        };
-        match compiled? {
-            Compiled::Constant(value) => {
+        match raw.source(self)? {
+            CompiledSource::Fixed(value) => {
                 let (value, _) = transformation.apply(value.as_bytes());
                 if !value.is_empty() {
-                    self.tags.constant.text(&key, value.as_bytes());
+                    self.tags.fixed.text(&key, value.as_bytes());
                 }
             }
-            Compiled::Lookup(value, default_value) => {
+            CompiledSource::LookedUp(source, default_value) => {
                 let key = key.clone();
-                self.tags.push(Tag { key, value, default_value, transformation });
+                self.tags.push(Tag { key, source, default_value, transformation });
             }
         }
         self.keys.push(key);
@@ -217,57 +290,8 @@ impl Compiler<'_> {
     }
 }
 
-impl RawCustomTag {
-    fn transformation(&self) -> Result<Transformation> {
-        let redact = self.redact.map(|redact| match redact {
-            RawRedaction::Hash => Redaction::Hash,
-            RawRedaction::Mask => Redaction::Mask,
-        });
-        if self.max_length == Some(0) {
-            return Err(ConfigError::new("a whole number from 1 up", "0").under("max_length"));
-        }
-        Ok(Transformation { redact, max_length: self.max_length })
-    }
-
-    /// Returns the one source, and its key. A `value` is a formatter that has no object of its own.
-    fn source(self) -> Result<(Option<&'static str>, RawSource)> {
-        use RawSource as Source;
-        let read = self.read;
-        let given = [
-            ("literal", self.literal.map(Source::Literal)),
-            ("environment", self.environment.map(Source::Environment)),
-            ("request_header", self.request_header.map(Source::RequestHeader)),
-            ("header", self.header.map(Source::RequestHeader)),
-            ("response_header", self.response_header.map(Source::ResponseHeader)),
-            ("response_trailer", self.response_trailer.map(Source::ResponseTrailer)),
-            ("query_parameter", self.query_parameter.map(Source::QueryParameter)),
-            ("cookie", self.cookie.map(Source::Cookie)),
-            ("baggage", self.baggage.map(Source::Baggage)),
-            ("property", self.property.map(Source::Property)),
-            ("identity", self.identity.map(Source::Identity)),
-            ("metadata", self.metadata.map(Source::Metadata)),
-            ("value", self.value.map(|value| Source::Formatter(RawFormatter { value, read }))),
-            ("formatter", self.formatter.map(Source::Formatter)),
-        ];
-        let keys = given.each_ref().map(|(key, _)| *key);
-        let mut given = given.into_iter().filter_map(|(key, source)| Some((key, source?)));
-        let (key, source) = match (given.next(), given.next()) {
-            (Some(only), None) => only,
-            (None, _) => return Err(ConfigError::new(one_of(&keys), "none of them")),
-            (Some((first, _)), Some((second, _))) => {
-                let found = format_args!("both `{first}` and `{second}`");
-                return Err(ConfigError::new(one_of(&keys), found));
-            }
-        };
-        let own_key = (key != "value").then_some(key);
-        if read.is_some() && own_key.is_some() {
-            let expected = "no `read` here, since it stands beside `value`, or in \
-                            `request_header`, `header` or `formatter`";
-            return Err(ConfigError::new(expected, "one").under("read"));
-        }
-        Ok((own_key, source))
-    }
-}
+/// The key of a format string that stands in the tag itself.
+const VALUE: &str = "value";
 
 #[cfg(test)]
 mod tests;

@@ -1,115 +1,138 @@
-//! The span of one request, by OpenTelemetry's HTTP and RPC conventions and with Envoy's own tags.
+//! The span of one request: its attributes, events and status, and its encoding as OTLP.
 //!
-//! <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>,
-//! <https://opentelemetry.io/docs/specs/semconv/rpc/rpc-spans/>
+//! A span has OpenTelemetry's attributes of HTTP ([`http`]), of gRPC ([`rpc`]) and of the addresses on
+//! both sides ([`peer`]), Envoy's own tags beside them, and the operator's custom tags ([`tags`]).
+//! [`attributes`] names all keys, and [`encoding`] writes them. [`resource`] describes the service whose
+//! spans these are.
+//!
+//! A span is encoded as its facts become known: [`ActiveSpan::start`] at the request's headers, and
+//! [`ActiveSpan::finish`] when the request is over.
 
 pub mod attributes;
 pub mod cel;
 pub mod encoding;
+pub mod http;
+pub mod peer;
 pub mod protobuf;
 pub mod resource;
+pub mod rpc;
 pub mod tags;
 pub mod text;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 
-use crate::http::address::Address;
 use crate::http::digits;
 use crate::http::grpc;
-use crate::http::head::{CONTENT_LENGTH, CONTENT_TYPE, Head, REQUEST_ID, UPGRADE, USER_AGENT};
+use crate::http::head::{CONTENT_LENGTH, CONTENT_TYPE, Head, UPGRADE};
 use crate::http::redaction::SecretKeys;
-use crate::http::response_flags::{self, Cut, SWITCHING_PROTOCOLS};
-use crate::http::url::{self, Url};
+use crate::http::response_flags::{self, Cut};
+use crate::http::url::Url;
 use crate::propagation::Link;
 use crate::propagation::context::Context;
 use crate::sampling::conditions::Direction;
 use crate::sampling::decision::Reason;
 use crate::span::attributes as key;
-use crate::span::encoding::{AttributeLimits, EncodedSpan, SpanFields, SpanIds};
-use crate::span::tags::{EarlyValues, EndFacts, Tags};
+use crate::span::encoding::{AttributeLimits, Attributes, EncodedSpan, SpanFields, SpanIds};
+use crate::span::tags::{EndFacts, KeptValues, Tags};
 
-/// What every span is made of.
+/// The part of the configuration that says what spans record.
 #[derive(Debug, Clone)]
 pub struct SpanSettings {
     pub attribute_limits: AttributeLimits,
     pub tags: Tags,
     /// Query parameters whose values spans leave out.
     pub secret_keys: SecretKeys,
+    /// Attributes that are the same on every span, encoded once.
+    fixed_attributes: Attributes,
 }
 
-/// A decision to record: the ids of the span, and the reason.
+/// The decision to record a request: the ids of its span, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recording<'c> {
     pub context: Context,
     pub parent_span_id: Option<SpanId>,
     pub trace_state: Vec<u8>,
     pub reason: Reason<'c>,
-    /// The context that came in and was not trusted.
+    /// Points to the incoming context, where that was not trusted.
     pub link: Option<Box<Link>>,
 }
 
-/// What Envoy knows of a request once it is over.
+/// Facts about a request that Envoy knows when the request is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamFacts<'a> {
     pub direction: Direction,
-    /// `source.address`: the client's address, with port 0 where it was derived from
+    /// `source.address`: the client's address, with port 0 where Envoy derived it from
     /// `x-forwarded-for`.
     pub source_address: &'a [u8],
     /// `request.protocol`, such as `HTTP/1.1`.
     pub protocol: &'a [u8],
     /// `response.code`; 0 where no response was sent.
     pub status: u16,
-    /// `response.flags`, a bit each.
+    /// `response.flags`: one bit for each flag.
     pub flags: u64,
     /// `response.code_details`.
     pub code_details: &'a [u8],
-    /// `xds.route_name`; empty where no route matched, or one without a name.
+    /// `xds.route_name`; empty where no route matched, or where the route has no name.
     pub route_name: &'a [u8],
-    /// `xds.cluster_name`; empty where the route leads to none.
+    /// `xds.cluster_name`; empty where the route leads to no cluster.
     pub upstream_cluster: &'a [u8],
-    /// `upstream.address`; empty where no upstream was picked.
+    /// `upstream.address`; empty where Envoy picked no upstream host.
     pub upstream_address: &'a [u8],
     /// `upstream.request_attempt_count`.
     pub attempts: u64,
     /// Bytes of the request's body.
     pub request_body_bytes: u64,
-    /// `response.size`: bytes of the body.
+    /// `response.size`: bytes of the response's body.
     pub response_body_bytes: u64,
-    /// `grpc-status`, where the request is one of gRPC's and the response says one.
+    /// `grpc-status`, where the request is a gRPC request and the response has this status.
     pub grpc_status: Option<u64>,
-    /// The request says that it is one of gRPC's, and the upstream answered in plain HTTP.
+    /// Whether the request says that it is a gRPC request, and the upstream answered in plain HTTP.
     pub answered_in_http: bool,
     pub end_unix_nanos: u64,
 }
 
-/// A span whose request is under way: what its headers say, encoded.
+/// The span of a request that is not over yet. The facts from its headers are encoded already.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ActiveSpan {
     fields: SpanFields,
     start_unix_nanos: u64,
-    /// Encoded once the direction is known, which says in which attributes.
+    /// Not encoded before the end: the direction, which is known then, decides on the attributes.
     url: Url,
-    /// The first word of the span's name.
+    /// The method as the span's name begins with it.
     method: &'static str,
-    application: Application,
-    /// Where the headers say it.
+    protocol: ApplicationProtocol,
+    /// Set where the request's headers tell the size.
     request_body_bytes: Option<u64>,
-    /// When the response's head came.
+    /// When the head of the response arrived.
     first_byte_unix_nanos: Option<u64>,
-    /// For the tags that are added at the end.
-    early_values: EarlyValues,
+    kept_values: KeptValues,
 }
 
-/// What a request speaks on top of HTTP.
+/// The protocol that a request speaks on top of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Application {
+enum ApplicationProtocol {
     None,
     Grpc,
     WebSocket,
 }
 
+impl SpanSettings {
+    pub fn new(attribute_limits: AttributeLimits, tags: Tags, secret_keys: SecretKeys) -> Self {
+        let mut fixed_attributes = Attributes::new(attribute_limits.value_length as usize);
+        fixed_attributes.text(key::COMPONENT, b"proxy");
+        fixed_attributes.text(key::SPAN_SOURCE, b"mesh");
+        Self { attribute_limits, tags, secret_keys, fixed_attributes }
+    }
+}
+
 impl ActiveSpan {
-    /// Starts the span with all that the request's headers say.
+    /// Starts the span with everything that the request's headers say. `end_of_stream` tells that
+    /// the request has no body.
     pub fn start(
         settings: &SpanSettings,
         head: &Head<'_>,
@@ -124,14 +147,11 @@ impl ActiveSpan {
             flags: recording.context.flags(),
             trace_state: &recording.trace_state,
         };
-        let method = known_method(head.method());
         let mut fields = SpanFields::start(ids, start_unix_nanos, settings.attribute_limits);
-        fields.text(key::HTTP_REQUEST_METHOD, method.unwrap_or(OTHER).as_bytes());
-        if method.is_none() {
-            fields.text(key::HTTP_REQUEST_METHOD_ORIGINAL, head.method());
-        }
-        header_attributes(&mut fields, settings, head);
-        let early_values = settings.tags.at_request(&mut fields.tags, head);
+        let method = http::request_attributes(&mut fields, head);
+        peer::server_attributes(&mut fields, head);
+        fields.own.append(&settings.fixed_attributes);
+        let kept_values = settings.tags.at_request(&mut fields.tags, head);
         fields.text(key::REASON, recording.reason.as_str().as_bytes());
         if let Some(link) = &recording.link {
             fields.link(link);
@@ -140,81 +160,84 @@ impl ActiveSpan {
             fields,
             start_unix_nanos,
             url: Url::new(head.scheme(), head.authority(), head.target(), &settings.secret_keys),
-            method: method.unwrap_or(UNKNOWN_METHOD_NAME),
-            application: Application::of(head),
+            method,
+            protocol: ApplicationProtocol::of(head),
             request_body_bytes: if end_of_stream { Some(0) } else { content_length(head) },
             first_byte_unix_nanos: None,
-            early_values,
+            kept_values,
         }
     }
 
-    /// Notes by which condition a span is exported that was not sampled.
+    /// Records which condition of `sampling.export_on` the request met.
     pub fn export_on(&mut self, condition: &str) {
         self.fields.text(key::EXPORT_ON, condition.as_bytes());
     }
 
-    /// Notes when the response's head came; only the first time counts.
+    /// Records when the head of the response arrived; only the first call counts.
     pub fn response_started(&mut self, unix_nanos: u64) {
         self.first_byte_unix_nanos.get_or_insert(unix_nanos);
     }
 
-    /// Returns the size of the request's body where its headers say it, as Envoy's `request.size` has
-    /// it: nearly always.
+    /// Returns the size of the request's body where the headers tell it, which they nearly always do.
+    /// It equals Envoy's `request.size`.
     pub fn request_body_bytes(&self) -> Option<u64> {
         self.request_body_bytes
     }
 
-    /// Tells whether the request is one of gRPC's, whose status is then worth a look.
+    /// Tells whether the request is a gRPC request, whose response has a `grpc-status`.
     pub fn is_grpc(&self) -> bool {
-        self.application == Application::Grpc
+        self.protocol == ApplicationProtocol::Grpc
     }
 
     /// Adds the tags whose values are known at the request's end.
     pub fn add_tags(&mut self, tags: &Tags, facts: &EndFacts<'_, '_>) {
-        tags.at_end(&mut self.fields.tags, &self.early_values, facts);
+        tags.at_end(&mut self.fields.tags, &self.kept_values, facts);
     }
 
-    /// Ends the span with all that Envoy knows by then.
+    /// Ends the span with the facts that Envoy knows when the request is over.
     pub fn finish(self, facts: StreamFacts<'_>) -> EncodedSpan {
-        let Self { mut fields, start_unix_nanos, url, method, mut application, .. } = self;
+        let Self { mut fields, start_unix_nanos, url, method, mut protocol, .. } = self;
         if facts.answered_in_http {
-            application = Application::None;
+            protocol = ApplicationProtocol::None;
         }
         let kind = match facts.direction {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
         };
+        http::url_attributes(&mut fields, facts.direction, &url);
         match facts.direction {
-            Direction::Inbound => server_attributes(&mut fields, &url, facts.source_address),
-            Direction::Outbound => {
-                fields.text(key::URL_FULL, url.full());
-                if let Some(upstream) = Address::parse(facts.upstream_address) {
-                    peer_attributes(&mut fields, &upstream);
-                }
-            }
+            Direction::Inbound => peer::client_attributes(&mut fields, facts.source_address),
+            Direction::Outbound => peer::callee_attributes(&mut fields, facts.upstream_address),
         }
-        protocol_attributes(&mut fields, application, facts);
-        upstream_attributes(&mut fields, facts);
+        let is_web_socket = protocol == ApplicationProtocol::WebSocket;
+        http::protocol_attributes(&mut fields, is_web_socket, facts);
+        peer::upstream_attributes(&mut fields, facts);
+        http::volume_attributes(&mut fields, facts);
         if let Some(first_byte) = self.first_byte_unix_nanos
             && !facts.upstream_address.is_empty()
         {
             let nanos = first_byte.saturating_sub(start_unix_nanos);
             fields.number(key::UPSTREAM_TIME_TO_FIRST_BYTE_MS, nanos as f64 / 1e6);
         }
-        // A clock that was set back meanwhile makes no span end before it starts.
+        // The clock may have been set back meanwhile: a span never ends before it starts.
         let end_unix_nanos = facts.end_unix_nanos.max(start_unix_nanos);
         let cut = response_flags::cut(facts.flags, facts.status);
         if let Some(cut) = cut {
             fields.event(if cut == Cut::Timeout { TIMEOUT } else { RESET }, end_unix_nanos);
         }
-        let (name, error) = match application {
-            Application::Grpc => rpc_attributes(&mut fields, &kind, &url, facts, cut),
-            _ => (http_name(&mut fields, method, facts.route_name), http_error(&kind, facts, cut)),
+        let (name, error_type) = match protocol {
+            ApplicationProtocol::Grpc => {
+                rpc::name_and_error_type(&mut fields, &kind, &url, facts, cut)
+            }
+            _ => (
+                http::name(&mut fields, method, facts.route_name),
+                http::error_type(&kind, facts, cut),
+            ),
         };
-        response_attributes(&mut fields, facts);
-        let status = match error {
-            Some(error) => {
-                fields.text(key::ERROR_TYPE, error.as_bytes());
+        http::response_attributes(&mut fields, facts);
+        let status = match error_type {
+            Some(error_type) => {
+                fields.text(key::ERROR_TYPE, error_type.as_bytes());
                 Status::error("")
             }
             None => Status::Unset,
@@ -223,17 +246,17 @@ impl ActiveSpan {
     }
 }
 
-/// Tells whether a response came from the upstream, by `response.code_details`.
+/// Tells by `response.code_details` whether a response came from the upstream, not from Envoy itself.
 pub fn is_of_upstream(code_details: &[u8]) -> bool {
     code_details == b"via_upstream"
 }
 
-/// Tells whether a request is one of gRPC's.
+/// Tells whether a request is a gRPC request.
 pub fn is_grpc(head: &Head<'_>) -> bool {
-    Application::of(head) == Application::Grpc
+    ApplicationProtocol::of(head) == ApplicationProtocol::Grpc
 }
 
-impl Application {
+impl ApplicationProtocol {
     fn of(head: &Head<'_>) -> Self {
         if head.first(CONTENT_TYPE).is_some_and(grpc::is_grpc) {
             Self::Grpc
@@ -250,177 +273,8 @@ fn content_length(head: &Head<'_>) -> Option<u64> {
     digits::decimal(head.first(CONTENT_LENGTH)?)
 }
 
-fn header_attributes(fields: &mut SpanFields, settings: &SpanSettings, head: &Head<'_>) {
-    if !head.scheme().is_empty() {
-        fields.text(key::URL_SCHEME, head.scheme());
-    }
-    let (host, port) = url::host_and_port(head.authority());
-    if !host.is_empty() {
-        fields.text(key::SERVER_ADDRESS, host);
-        if let Some(port) = port.or_else(|| url::default_port(head.scheme())) {
-            fields.integer(key::SERVER_PORT, u64::from(port));
-        }
-    }
-    for (key, header) in [(key::USER_AGENT_ORIGINAL, USER_AGENT), (key::REQUEST_ID, REQUEST_ID)] {
-        if let Some(value) = head.first(header) {
-            fields.text(key, value);
-        }
-    }
-    fields.own.append(&settings.tags.marks);
-}
-
-fn server_attributes(fields: &mut SpanFields, url: &Url, source_address: &[u8]) {
-    fields.text(key::URL_PATH, url.path());
-    if let Some(query) = url.query() {
-        fields.text(key::URL_QUERY, query);
-    }
-    if let Some(client) = Address::parse(source_address) {
-        fields.text(key::CLIENT_ADDRESS, client.host.as_bytes());
-        // With port 0 the address is from x-forwarded-for, and not the peer's.
-        if client.port.is_some_and(|port| port != 0) {
-            peer_attributes(fields, &client);
-        }
-    }
-}
-
-fn protocol_attributes(fields: &mut SpanFields, application: Application, facts: StreamFacts<'_>) {
-    if application == Application::WebSocket && facts.status == SWITCHING_PROTOCOLS {
-        fields.text(key::NETWORK_PROTOCOL_NAME, b"websocket");
-    } else if let Some(version) = protocol_version(facts.protocol) {
-        fields.text(key::NETWORK_PROTOCOL_VERSION, version);
-    }
-}
-
-fn upstream_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
-    for (key, value) in [
-        (key::UPSTREAM_CLUSTER, facts.upstream_cluster),
-        (key::UPSTREAM_ADDRESS, facts.upstream_address),
-    ] {
-        if !value.is_empty() {
-            fields.text(key, value);
-        }
-    }
-    for (key, value) in [
-        (key::HTTP_REQUEST_RESEND_COUNT, facts.attempts.saturating_sub(1)),
-        (key::HTTP_REQUEST_BODY_SIZE, facts.request_body_bytes),
-        (key::HTTP_RESPONSE_BODY_SIZE, facts.response_body_bytes),
-    ] {
-        if value != 0 {
-            fields.integer(key, value);
-        }
-    }
-}
-
-fn response_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
-    if facts.status != 0 {
-        fields.integer(key::HTTP_RESPONSE_STATUS_CODE, u64::from(facts.status));
-    }
-    if facts.flags != 0 {
-        fields.text(key::RESPONSE_FLAGS, response_flags::names(facts.flags).as_bytes());
-    }
-    if !facts.code_details.is_empty() {
-        fields.text(key::RESPONSE_CODE_DETAILS, facts.code_details);
-    }
-}
-
-/// Adds the route, and returns the name of a span: the method, and the route where it says anything.
-fn http_name(fields: &mut SpanFields, method: &str, route_name: &[u8]) -> Vec<u8> {
-    let mut name = method.as_bytes().to_vec();
-    if !route_name.is_empty() && !ANY_ROUTE.contains(&route_name) {
-        fields.text(key::HTTP_ROUTE, route_name);
-        name.push(b' ');
-        name.extend_from_slice(route_name);
-    }
-    name
-}
-
-/// Returns `error.type` where the conventions call the request an error: 5xx, on a client 4xx too,
-/// no response at all, and a response that the upstream or a time limit cut short.
-fn http_error(kind: &SpanKind, facts: StreamFacts<'_>, cut: Option<Cut>) -> Option<String> {
-    match facts.status {
-        500.. => Some(facts.status.to_string()),
-        400.. if *kind == SpanKind::Client => Some(facts.status.to_string()),
-        1.. if !matches!(cut, Some(Cut::Timeout | Cut::UpstreamReset)) => None,
-        _ if facts.flags == 0 => Some(OTHER.to_owned()),
-        _ => Some(response_flags::names(facts.flags)),
-    }
-}
-
-/// Adds what was called and how that ended, and returns the name of the span and its `error.type`.
-///
-/// A method that the server does not have, that HTTP refuses, or that no server was asked for or
-/// answered, is `_OTHER` on its side, so that nobody makes up names of spans by asking for it.
-fn rpc_attributes(
-    fields: &mut SpanFields,
-    kind: &SpanKind,
-    url: &Url,
-    facts: StreamFacts<'_>,
-    cut: Option<Cut>,
-) -> (Vec<u8>, Option<String>) {
-    fields.text(key::RPC_SYSTEM_NAME, GRPC);
-    let refused = facts.grpc_status.map_or(facts.status >= 400, |it| it == grpc::UNIMPLEMENTED);
-    let unanswered = facts.upstream_address.is_empty() || facts.status == 0;
-    let unknown = *kind == SpanKind::Server && (refused || unanswered);
-    let name = match grpc::method(url.path()) {
-        Some(method) if !unknown => {
-            fields.text(key::RPC_METHOD, method);
-            method
-        }
-        _ => {
-            fields.text(key::RPC_METHOD, OTHER.as_bytes());
-            let path = url.path();
-            fields.text(key::RPC_METHOD_ORIGINAL, path.strip_prefix(b"/").unwrap_or(path));
-            GRPC
-        }
-    };
-    let error = match facts.grpc_status {
-        Some(status) => {
-            let status_name = grpc::status_name(status).unwrap_or_default();
-            fields.text(key::RPC_RESPONSE_STATUS_CODE, status_name.as_bytes());
-            grpc::is_error(kind, status).then(|| status_name.to_owned())
-        }
-        None => http_error(kind, facts, cut),
-    };
-    (name.to_vec(), error)
-}
-
-fn peer_attributes(fields: &mut SpanFields, peer: &Address<'_>) {
-    fields.text(key::NETWORK_PEER_ADDRESS, peer.host.as_bytes());
-    if let Some(port) = peer.port.filter(|port| *port != 0) {
-        fields.integer(key::NETWORK_PEER_PORT, u64::from(port));
-    }
-}
-
-/// The methods of RFC 9110, section 9, and PATCH (RFC 5789).
-fn known_method(method: &[u8]) -> Option<&'static str> {
-    Some(match method {
-        b"GET" => "GET",
-        b"POST" => "POST",
-        b"PUT" => "PUT",
-        b"DELETE" => "DELETE",
-        b"HEAD" => "HEAD",
-        b"OPTIONS" => "OPTIONS",
-        b"PATCH" => "PATCH",
-        b"CONNECT" => "CONNECT",
-        b"TRACE" => "TRACE",
-        _ => return None,
-    })
-}
-
-/// `1.1` for `HTTP/1.1`.
-fn protocol_version(protocol: &[u8]) -> Option<&[u8]> {
-    protocol.strip_prefix(b"HTTP/")
-}
-
-/// The conventions' value for what has no name: a method, an error.
+/// The conventions' value for a method or an error that has no name of its own.
 const OTHER: &str = "_OTHER";
-const UNKNOWN_METHOD_NAME: &str = "HTTP";
-const GRPC: &[u8] = b"grpc";
-/// Names of events.
+/// Names of the events of a stream that was cut short.
 const TIMEOUT: &str = "timeout";
 const RESET: &str = "reset";
-/// What Istio calls the routes that it makes itself.
-const ANY_ROUTE: [&[u8]; 3] = [b"default", b"allow_any", b"block_all"];
-
-#[cfg(test)]
-mod tests;

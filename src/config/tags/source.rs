@@ -1,29 +1,29 @@
-//! The sources of custom tags.
+//! The sources of custom tags: what the configuration says, and how it is compiled.
 
 use serde::Deserialize;
 
-use super::Compiler;
+use super::{Compiler, format};
 use crate::config::error::{ConfigError, InPath, Result, quoted};
 use crate::config::shapes::{OneOrMany, header_name, non_empty, public_variable};
 use crate::span::tags::property::{Encoding, Property, Type};
 use crate::span::tags::source::Source;
-use crate::span::tags::{Value, sensitive};
+use crate::span::tags::{TagSource, sensitive};
 
 /// A fixed value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawLiteral {
-    /// The value, which is not empty. Required. Example: `production`.
+    /// The value, not empty. Required. Example: `production`.
     pub value: String,
 }
 
-/// A value that is looked up by name.
+/// A value that is found by name.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawNamed {
     /// Name of the header, variable, parameter, cookie or member. Required. Example: `order`.
     pub name: String,
-    /// Value if nothing has that name. Default: nothing is recorded. Example: `-`.
+    /// Value that replaces a missing one. Default: nothing is recorded. Example: `-`.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
 }
@@ -34,11 +34,10 @@ pub struct RawNamed {
 pub struct RawRequestHeader {
     /// Name of the header. Required. Example: `x-user-id`.
     pub name: String,
-    /// Value where the header is missing. Default: the tag is left out. Example: `-`.
+    /// Value that replaces a missing header. Default: nothing is recorded. Example: `-`.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
-    /// When the header is read: `start`, as it arrived, or `end`, as later filters left it.
-    /// Default: `start`.
+    /// When the header is read: at `start` or `end`. Default: `start`.
     pub read: Option<RawRead>,
 }
 
@@ -48,7 +47,7 @@ pub struct RawRequestHeader {
 pub struct RawFormatter {
     /// The format string. Required. Example: `%REQ(X-A?X-B):20%/%RESPONSE_CODE%`.
     pub value: String,
-    /// When its `%REQ(…)%` are read: `start` or `end`. Default: `start`.
+    /// When its `%REQ(…)%` are read: at `start` or `end`. Default: `start`.
     pub read: Option<RawRead>,
 }
 
@@ -56,9 +55,9 @@ pub struct RawFormatter {
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawRead {
-    /// When the request arrives, before any later filter.
+    /// When the request arrives, before later filters change it.
     Start,
-    /// When the request ends, as Envoy's own custom tags are: with what later filters have set.
+    /// When the request ends, with the changes of later filters, as Envoy's own custom tags do.
     End,
 }
 
@@ -66,17 +65,17 @@ pub enum RawRead {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawProperty {
-    /// Its path, dotted or as a list of parts. Required. Example: `xds.route_name`.
+    /// Path of the attribute, dotted or as a list of parts. Required. Example: `xds.route_name`.
     pub path: OneOrMany<String>,
-    /// Value where the attribute is absent. Default: the tag is left out.
+    /// Value that replaces a missing attribute. Default: nothing is recorded.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
-    /// The type that it is recorded as: `string`, `int`, `double` or `bool`. Default: the type
-    /// that Envoy documents; `string` for other paths.
+    /// Type of the recorded value: `string`, `int`, `double` or `bool`. Default: the type that Envoy
+    /// documents; `string` for other paths.
     pub r#type: Option<RawPropertyType>,
 }
 
-/// What a property is recorded as.
+/// The type of a recorded property.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawPropertyType {
@@ -100,29 +99,29 @@ pub enum RawIdentity {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawMetadata {
-    /// Whose metadata: exactly one key of `request`, `route`, `cluster` and `host`. Required.
+    /// Whose metadata it is: exactly one key of `request`, `route`, `cluster` and `host`. Required.
     /// Example: `{request: {}}`.
     pub kind: RawMetadataKind,
-    /// Where the value is in it. Required.
+    /// Where the value stands in the metadata. Required.
     /// Example: `{key: envoy.filters.http.jwt_authn, path: [{key: sub}]}`.
     #[serde(alias = "metadataKey")]
     pub metadata_key: RawMetadataKey,
-    /// Value if there is none, or a list or an object. Default: the tag is left out.
+    /// Value that replaces a missing one, a list or an object. Default: nothing is recorded.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
 }
 
-/// Whose metadata it is, in the notation of Envoy's `MetadataKind`.
+/// Whose metadata a tag reads, in the notation of Envoy's `MetadataKind`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawMetadataKind {
     /// Dynamic metadata of the request.
     pub request: Option<Empty>,
-    /// Metadata of its route.
+    /// Metadata of the request's route.
     pub route: Option<Empty>,
-    /// Metadata of its upstream cluster.
+    /// Metadata of the upstream cluster.
     pub cluster: Option<Empty>,
-    /// Metadata of its upstream host.
+    /// Metadata of the upstream host.
     pub host: Option<Empty>,
 }
 
@@ -131,13 +130,13 @@ pub struct RawMetadataKind {
 #[serde(deny_unknown_fields)]
 pub struct Empty {}
 
-/// The place of a value in metadata.
+/// Where a value stands in metadata.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawMetadataKey {
-    /// The namespace. Required. Example: `envoy.filters.http.jwt_authn`.
+    /// Namespace of the metadata. Required. Example: `envoy.filters.http.jwt_authn`.
     pub key: String,
-    /// The keys in it, from outermost to innermost, at least one.
+    /// Keys in the namespace, from the outermost to the innermost, at least one.
     #[serde(default)]
     pub path: Vec<RawMetadataSegment>,
 }
@@ -146,90 +145,124 @@ pub struct RawMetadataKey {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawMetadataSegment {
-    /// Its key. Required.
+    /// The key. Required.
     pub key: String,
 }
 
-/// The one source of a tag.
-pub enum RawSource {
-    Literal(RawLiteral),
-    Environment(RawNamed),
-    RequestHeader(RawRequestHeader),
-    ResponseHeader(RawNamed),
-    ResponseTrailer(RawNamed),
-    QueryParameter(RawNamed),
-    Cookie(RawNamed),
-    Baggage(RawNamed),
-    Property(RawProperty),
-    Identity(RawIdentity),
-    Metadata(RawMetadata),
-    Formatter(RawFormatter),
+/// A compiled source.
+pub enum CompiledSource {
+    /// A value that never changes; an empty one makes no tag.
+    Fixed(String),
+    /// A value that is looked up for each request, and its default.
+    LookedUp(TagSource, Option<String>),
 }
 
-/// A compiled source.
-pub enum Compiled {
-    /// A value that never changes; an empty one makes no tag.
-    Constant(String),
-    /// A value that is looked up, and its default.
-    Lookup(Value, Option<String>),
+impl CompiledSource {
+    fn single(source: Source, default_value: Option<String>) -> Self {
+        Self::LookedUp(TagSource::Single(source), default_value)
+    }
+}
+
+impl RawLiteral {
+    pub fn compile(self, compiler: &Compiler<'_>) -> Result<CompiledSource> {
+        let value = non_empty(self.value).and_then(|value| compiler.check_length(value));
+        value.map(CompiledSource::Fixed).under("value")
+    }
+}
+
+impl RawNamed {
+    /// Compiles a source that the name alone describes.
+    pub fn compile(self, source: fn(String) -> Source) -> Result<CompiledSource> {
+        let name = non_empty(self.name).under("name")?;
+        Ok(CompiledSource::single(source(name), self.default_value))
+    }
+
+    /// Compiles a source that is a header, which must not hold credentials.
+    pub fn compile_header(
+        self,
+        compiler: &Compiler<'_>,
+        source: fn(String) -> Source,
+    ) -> Result<CompiledSource> {
+        let name = compiler.header(&self.name).under("name")?;
+        Ok(CompiledSource::single(source(name), self.default_value))
+    }
+
+    /// Reads an environment variable.
+    pub fn compile_variable(self, compiler: &Compiler<'_>) -> Result<CompiledSource> {
+        let name = non_empty(self.name).under("name")?;
+        public_variable(&name, compiler.settings.secret_variables).under("name")?;
+        let value = (compiler.settings.environment)(&name).or(self.default_value);
+        let value = compiler.check_length(value.unwrap_or_default());
+        value.map(CompiledSource::Fixed).under("name")
+    }
+}
+
+impl RawRequestHeader {
+    pub fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+        let read = self.read.unwrap_or(RawRead::Start);
+        let source = compiler.request_header(&self.name, read).under("name")?;
+        Ok(CompiledSource::single(source, self.default_value))
+    }
+}
+
+impl RawProperty {
+    pub fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+        let path = joined_path(&self.path);
+        let path = path.and_then(|path| compiler.check_path(&path).map(|()| path)).under("path")?;
+        let record_as = self.r#type.map(|raw| match raw {
+            RawPropertyType::String => Type::Text,
+            RawPropertyType::Int => Type::Int,
+            RawPropertyType::Double => Type::Double,
+            RawPropertyType::Bool => Type::Bool,
+        });
+        let encoding = Encoding::of(&path, record_as);
+        let source = compiler.attribute(path, encoding, record_as);
+        Ok(CompiledSource::single(source, self.default_value))
+    }
+}
+
+impl RawIdentity {
+    /// Compiles the identity of one end, which stands in the certificates of the incoming connection
+    /// or of the outgoing one.
+    pub fn compile(self, compiler: &mut Compiler<'_>) -> CompiledSource {
+        let (inbound, outbound) = match self {
+            Self::Source => {
+                ("connection\0uri_san_peer_certificate", "upstream\0uri_san_local_certificate")
+            }
+            Self::Destination => {
+                ("connection\0uri_san_local_certificate", "upstream\0uri_san_peer_certificate")
+            }
+        };
+        let index = compiler.tags.properties.add(inbound.to_owned(), outbound.to_owned());
+        let property = Property::new(index, Encoding::Plain(Type::Text), None);
+        CompiledSource::single(Source::Property(property), None)
+    }
+}
+
+impl RawMetadata {
+    pub fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+        let root = self.kind.root().under("kind")?;
+        let mut keys = self.metadata_key.key;
+        for segment in &self.metadata_key.path {
+            keys.push('\0');
+            keys.push_str(&segment.key);
+        }
+        let source = compiler.metadata(root, &keys).under("metadata_key")?;
+        Ok(CompiledSource::single(source, self.default_value))
+    }
+}
+
+impl RawFormatter {
+    pub fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+        let read = format::check_read(&self.value, self.read)?;
+        let parts = compiler.format(&self.value, read).under("value")?;
+        Ok(CompiledSource::LookedUp(TagSource::Format(parts), None))
+    }
 }
 
 impl Compiler<'_> {
-    pub fn source(&mut self, raw: RawSource) -> Result<Compiled> {
-        let lookup = |source: Source, default_value| {
-            Ok(Compiled::Lookup(Value::Source(source), default_value))
-        };
-        match raw {
-            RawSource::Literal(raw) => {
-                let value = non_empty(raw.value).and_then(|value| self.short(value));
-                value.map(Compiled::Constant).under("value")
-            }
-            RawSource::Environment(raw) => {
-                let name = non_empty(raw.name).under("name")?;
-                public_variable(&name, self.settings.secret_variables).under("name")?;
-                let value = (self.settings.environment)(&name).or(raw.default_value);
-                self.short(value.unwrap_or_default()).map(Compiled::Constant).under("name")
-            }
-            RawSource::RequestHeader(raw) => {
-                let read = raw.read.unwrap_or(RawRead::Start);
-                lookup(self.request_header(&raw.name, read).under("name")?, raw.default_value)
-            }
-            RawSource::ResponseHeader(raw) => {
-                let name = self.header(&raw.name).under("name")?;
-                lookup(Source::ResponseHeader(name), raw.default_value)
-            }
-            RawSource::ResponseTrailer(raw) => {
-                let name = self.header(&raw.name).under("name")?;
-                lookup(Source::ResponseTrailer(name), raw.default_value)
-            }
-            RawSource::QueryParameter(raw) => {
-                let name = non_empty(raw.name).under("name")?;
-                lookup(Source::QueryParameter(name), raw.default_value)
-            }
-            RawSource::Cookie(raw) => {
-                lookup(Source::Cookie(non_empty(raw.name).under("name")?), raw.default_value)
-            }
-            RawSource::Baggage(raw) => {
-                lookup(Source::Baggage(non_empty(raw.name).under("name")?), raw.default_value)
-            }
-            RawSource::Property(raw) => {
-                let source = self.property(&raw.path, raw.r#type).under("path")?;
-                lookup(source, raw.default_value)
-            }
-            RawSource::Identity(end) => lookup(self.identity(end), None),
-            RawSource::Metadata(raw) => {
-                let source = self.metadata(&raw)?;
-                lookup(source, raw.default_value)
-            }
-            RawSource::Formatter(RawFormatter { value, read }) => {
-                let read = self.read_of_format(&value, read)?;
-                Ok(Compiled::Lookup(self.format(&value, read).under("value")?, None))
-            }
-        }
-    }
-
-    /// Checks a value that stands on every span.
-    fn short(&self, value: String) -> Result<String> {
+    /// Checks a value that every span will have.
+    fn check_length(&self, value: String) -> Result<String> {
         let limit = self.settings.limits.value_length as usize;
         match value.chars().count() {
             chars if chars > limit => Err(ConfigError::new(
@@ -240,6 +273,7 @@ impl Compiler<'_> {
         }
     }
 
+    /// Compiles a request header. Read at the end, it is one of Envoy's attributes.
     pub fn request_header(&mut self, name: &str, read: RawRead) -> Result<Source> {
         let name = self.header(name)?;
         Ok(match read {
@@ -251,7 +285,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// Checks the name of a header whose value is recorded.
+    /// Checks the name of a header whose value is recorded. Returns it in lower case.
     pub fn header(&self, name: &str) -> Result<String> {
         let name = header_name(name)?;
         self.check_not_sensitive(&name)?;
@@ -270,30 +304,7 @@ impl Compiler<'_> {
         Ok(())
     }
 
-    fn property(
-        &mut self,
-        path: &OneOrMany<String>,
-        given: Option<RawPropertyType>,
-    ) -> Result<Source> {
-        let path = joined_path(path)?;
-        self.check_path(&path)?;
-        let record = given.map(|given| match given {
-            RawPropertyType::String => Type::Text,
-            RawPropertyType::Int => Type::Int,
-            RawPropertyType::Double => Type::Double,
-            RawPropertyType::Bool => Type::Bool,
-        });
-        let encoding = Encoding::of(&path, record);
-        Ok(self.attribute(path, encoding, record))
-    }
-
-    /// An attribute whose path does not depend on the direction.
-    pub fn attribute(&mut self, path: String, encoding: Encoding, record: Option<Type>) -> Source {
-        let place = self.tags.properties.place(path.clone(), path);
-        Source::Property(Property::new(place, encoding, record))
-    }
-
-    /// Checks that a path does not lead to headers that must not be recorded.
+    /// Checks that a path leads to one value, and not to a header with credentials.
     fn check_path(&self, path: &str) -> Result<()> {
         let parts: Vec<&str> = path.split('\0').collect();
         match parts.as_slice() {
@@ -308,34 +319,21 @@ impl Compiler<'_> {
         }
     }
 
-    /// The identity of one end: in the certificates of the incoming connection, or of the outgoing
-    /// one.
-    fn identity(&mut self, end: RawIdentity) -> Source {
-        let (inbound, outbound) = match end {
-            RawIdentity::Source => {
-                ("connection\0uri_san_peer_certificate", "upstream\0uri_san_local_certificate")
-            }
-            RawIdentity::Destination => {
-                ("connection\0uri_san_local_certificate", "upstream\0uri_san_peer_certificate")
-            }
-        };
-        let place = self.tags.properties.place(inbound.to_owned(), outbound.to_owned());
-        Source::Property(Property::new(place, Encoding::Plain(Type::Text), None))
+    /// Compiles one of Envoy's attributes. Its path, with a zero byte between the parts, does not
+    /// depend on the direction.
+    pub fn attribute(
+        &mut self,
+        path: String,
+        encoding: Encoding,
+        record_as: Option<Type>,
+    ) -> Source {
+        let index = self.tags.properties.add(path.clone(), path);
+        Source::Property(Property::new(index, encoding, record_as))
     }
 
-    fn metadata(&mut self, raw: &RawMetadata) -> Result<Source> {
-        let root = raw.kind.root().under("kind")?;
-        let mut keys = raw.metadata_key.key.clone();
-        for segment in &raw.metadata_key.path {
-            keys.push('\0');
-            keys.push_str(&segment.key);
-        }
-        self.metadata_value(root, &keys).under("metadata_key")
-    }
-
-    /// A value of metadata, recorded as Envoy's own tags have it: as text. `keys` are the namespace
-    /// and the keys in it, with a zero byte between them.
-    pub fn metadata_value(&mut self, root: &str, keys: &str) -> Result<Source> {
+    /// Compiles a value of metadata, which is recorded as text, as Envoy's own tags record it. `keys`
+    /// are the namespace and the keys in it, with a zero byte between them.
+    pub fn metadata(&mut self, root: &str, keys: &str) -> Result<Source> {
         if !keys.contains('\0') || keys.split('\0').any(str::is_empty) {
             let expected = "a namespace, and a key in it";
             return Err(ConfigError::new(expected, quoted(&keys.replace('\0', "."))));
@@ -346,7 +344,7 @@ impl Compiler<'_> {
 }
 
 impl RawMetadataKind {
-    /// Returns the attribute that the metadata is in.
+    /// Returns the path of the attribute that holds the metadata.
     fn root(&self) -> Result<&'static str> {
         let expected = "one of `request`, `route`, `cluster`, `host`";
         let given = [&self.request, &self.route, &self.cluster, &self.host];
@@ -361,7 +359,7 @@ impl RawMetadataKind {
     }
 }
 
-/// Joins the parts of a path as the host wants them, with a zero byte between them.
+/// Joins the parts of a path with a zero byte between them, as the host takes it.
 fn joined_path(path: &OneOrMany<String>) -> Result<String> {
     let (joined, is_dotted) = match path {
         OneOrMany::One(dotted) => (dotted.replace('.', "\0"), true),

@@ -8,7 +8,7 @@ use crate::export::otlp::{append_span, encode_resource};
 use crate::propagation;
 use crate::propagation::context::{Context, Sampling};
 use crate::span::encoding::{AttributeLimits, SpanFields, SpanIds};
-use crate::span::tags::TagValue;
+use crate::span::tags::value::TagValue;
 
 fn fields(parent_span_id: Option<SpanId>, trace_state: &[u8]) -> SpanFields {
     let ids = SpanIds {

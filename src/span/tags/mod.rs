@@ -1,19 +1,19 @@
-//! Attributes of the operator's own: where each value comes from, and what is done to it before it
-//! is recorded.
+//! Custom tags: the attributes that the operator adds to every span.
 //!
-//! As with Envoy's own custom tags, the default stands for a value that is missing, and an empty
-//! value makes no tag:
+//! A tag reads its value from a [`source`], or joins several in a [`format`](mod@format) string; then
+//! [`redact`] hides or cuts it. As with Envoy's own custom tags, the default replaces a missing value,
+//! and an empty value makes no tag:
 //! <https://www.envoyproxy.io/docs/envoy/latest/api-v3/type/tracing/v3/custom_tag.proto>
+//!
+//! Values that are in the request's headers are read when the request arrives, all others at its end.
 
 pub mod format;
 pub mod property;
 pub mod redact;
 pub mod sensitive;
 pub mod source;
+pub mod value;
 
-use std::borrow::Cow;
-
-use crate::http::digits;
 use crate::http::head::Head;
 use crate::span::encoding::Attributes;
 use crate::span::text::printable;
@@ -21,157 +21,137 @@ use crate::span::text::printable;
 use self::format::Part;
 use self::property::Properties;
 use self::redact::{Redaction, Transformation};
-use self::source::{Input, Source};
+use self::source::{Input, Lookup, Source};
+use self::value::TagValue;
 
-/// All tags, and what of Envoy they ask for.
+/// All custom tags, and which of Envoy's attributes they read.
 #[derive(Debug, Clone)]
 pub struct Tags {
-    /// The span's own that never change.
-    pub marks: Attributes,
-    /// Those that never change.
-    pub constant: Attributes,
-    request: Vec<Tag>,
-    end: Vec<Tag>,
-    /// Sources of tags at the end that are read when the request arrives.
-    early: Vec<EarlySource>,
+    /// Tags with fixed values, encoded once.
+    pub fixed: Attributes,
+    /// Tags that are complete when the request arrives.
+    at_request: Vec<Tag>,
+    /// Tags that are complete at the request's end.
+    at_end: Vec<Tag>,
+    /// What tags at the end read when the request arrives; [`Source::Kept`] has an index in it.
+    kept: Vec<KeptSource>,
     /// Characters of an attribute's value.
     max_chars: usize,
     pub properties: Properties,
-    /// What those at the end ask for: bits of [`Input`].
-    asks: u8,
+    /// The inputs that tags at the end need: bits of [`Input`].
+    needed_inputs: u8,
 }
 
-/// A source that [`Source::Early`] stands for.
+/// A source that is read when the request arrives, for a tag that is complete at its end.
 #[derive(Debug, Clone)]
-struct EarlySource {
+struct KeptSource {
     source: Source,
     /// Bytes of the value that are kept.
     max_bytes: usize,
 }
 
-/// Values that were read when the request arrived, for tags that are finished at its end.
+/// Values that were read when the request arrived, for tags that are complete at its end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EarlyValues(Vec<Option<Vec<u8>>>);
+pub struct KeptValues(Vec<Option<Vec<u8>>>);
 
-/// An attribute whose value is looked up.
+/// An attribute whose value is looked up for each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tag {
     pub key: String,
-    pub value: Value,
-    /// Recorded as it is where there is no value.
+    pub source: TagSource,
+    /// Replaces a missing value, and is recorded as it is.
     pub default_value: Option<String>,
     pub transformation: Transformation,
 }
 
-/// What makes up a tag's value.
+/// Where the value of a tag comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
-    Source(Source),
-    /// Texts and sources in a row; a source without a value is empty.
+pub enum TagSource {
+    Single(Source),
+    /// Texts and sources, joined; a source without a value is empty.
     Format(Vec<Part>),
 }
 
-/// What is known of a request at its end. What no tag asks for may be left empty.
+/// Facts about a request that are known at its end. Those that no tag needs may be empty.
 #[derive(Debug, Clone, Copy)]
 pub struct EndFacts<'f, 'a> {
     pub response: &'f Head<'a>,
     pub trailers: &'f Head<'a>,
-    /// The values of [`Properties::values`], in that order; one that is absent is empty.
+    /// The values that [`Properties::values`] returns; an absent one is empty.
     pub properties: &'f [&'a [u8]],
 }
 
-/// What sources are looked up in: the request when it arrives, or all else at its end.
-#[derive(Debug, Clone, Copy)]
-pub enum Lookup<'f, 'a> {
-    AtRequest(&'f Head<'a>),
-    AtEnd(&'a EarlyValues, &'f EndFacts<'f, 'a>),
-}
-
-/// A value that was found.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TagValue<'a> {
-    Text(Cow<'a, [u8]>),
-    Int(i64),
-    Double(f64),
-    Bool(bool),
-}
-
 impl Tags {
-    /// Starts with the span's own constants, and no tags.
-    pub fn new(marks: Attributes, constant: Attributes, max_chars: usize) -> Self {
+    /// Starts without tags. Values get at most `max_chars` characters.
+    pub fn new(max_chars: usize) -> Self {
         Self {
-            marks,
-            constant,
-            request: Vec::new(),
-            end: Vec::new(),
-            early: Vec::new(),
+            fixed: Attributes::new(max_chars),
+            at_request: Vec::new(),
+            at_end: Vec::new(),
+            kept: Vec::new(),
             max_chars,
             properties: Properties::default(),
-            asks: 0,
+            needed_inputs: 0,
         }
     }
 
-    /// Adds a tag to those of the request, or of its end, when its value is known. Request headers
-    /// are read when the request arrives in either case.
+    /// Adds a tag. One that needs more than the request's headers is complete at the request's end;
+    /// what it reads of those headers is read when the request arrives all the same.
     pub fn push(&mut self, mut tag: Tag) {
-        let asks = tag.value.asks() & !Input::RequestHeaders.bit();
-        if asks == 0 {
-            self.request.push(tag);
+        let needed_at_end = tag.source.needed_inputs() & !Input::RequestHeaders.bit();
+        if needed_at_end == 0 {
+            self.at_request.push(tag);
             return;
         }
-        self.asks |= asks;
+        self.needed_inputs |= needed_at_end;
         let max_bytes = match tag.transformation.redact {
             Some(Redaction::Hash) => MAX_HASHED_BYTES,
             _ => MAX_CHAR_BYTES * (self.max_chars + UNCUT_CHARS),
         };
-        for source in tag.value.sources_mut() {
+        for source in tag.source.sources_mut() {
             if source.input() == Input::RequestHeaders {
-                let index = self.early.len();
-                let source = std::mem::replace(source, Source::Early(index));
-                self.early.push(EarlySource { source, max_bytes });
+                let index = self.kept.len();
+                let source = std::mem::replace(source, Source::Kept(index));
+                self.kept.push(KeptSource { source, max_bytes });
             }
         }
-        self.end.push(tag);
+        self.at_end.push(tag);
     }
 
-    /// Adds the tags that the request's headers say, and returns what later tags need of them.
-    pub fn at_request(&self, attributes: &mut Attributes, request: &Head<'_>) -> EarlyValues {
-        attributes.append(&self.constant);
+    /// Adds the tags that are complete when the request arrives. Returns the values that
+    /// [`Tags::at_end`] needs of its headers.
+    pub fn at_request(&self, attributes: &mut Attributes, request: &Head<'_>) -> KeptValues {
+        attributes.append(&self.fixed);
         let lookup = Lookup::AtRequest(request);
-        add_all(&self.request, attributes, lookup);
-        let value = |early: &EarlySource| {
-            let value = early.source.find(lookup)?.into_text();
-            Some(value.get(..early.max_bytes).unwrap_or(&value).to_vec())
+        add_all(&self.at_request, attributes, lookup);
+        let value = |kept: &KeptSource| {
+            let value = kept.source.find(lookup)?.into_text();
+            Some(value.get(..kept.max_bytes).unwrap_or(&value).to_vec())
         };
-        EarlyValues(self.early.iter().map(value).collect())
+        KeptValues(self.kept.iter().map(value).collect())
     }
 
-    /// Adds the tags whose values are known at the request's end. `early` is what
-    /// [`Tags::at_request`] returned.
-    pub fn at_end(
-        &self,
-        attributes: &mut Attributes,
-        early: &EarlyValues,
-        facts: &EndFacts<'_, '_>,
-    ) {
-        add_all(&self.end, attributes, Lookup::AtEnd(early, facts));
+    /// Adds the tags that are complete at the request's end. `kept` is what [`Tags::at_request`]
+    /// returned.
+    pub fn at_end(&self, attributes: &mut Attributes, kept: &KeptValues, facts: &EndFacts<'_, '_>) {
+        add_all(&self.at_end, attributes, Lookup::AtEnd(kept, facts));
     }
 
-    /// Returns the names of the request headers that tags are made of; a name may come twice.
+    /// Returns the names of the request headers that tags read; a name may come twice.
     pub fn request_headers(&self) -> impl Iterator<Item = &str> {
-        let of_request = self.request.iter().flat_map(|tag| tag.value.sources());
-        let of_end = self.early.iter().map(|early| &early.source);
-        of_request.chain(of_end).filter_map(Source::request_header)
+        let at_request = self.at_request.iter().flat_map(|tag| tag.source.sources());
+        let kept = self.kept.iter().map(|kept| &kept.source);
+        at_request.chain(kept).filter_map(Source::request_header)
     }
 
-    /// Whether a tag needs anything at the request's end.
+    /// Tells whether any tag needs [`EndFacts`].
     pub fn needs_end_facts(&self) -> bool {
-        self.asks != 0
+        self.needed_inputs != 0
     }
 
-    /// Whether a tag needs headers of this phase at the request's end.
+    /// Tells whether any tag needs this input at the request's end.
     pub fn needs(&self, input: Input) -> bool {
-        self.asks & input.bit() != 0
+        self.needed_inputs & input.bit() != 0
     }
 }
 
@@ -183,31 +163,31 @@ fn add_all(tags: &[Tag], attributes: &mut Attributes, lookup: Lookup<'_, '_>) {
 
 impl Tag {
     fn add(&self, attributes: &mut Attributes, lookup: Lookup<'_, '_>) {
-        let found = match &self.value {
-            Value::Source(source) => source.find(lookup),
-            Value::Format(parts) => Some(TagValue::Text(format::text(parts, lookup).into())),
+        let value = match &self.source {
+            TagSource::Single(source) => source.find(lookup),
+            TagSource::Format(parts) => Some(TagValue::Text(format::text(parts, lookup).into())),
         };
-        match found {
+        match value {
             None => {
                 let default = self.default_value.as_deref().unwrap_or_default();
                 add_text(attributes, &self.key, default.as_bytes());
             }
-            Some(found) if self.transformation != Transformation::default() => {
-                let value = found.into_text();
+            Some(value) if self.transformation != Transformation::default() => {
+                let value = value.into_text();
                 let (text, cut) = self.transformation.apply(&value);
                 if cut {
                     attributes.count_truncated();
                 }
                 add_text(attributes, &self.key, text.as_bytes());
             }
-            // Envoy lets no control character through in a header; all else may have some.
-            Some(TagValue::Text(text)) if !self.value.is_header() => {
+            // Envoy refuses headers with control characters; other values may have some.
+            Some(TagValue::Text(text)) if !self.source.is_raw_header() => {
                 add_text(attributes, &self.key, printable(&text).as_bytes());
             }
             Some(TagValue::Text(text)) => add_text(attributes, &self.key, &text),
             Some(TagValue::Int(number)) => attributes.integer(&self.key, number.cast_unsigned()),
             Some(TagValue::Double(number)) => attributes.number(&self.key, number),
-            Some(TagValue::Bool(truth)) => attributes.boolean(&self.key, truth),
+            Some(TagValue::Bool(value)) => attributes.boolean(&self.key, value),
         }
     }
 }
@@ -218,65 +198,38 @@ fn add_text(attributes: &mut Attributes, key: &str, text: &[u8]) {
     }
 }
 
-impl Value {
-    /// Whether it is a header as it was sent, or a part of one.
-    fn is_header(&self) -> bool {
-        use Source::{Cookie, RequestHeader, ResponseHeader, ResponseTrailer};
-        let Self::Source(source) = self else { return false };
-        matches!(source, RequestHeader(_) | ResponseHeader(_) | ResponseTrailer(_) | Cookie(_))
+impl TagSource {
+    fn is_raw_header(&self) -> bool {
+        matches!(self, Self::Single(source) if source.is_raw_header())
     }
 
     fn sources(&self) -> Vec<&Source> {
         match self {
-            Self::Source(source) => vec![source],
+            Self::Single(source) => vec![source],
             Self::Format(parts) => parts.iter().flat_map(Part::sources).collect(),
-        }
-    }
-
-    /// What the value is read from, a bit for each [`Input`].
-    fn asks(&self) -> u8 {
-        match self {
-            Self::Source(source) => source.input().bit(),
-            Self::Format(parts) => {
-                let mut asked = 0;
-                for part in parts {
-                    for source in part.sources() {
-                        asked |= source.input().bit();
-                    }
-                }
-                asked
-            }
         }
     }
 
     fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
         let (source, parts) = match self {
-            Self::Source(source) => (Some(source), &mut [][..]),
+            Self::Single(source) => (Some(source), &mut [][..]),
             Self::Format(parts) => (None, parts.as_mut_slice()),
         };
         source.into_iter().chain(parts.iter_mut().flat_map(Part::sources_mut))
     }
-}
 
-impl<'a> TagValue<'a> {
-    /// Returns the value as text.
-    pub fn into_text(self) -> Cow<'a, [u8]> {
-        let text = match self {
-            Self::Text(text) => return text,
-            Self::Int(number) => number.to_string(),
-            Self::Bool(true) => return Cow::Borrowed(b"true"),
-            Self::Bool(false) => return Cow::Borrowed(b"false"),
-            Self::Double(number) => digits::float(number),
-        };
-        Cow::Owned(text.into_bytes())
+    /// Returns the inputs that the value is read from: bits of [`Input`].
+    fn needed_inputs(&self) -> u8 {
+        self.sources().into_iter().fold(0, |inputs, source| inputs | source.input().bit())
     }
 }
 
-/// Bytes of a character in UTF-8.
+/// The longest character in UTF-8.
 const MAX_CHAR_BYTES: usize = 4;
-/// Characters that are kept beyond the limit, so that a cut is counted, and a mask hides as much.
+/// Characters that are kept beyond the limit: a cut is then still counted, and a mask hides as many
+/// characters.
 const UNCUT_CHARS: usize = 8;
-/// A hash is over all that a tag reads of a value.
+/// A hash covers everything that a tag reads of a value.
 const MAX_HASHED_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]

@@ -2,34 +2,35 @@
 //!
 //! <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>
 //!
-//! A value arrives as bytes that do not say what they are (`serializeValue` in Envoy's
-//! `source/extensions/common/wasm/context.cc`): text as it is, 64-bit numbers in little endian, a
-//! truth as one byte, lists and maps as pairs.
+//! A value arrives as bytes without a type (`serializeValue` in Envoy's
+//! `source/extensions/common/wasm/context.cc`): text as it is, numbers as 64 bits in little endian, a
+//! boolean as one byte, lists and maps as pairs. So the attribute's path must tell the type.
 
-use super::TagValue;
+use super::value::TagValue;
 use crate::http::address::Address;
 use crate::http::response_flags;
 use crate::sampling::conditions::Direction;
 
-/// The attributes that tags read.
+/// The attributes that tags read, each path once.
 #[derive(Debug, Clone, Default)]
 pub struct Properties {
-    /// Each path once, its parts with a zero byte between them.
+    /// Paths, with a zero byte between their parts.
     paths: Vec<String>,
     /// For each property, the indices of its paths on inbound and on outbound requests.
     properties: Vec<[usize; 2]>,
 }
 
-/// One value of [`Properties`].
+/// One attribute that a tag reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Property {
-    place: usize,
+    /// The index that [`Properties::add`] returned.
+    index: usize,
     encoding: Encoding,
-    /// What it is recorded as; none is what it is.
-    record: Option<Type>,
+    /// The type to record; `None` keeps the type of the value.
+    record_as: Option<Type>,
 }
 
-/// What an attribute is recorded as.
+/// The type of an attribute's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     Text,
@@ -38,24 +39,25 @@ pub enum Type {
     Bool,
 }
 
-/// What the bytes of a value are, and how Envoy's logs would write them.
+/// How a host encodes a value, and how Envoy's access logs would write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     Plain(Type),
-    /// A value of dynamic or static metadata: text, a double, or a truth.
+    /// A value of dynamic or static metadata: text, a double or a boolean.
     Metadata,
-    /// `response.flags`, by their short names.
+    /// `response.flags`, recorded by their short names.
     Flags,
-    /// A duration, in whole milliseconds.
+    /// A duration, recorded in whole milliseconds.
     Millis,
-    /// An IP address without its port. Anything else, such as an internal listener's name, is absent.
+    /// A socket address, recorded without its port. Any other address, such as an internal listener's
+    /// name, counts as absent.
     Host,
 }
 
 impl Properties {
-    /// Returns the index of a property, whose path may depend on the direction.
-    pub fn place(&mut self, inbound: String, outbound: String) -> usize {
-        let paths = [inbound, outbound].map(|path| self.path(path));
+    /// Adds a property, whose path may depend on the direction. Returns its index.
+    pub fn add(&mut self, inbound: String, outbound: String) -> usize {
+        let paths = [inbound, outbound].map(|path| self.add_path(path));
         let known = self.properties.iter().position(|other| *other == paths);
         known.unwrap_or_else(|| {
             self.properties.push(paths);
@@ -63,7 +65,7 @@ impl Properties {
         })
     }
 
-    fn path(&mut self, path: String) -> usize {
+    fn add_path(&mut self, path: String) -> usize {
         let known = self.paths.iter().position(|other| *other == path);
         known.unwrap_or_else(|| {
             self.paths.push(path);
@@ -76,45 +78,45 @@ impl Properties {
         &self.paths
     }
 
-    /// Returns the values of the properties, given those of the paths.
-    pub fn values<'v>(&self, direction: Direction, of_paths: &[&'v [u8]]) -> Vec<&'v [u8]> {
+    /// Returns the value of each property. `path_values` has the value of each path.
+    pub fn values<'v>(&self, direction: Direction, path_values: &[&'v [u8]]) -> Vec<&'v [u8]> {
         let path = |[inbound, outbound]: &[usize; 2]| match direction {
             Direction::Inbound => *inbound,
             Direction::Outbound => *outbound,
         };
-        let value = |property| of_paths.get(path(property)).copied().unwrap_or_default();
+        let value = |property| path_values.get(path(property)).copied().unwrap_or_default();
         self.properties.iter().map(value).collect()
     }
 }
 
 impl Property {
-    pub fn new(place: usize, encoding: Encoding, record: Option<Type>) -> Self {
-        Self { place, encoding, record }
+    pub fn new(index: usize, encoding: Encoding, record_as: Option<Type>) -> Self {
+        Self { index, encoding, record_as }
     }
 
-    /// Reads the value at this place. One that is empty, or that is not encoded as it should be,
-    /// is absent.
+    /// Reads the property among [`Properties::values`]. A value that is empty, or that does not have
+    /// the expected encoding, counts as absent.
     pub fn find<'a>(&self, values: &[&'a [u8]]) -> Option<TagValue<'a>> {
-        let value = values.get(self.place).filter(|value| !value.is_empty())?;
-        let found = self.encoding.decode(value)?;
-        Some(match (self.record, found) {
-            (Some(Type::Text), found) => TagValue::Text(found.into_text()),
+        let value = values.get(self.index).filter(|value| !value.is_empty())?;
+        let value = self.encoding.decode(value)?;
+        Some(match (self.record_as, value) {
+            (Some(Type::Text), value) => TagValue::Text(value.into_text()),
             (Some(Type::Int), TagValue::Double(number)) => TagValue::Int(number as i64),
             (Some(Type::Double), TagValue::Int(number)) => TagValue::Double(number as f64),
-            (_, found) => found,
+            (_, value) => value,
         })
     }
 }
 
 impl Encoding {
-    /// Returns the encoding of an attribute. Where its path does not say, it is the one of `given`,
-    /// or text.
-    pub fn of(path: &str, given: Option<Type>) -> Self {
+    /// Returns the encoding of an attribute by its path. A path that tells nothing has the encoding of
+    /// the `configured` type, else of text.
+    pub fn of(path: &str, configured: Option<Type>) -> Self {
         let dotted = path.replace('\0', ".");
         if dotted.starts_with("metadata.")
-            || METADATA_PREFIXES.iter().any(|p| dotted.starts_with(p))
+            || METADATA_PREFIXES.iter().any(|prefix| dotted.starts_with(prefix))
         {
-            return match given {
+            return match configured {
                 Some(Type::Int | Type::Double) => Self::Plain(Type::Double),
                 Some(Type::Bool) => Self::Plain(Type::Bool),
                 Some(Type::Text) | None => Self::Metadata,
@@ -125,7 +127,7 @@ impl Encoding {
         } else if dotted == "connection.mtls" {
             Type::Bool
         } else {
-            given.unwrap_or(Type::Text)
+            configured.unwrap_or(Type::Text)
         })
     }
 
@@ -148,8 +150,9 @@ impl Encoding {
     }
 }
 
-/// Tells what a value of metadata is. Text has no control characters, and a number has: whole ones
-/// up to 2^44 have a zero byte, and nearly all fractions are no UTF-8.
+/// Guesses the type of a value of metadata. Eight bytes are a number if they have a control character
+/// or are not UTF-8: whole numbers up to 2^44 have a zero byte, and nearly all fractions are not UTF-8.
+/// Text has no control characters.
 fn metadata(value: &[u8]) -> Option<TagValue<'_>> {
     let control = value.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
     match value {
@@ -175,7 +178,7 @@ const METADATA_PREFIXES: [&str; 6] = [
     "xds.virtual_host_metadata.",
 ];
 
-/// Attributes that are 64-bit integers; durations and times are nanoseconds.
+/// Attributes that Envoy encodes as 64-bit integers; durations and times are nanoseconds.
 const INTEGERS: [&str; 21] = [
     "connection.id",
     "destination.port",
@@ -207,9 +210,9 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(path: &str, given: Option<Type>, value: &[u8], expected: Option<TagValue<'_>>) {
-        let encoding = Encoding::of(&path.replace('.', "\0"), given);
-        let found = Property::new(0, encoding, given).find(&[value]);
+    fn check(path: &str, configured: Option<Type>, value: &[u8], expected: Option<TagValue<'_>>) {
+        let encoding = Encoding::of(&path.replace('.', "\0"), configured);
+        let found = Property::new(0, encoding, configured).find(&[value]);
         assert_eq!(found, expected, "{path}: {value:?}");
     }
 
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_host() {
+    fn an_ip_address_is_recorded_without_its_port() {
         let host = |value| Property::new(0, Encoding::Host, None).find(&[value]);
         assert_eq!(host(b"10.0.0.1:80"), text("10.0.0.1"));
         assert_eq!(host(b"[fd00::1]:80"), text("fd00::1"));
@@ -242,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_not_encoded_so_are_absent() {
+    fn values_in_another_encoding_are_absent() {
         check("response.code", None, b"", None);
         check("response.code", None, b"200", None);
         check("connection.mtls", None, &[2], None);
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn values_of_metadata_tell_what_they_are() {
+    fn the_type_of_metadata_is_guessed_from_its_bytes() {
         let path = "metadata.filter_metadata.a.b";
         check(path, None, &[1], Some(TagValue::Bool(true)));
         check(path, None, &[0], Some(TagValue::Bool(false)));

@@ -1,4 +1,7 @@
-//! The places that a tag's value comes from.
+//! The sources of tags: where a value is read, and how.
+//!
+//! A new source is one more variant of [`Source`]. The compiler then asks for its input, its request
+//! header and its look-up, which all stand in this file.
 //!
 //! ```text
 //! cookie = pair *( ";" OWS pair )     ; pair = name "=" value, RFC 6265, section 4.2.1
@@ -12,12 +15,13 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode;
 
 use super::property::Property;
-use super::{EarlyValues, Lookup, TagValue};
+use super::value::TagValue;
+use super::{EndFacts, KeptValues};
 use crate::http::head::{self, Head, split_query};
 use crate::propagation::baggage;
 
-/// Where one value comes from. Of several headers, parameters or cookies by one name the first
-/// counts, of several members of baggage the last.
+/// Where one value comes from. If a header, parameter or cookie is repeated, the first counts; if a
+/// member of baggage is, the last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     RequestHeader(String),
@@ -29,27 +33,26 @@ pub enum Source {
     /// A member of the incoming W3C Baggage, decoded.
     Baggage(String),
     Property(Property),
-    /// The value at this index of those that were read when the request arrived.
-    Early(usize),
+    /// The value at this index of [`KeptValues`].
+    Kept(usize),
 }
 
 /// What a value is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// The request's headers.
+    /// The request's headers, when it arrives.
     RequestHeaders,
-    /// The response's headers.
     ResponseHeaders,
-    /// The response's trailers.
     ResponseTrailers,
     /// Envoy's attributes.
     Properties,
 }
 
-impl Input {
-    pub const fn bit(self) -> u8 {
-        1 << self as u8
-    }
+/// The data that sources read: the headers when a request arrives, everything else at its end.
+#[derive(Debug, Clone, Copy)]
+pub enum Lookup<'f, 'a> {
+    AtRequest(&'f Head<'a>),
+    AtEnd(&'a KeptValues, &'f EndFacts<'f, 'a>),
 }
 
 impl Source {
@@ -59,14 +62,14 @@ impl Source {
             | Self::QueryParameter(_)
             | Self::Cookie(_)
             | Self::Baggage(_)
-            | Self::Early(_) => Input::RequestHeaders,
+            | Self::Kept(_) => Input::RequestHeaders,
             Self::ResponseHeader(_) => Input::ResponseHeaders,
             Self::ResponseTrailer(_) => Input::ResponseTrailers,
             Self::Property(_) => Input::Properties,
         }
     }
 
-    /// Returns the name of the request header that the value is read from, where it is one.
+    /// Returns the name of the request header that the value is read from, if any.
     pub fn request_header(&self) -> Option<&str> {
         match self {
             Self::RequestHeader(name) => Some(name),
@@ -76,44 +79,69 @@ impl Source {
             Self::ResponseHeader(_)
             | Self::ResponseTrailer(_)
             | Self::Property(_)
-            | Self::Early(_) => None,
+            | Self::Kept(_) => None,
         }
     }
 
-    /// Looks the value up; one that is there may be empty. One of the other phase is absent.
+    /// Tells whether the value is a header, or a part of one, as it was sent.
+    pub fn is_raw_header(&self) -> bool {
+        use Source::{Cookie, RequestHeader, ResponseHeader, ResponseTrailer};
+        matches!(self, RequestHeader(_) | ResponseHeader(_) | ResponseTrailer(_) | Cookie(_))
+    }
+
+    /// Returns the value, which may be empty, or `None` where it is missing or known at another time.
     pub fn find<'a>(&self, lookup: Lookup<'_, 'a>) -> Option<TagValue<'a>> {
-        let text = match (lookup, self) {
-            (Lookup::AtRequest(head), Self::RequestHeader(name)) => head.first(name).map(start_of),
-            (Lookup::AtRequest(head), Self::QueryParameter(name)) => {
-                query_parameter(head.target(), name)
-            }
-            (Lookup::AtRequest(head), Self::Cookie(name)) => cookie(head, name).map(Cow::Borrowed),
-            (Lookup::AtRequest(head), Self::Baggage(key)) => baggage::value(head, key),
-            (Lookup::AtEnd(_, facts), Self::ResponseHeader(name)) => {
-                facts.response.first(name).map(start_of)
-            }
-            (Lookup::AtEnd(_, facts), Self::ResponseTrailer(name)) => {
-                facts.trailers.first(name).map(start_of)
-            }
-            (Lookup::AtEnd(_, facts), Self::Property(property)) => {
-                return property.find(facts.properties);
-            }
-            (Lookup::AtEnd(EarlyValues(values), _), Self::Early(index)) => {
-                values.get(*index)?.as_deref().map(Cow::Borrowed)
-            }
-            _ => None,
+        let text = match self {
+            Self::RequestHeader(name) => lookup.request()?.first(name).map(start_of),
+            Self::ResponseHeader(name) => lookup.end_facts()?.response.first(name).map(start_of),
+            Self::ResponseTrailer(name) => lookup.end_facts()?.trailers.first(name).map(start_of),
+            Self::QueryParameter(name) => query_parameter(lookup.request()?.target(), name),
+            Self::Cookie(name) => cookie(lookup.request()?, name).map(Cow::Borrowed),
+            Self::Baggage(key) => baggage::value(lookup.request()?, key),
+            Self::Property(property) => return property.find(lookup.end_facts()?.properties),
+            Self::Kept(index) => lookup.kept(*index).map(Cow::Borrowed),
         };
         text.map(TagValue::Text)
     }
 }
 
-/// The part of a value that is read: whoever sends it also chooses how long it is.
+impl Input {
+    /// Returns the bit of this input in a set of inputs.
+    pub const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+impl<'f, 'a> Lookup<'f, 'a> {
+    fn request(self) -> Option<&'f Head<'a>> {
+        match self {
+            Self::AtRequest(head) => Some(head),
+            Self::AtEnd(..) => None,
+        }
+    }
+
+    fn end_facts(self) -> Option<&'f EndFacts<'f, 'a>> {
+        match self {
+            Self::AtRequest(_) => None,
+            Self::AtEnd(_, facts) => Some(facts),
+        }
+    }
+
+    fn kept(self, index: usize) -> Option<&'a [u8]> {
+        match self {
+            Self::AtRequest(_) => None,
+            Self::AtEnd(KeptValues(values), _) => values.get(index)?.as_deref(),
+        }
+    }
+}
+
+/// Returns the beginning of a header's value, which may be of any length.
 fn start_of(value: &[u8]) -> Cow<'_, [u8]> {
     Cow::Borrowed(value.get(..MAX_READ_BYTES).unwrap_or(value))
 }
 
-/// Returns the first parameter of that name in a request target's query, decoded. One without `=`
-/// is there and empty.
+/// Returns the first parameter of that name in a request target's query, decoded. A parameter without
+/// `=` has an empty value.
 fn query_parameter<'a>(target: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
     let query = split_query(target).1?;
     let query = query.get(..MAX_READ_BYTES).unwrap_or(query);
@@ -126,7 +154,7 @@ fn query_parameter<'a>(target: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
     None
 }
 
-/// Percent-decodes a part of a form, where a `+` is a space.
+/// Percent-decodes a name or a value of a form, where `+` is a space.
 fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
     if !text.contains(&b'+') {
         return percent_decode(text).into();
@@ -140,7 +168,7 @@ fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
     Cow::Owned(percent_decode(&spaced).collect())
 }
 
-/// Returns the first cookie of that name, without the quotes around it.
+/// Returns the value of the first cookie of that name, without quotes around it.
 fn cookie<'a>(head: &Head<'a>, name: &str) -> Option<&'a [u8]> {
     let mut left = MAX_READ_BYTES;
     for line in head.all(COOKIE) {
@@ -165,7 +193,7 @@ fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
 }
 
 const COOKIE: &str = "cookie";
-/// Bytes of a header, a query or all cookies that a tag reads.
+/// How many bytes of a header, of the query or of all cookies a tag reads.
 const MAX_READ_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
@@ -183,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn query_parameters_are_decoded_and_the_first_counts() {
+    fn the_first_query_parameter_counts_and_is_decoded() {
         for (target, expected) in [
             ("/?order=7", Some("7")),
             ("/?a=1&order=7&order=8", Some("7")),
@@ -207,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn cookies_are_found_in_every_line() {
+    fn cookies_are_found_in_every_cookie_header() {
         for (lines, expected) in [
             (["tier=gold", "x=y"], Some("gold")),
             (["x=y; tier=gold;z=1", "tier=2"], Some("gold")),
@@ -226,14 +254,14 @@ mod tests {
     }
 
     #[test]
-    fn of_headers_by_one_name_the_first_counts() {
+    fn the_first_header_and_the_last_member_of_baggage_count() {
         let source = Source::RequestHeader("x".to_owned());
         check(source.clone(), &[("x", "1"), ("x", "2")], Some("1"));
         check(source.clone(), &[("x", "")], Some(""));
         check(source, &[("y", "1")], None);
         check(Source::ResponseHeader("x".to_owned()), &[("x", "1")], None);
         check(Source::ResponseTrailer("x".to_owned()), &[("x", "1")], None);
-        check(Source::Baggage("k".to_owned()), &[("baggage", "a=1,k=v%20w;p")], Some("v w"));
+        check(Source::Baggage("k".to_owned()), &[("baggage", "k=1,k=v%20w;p")], Some("v w"));
     }
 
     proptest! {
@@ -244,7 +272,7 @@ mod tests {
         }
 
         #[test]
-        fn what_a_form_encodes_comes_back(value: Vec<u8>) {
+        fn a_form_encoded_value_is_decoded(value: Vec<u8>) {
             let encoded: String = value.iter().map(|byte| format!("%{byte:02X}")).collect();
             let target = format!("/?a=1&k={encoded}&k=2");
             let found = query_parameter(target.as_bytes(), "k");

@@ -12,7 +12,7 @@ use crate::propagation::testing::head;
 use crate::sampling::conditions::Direction;
 use crate::span::encoding::{AttributeLimits, SpanFields, SpanIds};
 
-/// The attributes that these tags make of a request, as text, but for those that are typed.
+/// Returns the attributes that these tags add to the span of one request.
 fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
     let environment = |name: &str| (name == "POD").then(|| "pod-1".to_owned());
     let json = format!(r#"{{"custom_tags": {tags}}}"#);
@@ -42,7 +42,7 @@ fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
             "upstream/uri_san_peer_certificate" => b"spiffe://mesh/called",
             "metadata/filter_metadata/a.b/c/d" => b"deep",
             "xds/upstream_host_metadata/filter_metadata/lb/canary" => &[1],
-            // As a later filter has set it.
+            // A later filter has set it.
             "request/headers/x-user" => b"grace",
             _ => b"",
         })
@@ -57,8 +57,8 @@ fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
         trace_state: b"",
     };
     let mut fields = SpanFields::start(ids, 1, AttributeLimits::default());
-    let early = tags.at_request(&mut fields.tags, &request);
-    tags.at_end(&mut fields.tags, &early, &facts);
+    let kept = tags.at_request(&mut fields.tags, &request);
+    tags.at_end(&mut fields.tags, &kept, &facts);
     let encoded = fields.end(b"GET", &SpanKind::Client, 2, &Status::Unset);
     let span = Span::decode(encoded.bytes.as_slice()).unwrap();
     let pairs = span.attributes.into_iter();
@@ -79,7 +79,7 @@ fn check(member: &str, expected: &str) {
 }
 
 #[test]
-fn every_source_has_its_value() {
+fn every_source_is_read() {
     check(r#""literal": {"value": "v"}"#, "v");
     check(r#""environment": {"name": "POD"}"#, "pod-1");
     check(r#""request_header": {"name": "X-User"}"#, "ada");
@@ -108,7 +108,7 @@ fn every_source_has_its_value() {
 }
 
 #[test]
-fn defaults_stand_for_what_is_missing_and_not_for_what_is_empty() {
+fn defaults_replace_missing_values_but_not_empty_ones() {
     for source in ["request_header", "response_header", "query_parameter", "baggage", "cookie"] {
         check(&format!(r#""{source}": {{"name": "none", "default_value": "d"}}"#), "d");
         check(&format!(r#""{source}": {{"name": "none"}}"#), "");
@@ -148,9 +148,9 @@ fn formats_join_texts_and_values() {
     }
 }
 
-/// The same operator has the same value, whatever it is joined with.
+/// A command has the same value, whether or not the format must wait for the request's end.
 #[test]
-fn request_headers_are_those_that_arrived() {
+fn request_headers_are_read_when_the_request_arrives() {
     check(r#""value": "%REQ(X-USER)%""#, "ada");
     check(r#""value": "%REQ(X-USER)%/%RESPONSE_CODE%""#, "ada/404");
     check(r#""value": "%RESP(X-NONE)%%REQ(X-NONE?X-USER)%%REQ(X-EMPTY)%""#, "ada");
@@ -166,16 +166,16 @@ fn request_headers_may_be_read_at_the_end() {
     check(r#""formatter": {"value": "%REQ(X-USER)%-%RESP(X-ORDER)%", "read": "end"}"#, "grace-o-1");
 }
 
-/// What is kept of a request is bounded, and enough for the limit on values and for a hash.
+/// Kept values are bounded, and long enough for the attribute limit and for a hash.
 #[test]
-fn early_values_are_bounded() {
+fn kept_values_are_bounded() {
     let lens = |tag: &str, value: &str| {
         let json = format!(
             r#"{{"attribute_limits": {{"attribute_value_length_limit": 32}},
                  "custom_tags": [{{"tag": "a", {tag}, "value": "%REQ(X)%%RESPONSE_CODE%"}}]}}"#
         );
         let tags = Config::parse(json.as_bytes(), &|_| None).unwrap().span.tags;
-        let EarlyValues(values) = tags.at_request(&mut Attributes::new(32), &head(&[("x", value)]));
+        let KeptValues(values) = tags.at_request(&mut Attributes::new(32), &head(&[("x", value)]));
         values.into_iter().map(|value| value.map(|value| value.len())).collect::<Vec<_>>()
     };
     let (short, long) = ("a".repeat(33), "a".repeat(100_000));
@@ -186,7 +186,7 @@ fn early_values_are_bounded() {
 }
 
 #[test]
-fn values_are_redacted_and_cut_and_defaults_are_not() {
+fn values_are_redacted_and_cut_but_defaults_are_not() {
     let account = r#""baggage": {"name": "account"}"#;
     check(&format!(r#"{account}, "redact": "mask""#), "****");
     check(&format!(r#"{account}, "maxLength": 3"#), "471");
@@ -199,7 +199,7 @@ fn values_are_redacted_and_cut_and_defaults_are_not() {
 }
 
 #[test]
-fn tags_by_name_are_those_of_a_list() {
+fn an_object_of_tags_means_the_same_as_a_list() {
     let by_name = r#"{"user": {"header": {"name": "x-user", "defaultValue": "-"}},
                       "pod": {"environment": {"name": "POD"}},
                       "env": {"literal": {"value": "prod"}},
@@ -216,8 +216,8 @@ fn tags_by_name_are_those_of_a_list() {
 }
 
 #[test]
-fn only_what_tags_ask_for_is_read() {
-    let asked = |tag: &str| {
+fn tags_need_only_the_inputs_that_they_read() {
+    let needed = |tag: &str| {
         let json = format!(r#"{{"custom_tags": [{{"tag": "a", {tag}}}]}}"#);
         let tags = Config::parse(json.as_bytes(), &|_| None).unwrap().span.tags;
         let inputs = [
@@ -228,9 +228,9 @@ fn only_what_tags_ask_for_is_read() {
         ];
         inputs.map(|input| tags.needs(input))
     };
-    assert_eq!(asked(r#""request_header": {"name": "x"}"#), [false; 4]);
-    assert_eq!(asked(r#""value": "%REQ(X)%""#), [false; 4]);
-    assert_eq!(asked(r#""response_header": {"name": "x"}"#), [false, true, false, false]);
-    assert_eq!(asked(r#""value": "%REQ(X)%%RESP(X)%""#), [false, true, false, false]);
-    assert_eq!(asked(r#""value": "%TRAILER(X)%%PROTOCOL%""#), [false, false, true, true]);
+    assert_eq!(needed(r#""request_header": {"name": "x"}"#), [false; 4]);
+    assert_eq!(needed(r#""value": "%REQ(X)%""#), [false; 4]);
+    assert_eq!(needed(r#""response_header": {"name": "x"}"#), [false, true, false, false]);
+    assert_eq!(needed(r#""value": "%REQ(X)%%RESP(X)%""#), [false, true, false, false]);
+    assert_eq!(needed(r#""value": "%TRAILER(X)%%PROTOCOL%""#), [false, false, true, true]);
 }

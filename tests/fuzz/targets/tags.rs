@@ -4,8 +4,8 @@ use libfuzzer_sys::fuzz_target;
 use sidespan::http::head::Head;
 use sidespan::span::tags::property::{Encoding, Property};
 use sidespan::span::tags::redact::{Redaction, Transformation};
-use sidespan::span::tags::source::Source;
-use sidespan::span::tags::{Lookup, format};
+use sidespan::span::tags::format;
+use sidespan::span::tags::source::{Lookup, Source};
 use sidespan_fuzz::lines;
 
 const HEADERS: &[&str] = &[":path", "cookie", "baggage"];
