@@ -45,7 +45,7 @@ RUN_BY = {
     r"make image": "tests/test_image.py::test_make_writes_the_image_and_takes_the_format",
     r"make push REGISTRY=.*": "tests/test_image.py::test_make_pushes_and_prints_the_url",
     r"python3 release/crane\.py auth login .*": "tests/test_image.py::test_a_login_of_dockers_configuration_is_used",
-    r"python3 release/crane\.py digest .*": "tests/test_image.py::test_what_is_pushed_comes_back_byte_for_byte",
+    r"python3 release/crane\.py digest .*": "tests/test_image.py::test_a_pushed_image_comes_back_byte_for_byte",
     r"mkdir image && tar -xf .*|python3 release/push\.py image .*": (
         "tests/test_release.py::test_the_image_of_the_archive_is_pushed"
     ),
