@@ -1,4 +1,4 @@
-"""Puts what a release has into one folder: `dist.py --image LAYOUT --binary FILE --sbom FILE MODULE FOLDER`.
+"""Makes a release in one folder: `dist.py --image LAYOUT --binary FILE --sbom FILE MODULE FOLDER`.
 
     sidespan.wasm                the module
     sidespan-image.tar           its image, an OCI layout
@@ -21,7 +21,7 @@ import image
 
 SUMS = "SHA256SUMS"
 MANIFEST_FOLDERS = ["istio", "envoy/gateway"]
-# What the manifests have in place of what only a release knows.
+# The manifests have these in place of values that only a release knows.
 PLACEHOLDER_NAME = "registry.example.com/sidespan"
 PLACEHOLDER_SUM = "0" * 64
 _URL = re.compile(r"^[\s-]*url: *(\S+)", re.MULTILINE)
@@ -32,7 +32,7 @@ class DistError(Exception):
 
 
 def make(folder: Path, module: Path, layout: Path, binary: Path, sbom: Path, name: str) -> None:
-    """Fills `folder`, in place of a release that is there. `name` is the image's, `HOST/NAME`."""
+    """Writes the release into `folder`, and replaces an earlier one. `name` is the image's, `HOST/NAME`."""
     if folder.exists():
         if not (folder / SUMS).is_file():
             raise DistError(f"{folder}: expected a release or nothing, but found another file or folder")
@@ -76,7 +76,7 @@ def fill(path: str, text: str, name: str, digest: str, module_sha256: str) -> st
 
 
 def check_sbom(sbom: dict, version: str) -> None:
-    """Refuses what is no CycloneDX document of the module, or names no crates."""
+    """Refuses a document that is no CycloneDX of the module, or that names no crates."""
     subject = sbom.get("metadata", {}).get("component", {})
     found = (sbom.get("bomFormat"), subject.get("name"), subject.get("version"))
     if found != ("CycloneDX", "sidespan", version):
@@ -102,7 +102,7 @@ def platform() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Puts what a release has into one folder.")
+    parser = argparse.ArgumentParser(description="Makes a release in one folder.")
     parser.add_argument("module", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--image", type=Path, required=True, help="the OCI layout")

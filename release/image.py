@@ -2,10 +2,10 @@
 
 `image` holds `plugin.wasm` in one tar+gzip layer, the compatible variant of the Wasm image specification
 (https://github.com/solo-io/wasm/blob/master/spec/spec-compat.md). `artifact` holds the module itself as one
-of two layers (spec.md beside it). Istio's and Envoy Gateway's fetchers take both.
+of two layers (spec.md beside it). Istio's and Envoy Gateway's fetchers accept both.
 
-The same module, version, revision and time make the same bytes, on every machine. Only the standard
-library is used.
+The same module, version, revision and time make the same bytes on every machine. This file needs only the
+standard library.
 """
 
 import argparse
@@ -33,11 +33,11 @@ EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 WASM_CONFIG_TYPE = "application/vnd.module.wasm.config.v1+json"
 WASM_CONTENT_TYPE = "application/vnd.module.wasm.content.layer.v1+wasm"
 _REF_NAME = "org.opencontainers.image.ref.name"
-# The only name that the fetchers look for.
+# The fetchers look for this name only.
 _PLUGIN = "plugin.wasm"
-# What the module is made of: with changes here, no commit describes it.
+# The module is built from these. If they have changes, no commit describes the module.
 _SOURCES = ["src", "Cargo.toml", "Cargo.lock", "Makefile", "rust-toolchain.toml"]
-_STORED_BLOCK_BYTES = 65_535  # the most that a stored block holds (RFC 1951, 3.2.4)
+_STORED_BLOCK_BYTES = 65_535  # the largest stored block (RFC 1951, 3.2.4)
 
 
 class ImageError(Exception):
@@ -45,7 +45,7 @@ class ImageError(Exception):
 
 
 def write(module: Path, folder: Path, format: str, annotations: dict[str, str]) -> str:
-    """Writes the layout into `folder`, in place of a layout that is there, and returns the manifest's digest."""
+    """Writes the layout into `folder`, replaces an earlier layout, and returns the manifest's digest."""
     content = module.read_bytes()
     if not content.startswith(b"\0asm"):
         raise ImageError(f"{module}: expected a WebAssembly module, but found other bytes")
@@ -69,14 +69,14 @@ def digest(folder: Path) -> str:
 
 
 def version(folder: Path) -> str:
-    """Returns the version that a layout says it holds."""
+    """Returns the version in a layout's index."""
     return _manifest(folder)["annotations"][_REF_NAME]
 
 
 def annotations(root: Path = ROOT) -> dict[str, str]:
-    """Returns what Cargo.toml and Git say of the module; what they do not say is left out.
+    """Returns the annotations of the image, from Cargo.toml and Git, without those that they do not have.
 
-    `created` is $SOURCE_DATE_EPOCH, else the time of the commit, so that it is the same for everybody.
+    `created` is $SOURCE_DATE_EPOCH, else the time of the commit, so it is the same for everybody.
     """
     cargo = tomllib.loads((root / "Cargo.toml").read_text())
     package = cargo["workspace"]["package"] | cargo["package"]
@@ -108,7 +108,7 @@ def tar(files: dict[str, bytes]) -> bytes:
 def gzip(content: bytes) -> bytes:
     """Returns a gzip stream of stored blocks (RFC 1951, 3.2.4; RFC 1952).
 
-    Not compressed: what a deflater makes differs between versions of zlib, and so would the digest.
+    Not compressed: versions of zlib compress differently, and so the digest would differ.
     """
     blocks = [content[at : at + _STORED_BLOCK_BYTES] for at in range(0, len(content), _STORED_BLOCK_BYTES)] or [b""]
     # Method deflate, no flags, no mtime, no extra flags, OS unknown.
@@ -123,7 +123,7 @@ def gzip(content: bytes) -> bytes:
 def _image(folder: Path, module: bytes, annotations: dict[str, str]) -> dict:
     archive = tar({_PLUGIN: module})
     config = {
-        # Readers that choose by platform ask for this one; the module itself runs on every platform.
+        # Readers that choose by platform look for this one; the module itself runs on every platform.
         "architecture": "amd64",
         "os": "linux",
         "config": {"Labels": annotations},
@@ -177,7 +177,7 @@ def _key(name: str) -> str:
 
 
 def _commit(root: Path) -> tuple[str | None, str | None]:
-    """Returns hash and time of the commit that the module is made of, None where no commit describes it."""
+    """Returns hash and time of the commit that the module is built from, None if no commit describes it."""
     def git(*arguments: str) -> str | None:
         try:
             result = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Prints what CHANGELOG.md says of a release: `notes.py vVERSION`. Refuses a tag that is not Cargo.toml's version."""
+"""Prints the notes of a release from CHANGELOG.md: `notes.py vVERSION`. VERSION must be Cargo.toml's."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ def notes(tag: str, version: str, changelog: str) -> str:
     heading, end = rf"^## \[{re.escape(version)}\][^\n]*\n", r"(?=^## \[|^\[|\Z)"
     section = re.search(rf"{heading}(.*?){end}", changelog, re.MULTILINE | re.DOTALL)
     if section is None or not section.group(1).strip():
-        raise NotesError(f"CHANGELOG.md: expected a section [{version}] that says something, but found none")
+        raise NotesError(f"CHANGELOG.md: expected a section [{version}] that is not empty, but found none")
     return section.group(1).strip() + "\n"
 
 

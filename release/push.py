@@ -15,10 +15,10 @@ from crane import crane, tools
 _LOG_IN = """The registry wants a login, or this login may not push there. Log in, then push again:
     python3 release/crane.py auth login {host} -u USER --password-stdin
 or `docker login {host}`. Credentials are read from $DOCKER_CONFIG/config.json, else ~/.docker/config.json."""
-_UNREACHABLE = "Nothing answers as a registry at {host}: check its name and port, and whether this machine reaches it."
+_UNREACHABLE = "No registry answers at {host}: check its name and port, and whether this machine can reach it."
 _UNTRUSTED = """The certificate of {host} is not trusted here: add its authority to the system's, or name a file with it
 in $SSL_CERT_FILE."""
-# What to do, by what crane or the registry says.
+# Advice for an error message of crane or of the registry.
 _ADVICE = {
     r"\b401\b|\b403\b|UNAUTHORIZED|DENIED": _LOG_IN,
     r"connection refused|no such host|i/o timeout|no route to host|deadline exceeded": _UNREACHABLE,
@@ -27,13 +27,13 @@ _ADVICE = {
 
 
 class PushError(Exception):
-    """The image is not pushed; the message says why, and what to do where that is known."""
+    """The image is not pushed; the message says why, and what to do if that is known."""
 
 
 def push(folder: Path, reference: str) -> str:
     """Pushes the one image of a layout and returns its reference by digest, `HOST/NAME@sha256:…`."""
     if not (folder / "index.json").is_file():
-        raise PushError(f"{folder}: expected an OCI image layout, but found none: `make image` writes it")
+        raise PushError(f"{folder}: expected an OCI image layout, but found none: run `make image`")
     reference = tagged(reference, folder)
     result = subprocess.run([crane(), "push", folder, reference], capture_output=True, text=True)
     if result.returncode != 0:
@@ -45,15 +45,15 @@ def push(folder: Path, reference: str) -> str:
 
 
 def tagged(reference: str, folder: Path) -> str:
-    """Returns the reference with the layout's version as its tag, where it has none of its own."""
+    """Returns the reference; if it has no tag, the tag is the layout's version."""
     if ":" in reference.rpartition("/")[2]:
         return reference
     return f"{reference}:{image.version(folder)}"
 
 
-def explained(said: str, reference: str) -> str:
-    """Returns what crane said, and what to do about it."""
-    errors = "\n".join(line for line in said.splitlines() if line.startswith("Error: ")) or said.strip()
+def explained(output: str, reference: str) -> str:
+    """Returns the errors in crane's output, and what to do about them."""
+    errors = "\n".join(line for line in output.splitlines() if line.startswith("Error: ")) or output.strip()
     host = reference.partition("/")[0]
     advice = [text.format(host=host) for pattern, text in _ADVICE.items() if re.search(pattern, errors)]
     return "\n".join([errors, *advice[:1]])

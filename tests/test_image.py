@@ -1,4 +1,4 @@
-"""The image of the module: the same bytes everywhere, and what registries and Istio's fetcher make of it."""
+"""The image of the module: the same bytes everywhere, accepted by registries and by Istio's fetcher."""
 
 import gzip
 import hashlib
@@ -40,7 +40,7 @@ EPOCH = "1700000000"
 
 
 def run(*command, environment: dict | None = None, cwd: Path | None = None, given: str = ""):
-    """Runs a command to its end, in an environment without credentials but those of `environment`."""
+    """Runs a command to its end. Its only credentials are those of `environment`."""
     # A make inside of a make prints more lines.
     ours = {"DOCKER_CONFIG", "SOURCE_DATE_EPOCH", "MAKEFLAGS", "MAKELEVEL"}
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
@@ -228,7 +228,7 @@ def short(annotations: dict[str, str]) -> dict[str, str]:
     return {key.removeprefix("org.opencontainers.image."): value for key, value in annotations.items()}
 
 
-def test_annotations_are_what_cargo_and_git_know(tmp_path, monkeypatch):
+def test_annotations_come_from_cargo_and_git(tmp_path, monkeypatch):
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     root = repository(tmp_path)
     known = {"title": "a", "description": "b", "version": "1.2.3", "licenses": "MIT"}
@@ -242,7 +242,7 @@ def test_annotations_are_what_cargo_and_git_know(tmp_path, monkeypatch):
     assert short(image.annotations(root)) == known | {"created": "1970-01-01T00:00:00Z"}
 
 
-def test_the_source_is_said_where_cargo_knows_it(tmp_path):
+def test_annotations_have_the_source_if_cargo_has_it(tmp_path):
     root = repository(tmp_path, 'repository = "https://example.com/a"')
     assert short(image.annotations(root))["source"] == "https://example.com/a"
 
@@ -269,7 +269,7 @@ def test_a_folder_that_is_no_layout_is_left_alone(tmp_path, module):
 
 
 @pytest.mark.parametrize("format", image.FORMATS)
-def test_what_is_pushed_comes_back_byte_for_byte(tmp_path, layouts, registry, format):
+def test_a_pushed_image_comes_back_byte_for_byte(tmp_path, layouts, registry, format):
     folder = layouts / format
     result = pushed(folder, f"{registry}/back/{format}")
     assert result.returncode == 0, result.stderr
@@ -288,14 +288,14 @@ def test_what_is_pushed_comes_back_byte_for_byte(tmp_path, layouts, registry, fo
         assert file.read_bytes() == blob(folder, part["digest"])
 
 
-def test_crane_finds_the_image_sound(layouts, registry):
+def test_crane_validates_the_image(layouts, registry):
     assert pushed(layouts / "image", f"{registry}/sound:1").returncode == 0
     result = run(crane(), "validate", "--remote", f"{registry}/sound:1")
     assert (result.returncode, result.stdout) == (0, f"PASS: {registry}/sound:1\n"), result.stderr
 
 
 @pytest.mark.parametrize("format", image.FORMATS)
-def test_istios_fetcher_takes_it(layouts, registry, istios_fetcher, module, format):
+def test_istios_fetcher_accepts_the_image(layouts, registry, istios_fetcher, module, format):
     assert pushed(layouts / format, f"{registry}/istio/{format}:1").returncode == 0
     sum = hashlib.sha256(module.read_bytes()).hexdigest()
     for reference in [f"istio/{format}:1", f"istio/{format}@{image.digest(layouts / format)}"]:
@@ -406,12 +406,12 @@ def test_a_registry_that_is_absent_is_named(layouts):
     result = pushed(layouts / "image", f"{address}/absent:1")
     assert (result.returncode, result.stdout) == (1, "")
     assert "connection refused" in result.stderr
-    assert f"Nothing answers as a registry at {address}" in result.stderr
+    assert f"No registry answers at {address}" in result.stderr
 
 
 def test_a_folder_without_an_image_is_named(tmp_path, registry):
     result = pushed(tmp_path, f"{registry}/nothing:1")
-    assert result.returncode == 1 and "`make image` writes it" in result.stderr
+    assert result.returncode == 1 and "run `make image`" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a release is made of: its folder, its notes, its workflows, and the pages that say what it promises."""
+"""A release: its folder, its notes, its workflows, and the page with the supported versions."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def sbom(**changes) -> dict:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory, module):
-    """What the release is made of, but for what Cargo builds."""
+    """The parts of the release. A script stands for the binary, and a short document for the SBOM."""
     folder = tmp_path_factory.mktemp("inputs")
     image.write(module, folder / "image", "image", KNOWN)
     (folder / "sidespan").write_text("#!/bin/sh\necho sidespan\n")
@@ -44,7 +44,7 @@ def inputs(tmp_path_factory, module):
 
 
 def make(inputs: Path, folder: Path):
-    """Makes the release by its target, without what Cargo builds."""
+    """Makes the release by its target, without a build by Cargo."""
     given = {
         "IMAGE": folder.parent / "image",
         "SBOM": inputs / "sbom.json",
@@ -132,7 +132,7 @@ def changed(before, after, path=()) -> dict:
     return {} if before == after else {path: after}
 
 
-def test_manifests_are_the_folders_but_for_images_and_sums(release, module):
+def test_manifests_differ_from_the_folders_only_in_images_and_sums(release, module):
     filled = manifests(release)
     folders = [ROOT / folder for folder in dist.MANIFEST_FOLDERS]
     originals = {file.relative_to(ROOT).as_posix(): file for folder in folders for file in folder.rglob("*.yaml")}
@@ -156,14 +156,14 @@ def test_manifests_are_the_folders_but_for_images_and_sums(release, module):
         ("http://files.example.com/sidespan.wasm", "module"),
     ],
 )
-def test_the_sum_beside_a_url_is_of_what_it_names(url, expected):
+def test_the_sum_below_a_url_is_that_of_the_image_or_the_module(url, expected):
     sums = {"image": "a" * 64, "module": "b" * 64}
     text = f"spec:\n- code:\n    url: {url}\n    sha256: {'0' * 64}\n"
     filled = dist.fill("a.yaml", text, PULLED, f"sha256:{sums['image']}", sums["module"])
     assert f"sha256: {sums[expected]}\n" in filled
 
 
-def test_a_sum_of_nothing_is_refused():
+def test_a_sum_without_a_url_is_refused():
     with pytest.raises(dist.DistError, match="a.yaml: expected a `url` above the checksum"):
         dist.fill("a.yaml", f"sha256: {'0' * 64}\nurl: a\n", PULLED, "sha256:a", "b")
 
@@ -185,13 +185,19 @@ def test_an_sbom_of_something_else_is_refused(wrong):
         dist.check_sbom(wrong, VERSION)
 
 
-def test_the_sbom_says_nothing_of_the_machine_that_made_it():
+def test_the_sbom_has_no_paths_of_the_machine():
     subject = {"name": "sidespan", "version": VERSION, "bom-ref": f"path+{ROOT.as_uri()}#0.1.0"}
     text = json.dumps(sbom(metadata={"component": subject}))
     assert str(ROOT) in text and str(ROOT) not in dist.without_paths(text)
 
 
-def test_a_folder_that_is_no_release_is_left_alone(inputs, tmp_path, module):
+def test_the_module_has_no_paths_of_the_machine(module):
+    content = module.read_bytes()
+    assert b"registry/index.crates.io-" in content and b"/rustc/" in content
+    assert b"/registry/index.crates.io-" not in content and b"/rustlib/src/" not in content
+
+
+def test_another_folder_than_a_release_is_not_replaced(inputs, tmp_path, module):
     (tmp_path / "important").touch()
     with pytest.raises(dist.DistError, match="expected a release or nothing"):
         dist.make(tmp_path, module, inputs / "image", inputs / "sidespan", inputs / "sbom.json", PULLED)
@@ -237,7 +243,7 @@ def test_a_tag_without_notes_is_refused(tag, version, reason):
         notes.notes(tag, version, CHANGES)
 
 
-def test_the_changelog_has_what_comes_next():
+def test_the_changelog_has_notes_for_the_next_release():
     result = run(sys.executable, RELEASE / "notes.py", f"v{VERSION}")
     unreleased = re.search(r"^## \[Unreleased\]\n(.*)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE | re.DOTALL)
     # Until a version is released, its changes are collected above.
@@ -250,7 +256,7 @@ def actionlint():
     return [tools.go_program(HERE / "actionlint"), "-shellcheck=", "-pyflakes=", "-no-color"]
 
 
-def test_workflows_are_sound(actionlint):
+def test_workflows_are_valid(actionlint):
     assert [file.name for file in WORKFLOWS] == ["ci.yaml", "release.yaml"]
     result = run(*actionlint, *WORKFLOWS)
     assert (result.returncode, result.stdout) == (0, "")
@@ -269,7 +275,7 @@ def steps(workflow: Path) -> list[dict]:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=[file.name for file in WORKFLOWS])
-def test_workflows_run_the_targets_that_there_are(workflow):
+def test_workflows_run_targets_that_exist(workflow):
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     called = {target for step in steps(workflow) for target in re.findall(r"^make ([a-z-]+)", step.get("run", ""))}
     assert called and called <= targets
@@ -308,5 +314,5 @@ def versions() -> str:
     return "\n".join(["| software | versions | what the tests do with it |", "|---|---|---|", *lines])
 
 
-def test_the_versions_that_are_supported_are_those_that_are_tested():
+def test_the_supported_versions_are_the_tested_ones():
     assert versions() in COMPATIBILITY.read_text(), f"expected in {COMPATIBILITY.name}:\n{versions()}"
