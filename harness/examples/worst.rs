@@ -1,8 +1,8 @@
-//! Searches for the requests that cost most, with all of the filter in use: `make worst`.
+//! Searches for the most expensive requests, with all features of the filter in use: `make worst`.
 //!
-//! Each round changes one of the most expensive requests so far, and keeps the new one where it costs
-//! more. It ends after `WORST_SECONDS` and prints what it found. Exit status 1 where one costs more than
-//! `MAX_INSTRUCTIONS`.
+//! Each round changes one of the most expensive requests so far, and keeps the result if it costs more.
+//! The search ends after `WORST_SECONDS`, and prints the most expensive requests. Exit status 1 if one
+//! costs more than `MAX_INSTRUCTIONS`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use sidespan_harness::host::{Headers, Message, Module, Settings, StreamInfo, Vm};
 
-/// Everything that looks at what a client sends.
+/// All features that read what a client sends.
 const CONFIGURATION: &str = r#"{
   "propagation": {
     "extract": ["tracecontext", "b3", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "baggage"],
@@ -76,14 +76,14 @@ const PARTS: [&[u8]; 12] = [
     b" \t",
     b"ab",
 ];
-/// What Envoy takes of a request's headers by default.
+/// Envoy's default limits for headers, less some bytes and lines.
 const MAX_BYTES: usize = 60 * 1024;
 const MAX_LINES: usize = 95;
-/// Several parsers can be attacked at once, so this is more than for one.
+/// More than the limit for an attack on one parser, because a request can attack several.
 const MAX_INSTRUCTIONS: u64 = 12_000_000;
-const KEPT: usize = 32;
+const MAX_KEPT: usize = 32;
 
-/// A part of a value again and again, under a name.
+/// A header line whose value is `part`, repeated.
 #[derive(Clone)]
 struct Line {
     name: &'static str,
@@ -91,7 +91,7 @@ struct Line {
     times: usize,
 }
 
-struct Found {
+struct Candidate {
     lines: Vec<Line>,
     instructions: u64,
 }
@@ -118,7 +118,7 @@ fn search() -> anyhow::Result<bool> {
     let started = module.start(&settings)?;
     let mut vm = started.map_err(|failure| anyhow::anyhow!("not configured: {:?}", failure.log))?;
     let mut random = Xoshiro256PlusPlus::seed_from_u64(1);
-    let mut kept: Vec<Found> = Vec::new();
+    let mut kept: Vec<Candidate> = Vec::new();
     let mut tried = 0;
     while Instant::now() < end {
         let mut lines = match kept.is_empty() || below(&mut random, 8) == 0 {
@@ -131,19 +131,19 @@ fn search() -> anyhow::Result<bool> {
         fit(&mut lines);
         let instructions = cost(&mut vm, &lines)?;
         tried += 1;
-        kept.push(Found { lines, instructions });
-        kept.sort_by_key(|found| std::cmp::Reverse(found.instructions));
-        kept.truncate(KEPT);
+        kept.push(Candidate { lines, instructions });
+        kept.sort_by_key(|candidate| std::cmp::Reverse(candidate.instructions));
+        kept.truncate(MAX_KEPT);
     }
     println!("{tried} requests; the most expensive:");
-    for found in kept.iter().take(5) {
-        println!("{:>10} instructions", found.instructions);
-        for line in &found.lines {
+    for candidate in kept.iter().take(5) {
+        println!("{:>10} instructions", candidate.instructions);
+        for line in &candidate.lines {
             let part = String::from_utf8_lossy(&line.part);
             println!("           {}: {part:?} {} times", line.name, line.times);
         }
     }
-    Ok(kept.iter().all(|found| found.instructions <= MAX_INSTRUCTIONS))
+    Ok(kept.iter().all(|candidate| candidate.instructions <= MAX_INSTRUCTIONS))
 }
 
 fn below(random: &mut Xoshiro256PlusPlus, end: usize) -> usize {
@@ -160,30 +160,30 @@ fn change(lines: &mut Vec<Line>, random: &mut Xoshiro256PlusPlus) {
         let line = new(random);
         return lines.push(line);
     }
-    let place = below(random, lines.len());
+    let index = below(random, lines.len());
     match below(random, 7) {
-        0 => drop(lines.swap_remove(place)),
-        1 => lines[place].name = NAMES[below(random, NAMES.len())],
-        2 => lines[place].times = 1 << below(random, 16),
+        0 => drop(lines.swap_remove(index)),
+        1 => lines[index].name = NAMES[below(random, NAMES.len())],
+        2 => lines[index].times = 1 << below(random, 16),
         3 => {
-            let again = lines[place].clone();
-            lines.push(again);
+            let copy = lines[index].clone();
+            lines.push(copy);
         }
-        4 => lines[place].part.extend_from_slice(PARTS[below(random, PARTS.len())]),
+        4 => lines[index].part.extend_from_slice(PARTS[below(random, PARTS.len())]),
         5 => {
-            let part = &mut lines[place].part;
+            let part = &mut lines[index].part;
             part.truncate(1 + below(random, part.len()));
         }
         _ => {
-            let byte = b" !\"%&'()*+,-./0123456789:;<=>?@ABab[\\]_{|}~\xff";
-            let part = &mut lines[place].part;
-            let at = below(random, part.len());
-            part[at] = byte[below(random, byte.len())];
+            let bytes = b" !\"%&'()*+,-./0123456789:;<=>?@ABab[\\]_{|}~\xff";
+            let part = &mut lines[index].part;
+            let changed = below(random, part.len());
+            part[changed] = bytes[below(random, bytes.len())];
         }
     }
 }
 
-/// Takes away what Envoy would not let through.
+/// Shortens the request to Envoy's limits.
 fn fit(lines: &mut Vec<Line>) {
     lines.truncate(MAX_LINES);
     let mut left = MAX_BYTES;
@@ -211,7 +211,7 @@ fn cost(vm: &mut Vm, lines: &[Line]) -> anyhow::Result<u64> {
     vm.response(context, Message { headers, ..Message::default() })?;
     vm.finish(context)?;
     let instructions = vm.instructions().unwrap_or_default() - before;
-    // The spans of the search are nobody's.
+    // Exports the spans; nothing responds to the calls.
     vm.tick()?;
     Ok(instructions)
 }

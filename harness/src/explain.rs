@@ -1,4 +1,5 @@
-//! Says what the filter does with a request: what goes upstream, why, and the span that it exports.
+//! Explains what the filter does with a request: the changes to headers, the decision, and the spans
+//! that it exports.
 
 use std::fmt::Write as _;
 
@@ -6,36 +7,32 @@ use anyhow::ensure;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::headers::{self, Header, HeaderValue, hex};
-use crate::host::{Direction, Headers, Module, Settings, Vm};
+use crate::compare::{Times, Tree, found_span};
+use crate::host::{Direction, Headers, Module, Settings};
 use crate::plugin::Plugin;
-use crate::report::log_text;
+use crate::scenario::headers::{self, Header, HeaderValue, hex};
 use crate::scenario::{Case, Request, Response, Timestamp};
-use crate::session::Session;
-use crate::tree::Tree;
+use crate::session::{HeaderChange, Session, format_log};
 
-/// Explains requests, one after the other, through one VM.
+/// Explains requests, one after the other, in one VM.
 pub struct Explainer {
     session: Session,
 }
 
-/// What the filter made of a request.
-#[derive(Debug, Default)]
+/// What the filter did with a request.
+#[derive(Debug)]
 pub struct Explanation {
-    /// The request's headers before and after the filter.
-    pub upstream: (Headers, Headers),
-    /// The response's, likewise.
-    pub client: (Headers, Headers),
-    /// Metrics that changed, by how much.
-    pub counted: Vec<(String, i64)>,
-    /// Spans that were exported.
-    pub spans: Vec<Tree>,
-    /// What a filter must not do.
-    pub problems: Vec<String>,
+    request: HeaderChange,
+    response: HeaderChange,
+    /// Metrics that changed, and by how much.
+    metric_changes: Vec<(String, i64)>,
+    /// Exported spans.
+    spans: Vec<Tree>,
 }
 
 impl Explainer {
-    /// Starts a VM with a configuration. `seed` is that of the ids, `time` that of the first request.
+    /// Starts a VM with a configuration, with the seed of its random ids and the time of the first
+    /// request.
     pub fn start(
         module: &Module,
         plugin: Plugin,
@@ -49,113 +46,131 @@ impl Explainer {
             now_ns: time.0,
             ..Settings::default()
         };
-        let started: Result<Vm, _> = module.start(&settings)?;
-        let vm = started.map_err(|failure| {
-            let log = log_text(&failure.log);
-            anyhow::anyhow!("expected a configuration that works, but the filter refused it\n{log}")
+        let vm = module.start(&settings)?.map_err(|failure| {
+            let log = format_log(&failure.log);
+            anyhow::anyhow!("expected a valid configuration, but the filter refused it\n{log}")
         })?;
-        let session = Session::new(vm, settings.now_ns)?;
-        Ok(Self { session })
+        Ok(Self { session: Session::new(vm)? })
     }
 
-    /// Explains the request of one line of JSON.
+    /// Explains a request that is written as one line of JSON.
     pub fn explain(&mut self, line: &str) -> anyhow::Result<Explanation> {
-        let case = case(line)?;
-        let explanation =
-            self.session.explain(&case).map_err(|fault| anyhow::anyhow!("{fault}"))?;
-        ensure!(explanation.problems.is_empty(), "{}", explanation.problems.join("\n"));
-        Ok(explanation)
+        let case = parse_case(line)?;
+        let before = self.session.metrics();
+        let exchange = self.session.exchange(&case)?;
+        let exchange = exchange
+            .ok_or(anyhow::anyhow!("expected a stream, but the filter's context is gone"))?;
+        self.session.flush()?;
+        let received = self.session.take_received();
+        let interventions = exchange.interventions.iter().map(ToString::to_string);
+        let problems: Vec<String> = interventions.chain(received.problems).collect();
+        ensure!(problems.is_empty(), "{}", problems.join("\n"));
+        let times = Times {
+            scenario_ns: exchange.started_ns,
+            request_ns: exchange.started_ns,
+            duration_ns: case.response.duration_ms * NANOS_PER_MS,
+        };
+        Ok(Explanation {
+            request: exchange.request,
+            response: exchange.response,
+            metric_changes: metric_changes(&before, &self.session.metrics()),
+            spans: received.spans.iter().map(|span| found_span(span, None, times)).collect(),
+        })
     }
 }
 
 impl Explanation {
-    /// One line of JSON.
+    /// Formats the explanation as one line of JSON.
     pub fn to_json(&self) -> String {
-        let counted = self.others().map(|(name, by)| (name.to_owned(), by.into()));
+        let counted = self.other_metrics().map(|(name, change)| (name.to_owned(), change.into()));
         let spans = self.spans.iter().map(Tree::to_json);
         json!({
             "decision": self.decision(),
             "rule": self.rule(),
-            "over_limit": self.over_limit().collect::<Vec<_>>(),
-            "upstream": lines(&self.upstream.1),
-            "client": lines(&self.client.1),
+            "over_limit": self.rules_over_limit().collect::<Vec<_>>(),
+            "upstream": lines_to_json(&self.request.after),
+            "client": lines_to_json(&self.response.after),
             "counted": counted.collect::<Map<_, _>>(),
             "spans": spans.collect::<Vec<_>>(),
         })
         .to_string()
     }
 
-    /// A few lines for a person.
+    /// Formats the explanation as a few lines of text, with only those header lines that changed.
     pub fn to_text(&self) -> String {
-        let (sent, _) = &self.upstream;
-        let part = |name| sent.first(name).map(String::from_utf8_lossy).unwrap_or_default();
+        let header =
+            |name| self.request.before.first(name).map(String::from_utf8_lossy).unwrap_or_default();
         let mut text = format!(
             "{} {}://{}{}\n",
-            part(":method"),
-            part(":scheme"),
-            part(":authority"),
-            part(":path")
+            header(":method"),
+            header(":scheme"),
+            header(":authority"),
+            header(":path")
         );
         let decision = self.decision().unwrap_or("none");
         let _ = match self.rule() {
             Some(rule) => writeln!(text, "decision: {decision} (rule {rule})"),
             None => writeln!(text, "decision: {decision}"),
         };
-        for rule in self.over_limit() {
+        for rule in self.rules_over_limit() {
             let _ = writeln!(text, "over its limit: rule {rule}");
         }
-        text += &changes("upstream", &self.upstream);
-        text += &changes("client", &self.client);
-        for (name, by) in self.others() {
-            let _ = writeln!(text, "{name}: {by:+}");
+        text += &format_changes("upstream", &self.request);
+        text += &format_changes("client", &self.response);
+        for (name, change) in self.other_metrics() {
+            let _ = writeln!(text, "{name}: {change:+}");
         }
         let spans = Tree::Map(vec![("spans".into(), Tree::List(self.spans.clone()))]);
         text + &spans.to_yaml()
     }
 
-    /// The kind of the decision: the counter of decisions that moved.
+    /// Returns the reason of the decision, from the counter of decisions that changed.
     fn decision(&self) -> Option<&str> {
-        self.counted.iter().find_map(|(name, _)| name.strip_prefix(DECISIONS)?.strip_suffix(END))
+        self.metric_changes
+            .iter()
+            .find_map(|(name, _)| name.strip_prefix(DECISIONS_START)?.strip_suffix(LABELS_END))
     }
 
-    /// The rule that decided, as metrics name it.
+    /// Returns the rule that decided, as metrics name it.
     fn rule(&self) -> Option<&str> {
-        let decided = self.by_rule().find(|(_, outcome)| *outcome != OVER_LIMIT);
-        decided.map(|(rule, _)| rule).filter(|rule| *rule != NO_RULE)
+        let mut rules = self.rule_outcomes().filter(|(_, outcome)| *outcome != OVER_LIMIT);
+        rules.next().map(|(rule, _)| rule).filter(|rule| *rule != NO_RULE)
     }
 
-    /// The rules that would have decided, and were over their limits.
-    fn over_limit(&self) -> impl Iterator<Item = &str> {
-        self.by_rule().filter(|(_, outcome)| *outcome == OVER_LIMIT).map(|(rule, _)| rule)
+    /// Returns the rules that matched, but were over their limits.
+    fn rules_over_limit(&self) -> impl Iterator<Item = &str> {
+        self.rule_outcomes().filter(|(_, outcome)| *outcome == OVER_LIMIT).map(|(rule, _)| rule)
     }
 
-    /// Rules and what became of the request by each.
-    fn by_rule(&self) -> impl Iterator<Item = (&str, &str)> {
-        let names = self.counted.iter().map(|(name, _)| name.as_str());
-        names.filter_map(|name| name.strip_prefix(BY_RULE)?.strip_suffix(END)?.rsplit_once(OUTCOME))
+    /// Returns rules with their outcomes, from the counters of rules that changed.
+    fn rule_outcomes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.metric_changes.iter().filter_map(|(name, _)| {
+            let labels = name.strip_prefix(RULE_DECISIONS_START)?.strip_suffix(LABELS_END)?;
+            labels.rsplit_once(OUTCOME_LABEL)
+        })
     }
 
-    /// What was counted beside the decision and the way of the spans.
-    fn others(&self) -> impl Iterator<Item = (&str, i64)> {
-        let others = self.counted.iter().filter(|(name, _)| {
-            !name.starts_with(DECISIONS)
-                && !name.starts_with(BY_RULE)
-                && !SPAN_BOOKS.iter().any(|prefix| name.starts_with(prefix))
+    /// Returns the changes of all metrics but those of decisions and of the export of spans.
+    fn other_metrics(&self) -> impl Iterator<Item = (&str, i64)> {
+        let metrics = self.metric_changes.iter().filter(|(name, _)| {
+            !name.starts_with(DECISIONS_START)
+                && !name.starts_with(RULE_DECISIONS_START)
+                && !EXPORT_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         });
-        others.map(|(name, by)| (name.as_str(), *by))
+        metrics.map(|(name, change)| (name.as_str(), *change))
     }
 }
 
-/// Metrics that are not what they were, and by how much.
-pub fn changed(before: &[(String, i64)], after: &[(String, i64)]) -> Vec<(String, i64)> {
-    let was =
-        |name: &str| before.iter().find(|(known, _)| known == name).map_or(0, |(_, was)| *was);
-    let moved = after.iter().map(|(name, value)| (name.clone(), value - was(name)));
-    moved.filter(|(_, by)| *by != 0).collect()
+/// Returns the metrics whose values changed, and by how much.
+fn metric_changes(before: &[(String, i64)], after: &[(String, i64)]) -> Vec<(String, i64)> {
+    let value_before =
+        |name: &str| before.iter().find(|(known, _)| known == name).map_or(0, |(_, value)| *value);
+    let changes = after.iter().map(|(name, value)| (name.clone(), value - value_before(name)));
+    changes.filter(|(_, change)| *change != 0).collect()
 }
 
-/// A case out of a line: `direction`, `response` and the keys of a scenario's request.
-fn case(line: &str) -> anyhow::Result<Case> {
+/// Parses a line: the keys of a scenario's request, with `direction` and `response` beside them.
+fn parse_case(line: &str) -> anyhow::Result<Case> {
     let mut request: Map<String, Value> = serde_json::from_str(line)?;
     let mut take = |key: &str, default: Value| request.remove(key).unwrap_or(default);
     let direction = Direction::deserialize(take("direction", "unspecified".into()))?;
@@ -164,46 +179,46 @@ fn case(line: &str) -> anyhow::Result<Case> {
     Ok(Case { direction, request, response, ..Case::default() })
 }
 
-fn lines(headers: &Headers) -> Vec<Value> {
-    let lines = headers::show(headers).into_iter().map(|line| match line.value {
+fn lines_to_json(headers: &Headers) -> Vec<Value> {
+    let lines = headers::lines(headers).into_iter().map(|line| match line.value {
         HeaderValue::Text(text) => json!({"name": line.name, "value": text}),
         HeaderValue::Bytes(bytes) => json!({"name": line.name, "value_hex": hex(&bytes)}),
     });
     lines.collect()
 }
 
-/// Lines that went with a minus, lines that came with a plus.
-fn changes(who: &str, (before, after): &(Headers, Headers)) -> String {
-    let (before, mut came) = (headers::show(before), headers::show(after));
-    let mut gone = before;
-    gone.retain(|line| match came.iter().position(|other| other == line) {
-        Some(same) => {
-            came.remove(same);
+/// Formats the changes to headers: removed lines with a minus, added lines with a plus.
+fn format_changes(receiver: &str, change: &HeaderChange) -> String {
+    let (mut removed, mut added) = (headers::lines(&change.before), headers::lines(&change.after));
+    removed.retain(|line| match added.iter().position(|other| other == line) {
+        Some(index) => {
+            added.remove(index);
             false
         }
         None => true,
     });
-    if gone.is_empty() && came.is_empty() {
-        return format!("{who}: unchanged\n");
+    if removed.is_empty() && added.is_empty() {
+        return format!("{receiver}: unchanged\n");
     }
-    let marked = |mark: char, lines: Vec<Header>| {
+    let format_lines = |sign: char, lines: Vec<Header>| {
         lines.into_iter().map(move |line| match line.value {
-            HeaderValue::Text(text) => format!("  {mark} {}: {text}\n", line.name),
+            HeaderValue::Text(text) => format!("  {sign} {}: {text}\n", line.name),
             HeaderValue::Bytes(bytes) => {
-                format!("  {mark} {}: value_hex {}\n", line.name, hex(&bytes))
+                format!("  {sign} {}: value_hex {}\n", line.name, hex(&bytes))
             }
         })
     };
-    let changes: String = marked('-', gone).chain(marked('+', came)).collect();
-    format!("{who}:\n{changes}")
+    let changes: String = format_lines('-', removed).chain(format_lines('+', added)).collect();
+    format!("{receiver}:\n{changes}")
 }
 
-const DECISIONS: &str = "sidespan_decisions_total{decision=\"";
-const BY_RULE: &str = "sidespan_rule_decisions_total{rule=\"";
-const OUTCOME: &str = "\",outcome=\"";
-const END: &str = "\"}";
+const DECISIONS_START: &str = "sidespan_decisions_total{decision=\"";
+const RULE_DECISIONS_START: &str = "sidespan_rule_decisions_total{rule=\"";
+const OUTCOME_LABEL: &str = "\",outcome=\"";
+const LABELS_END: &str = "\"}";
 const OVER_LIMIT: &str = "limited";
-/// Stands for the rule of requests that none decided.
+/// The value of the label `rule` for requests that no rule decided.
 const NO_RULE: &str = "none";
-/// Of the way that spans go: what the metrics' names begin with.
-const SPAN_BOOKS: [&str; 3] = ["sidespan_spans_", "sidespan_export", "sidespan_queue_"];
+/// Prefixes of metrics about the export of spans.
+const EXPORT_PREFIXES: [&str; 3] = ["sidespan_spans_", "sidespan_export", "sidespan_queue_"];
+const NANOS_PER_MS: u64 = 1_000_000;

@@ -1,23 +1,39 @@
-//! Loads the sidespan module as Envoy does, and replays requests against it.
+//! Loads the filter's module as Envoy does, and replays requests against it.
 //!
-//! [`host`] is the proxy-wasm host. [`scenario`] is the file that a user writes; [`replay`] runs
-//! it in the host against a [`collector`] and [`compare`]s, whole, what came out. [`explain`] says of
-//! any request what the filter does with it, and [`token`] mints what a request may have to bring.
+//! Each room uses only those below it:
+//!
+//! - [`explain`]: what the filter does with any request
+//! - [`replay`]: scenarios, run case by case, and the report on them
+//! - `compare`: expected and found results as trees
+//! - `session`: a VM and its collector in virtual time
+//! - `collector`: responses to the filter's calls
+//! - [`plugin`]: the filter's configuration, from the files that users have
+//! - [`scenario`]: the scenario file
+//! - `yaml`: YAML files to types, with errors that name line and column
+//! - [`otlp`]: exported spans, decoded
+//! - [`host`]: the proxy-wasm host
+//! - [`token`]: debug tokens, as the filter verifies them
 
-pub mod captures;
-pub mod collector;
-pub mod compare;
+#![warn(unreachable_pub)]
+
 pub mod explain;
-pub mod headers;
-pub mod host;
-pub mod messages;
-pub mod otlp;
-pub mod plugin;
+
 pub mod replay;
-pub mod report;
+
+mod compare;
+
+mod session;
+
+mod collector;
+
+pub mod plugin;
+
 pub mod scenario;
-pub mod session;
+
+mod yaml;
+
+pub mod otlp;
+
+pub mod host;
+
 pub mod token;
-pub mod tree;
-pub mod values;
-pub mod yaml;

@@ -1,4 +1,4 @@
-//! `sidespan`: the command line of the harness.
+//! The command line of the harness: `sidespan replay`, `sidespan explain`, `sidespan token`.
 
 use std::io::{BufRead as _, Write as _};
 use std::path::PathBuf;
@@ -12,12 +12,11 @@ use serde::de::IntoDeserializer as _;
 use sidespan_harness::explain::Explainer;
 use sidespan_harness::host::Module;
 use sidespan_harness::plugin::Plugin;
-use sidespan_harness::replay::Loaded;
-use sidespan_harness::report::Report;
+use sidespan_harness::replay::{Replay, Report};
 use sidespan_harness::scenario::Timestamp;
 use sidespan_harness::token::Token;
 
-/// Tries the sidespan filter without Envoy
+/// Run the sidespan filter without Envoy
 #[derive(Parser)]
 #[command(name = "sidespan", version)]
 struct Cli {
@@ -27,22 +26,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Replay(Replay),
-    Explain(Explain),
-    Token(Mint),
+    Replay(ReplayArguments),
+    Explain(ExplainArguments),
+    Token(TokenArguments),
 }
 
-/// Sends the requests of scenarios through the module, and compares what comes out, whole, with
-/// what they expect
+/// Send the requests of scenarios through the filter, and compare the results with the expected ones
 ///
-/// Exit status: 0 all as expected, 1 some case is not, 2 a scenario or the module cannot be used.
+/// Exit status: 0 if all cases pass, 1 if a case fails, 2 if a scenario or the module is unusable.
 #[derive(Args)]
-#[command(after_long_help = EXAMPLE)]
-struct Replay {
-    /// The filter
+#[command(after_long_help = REPLAY_EXAMPLE)]
+struct ReplayArguments {
+    /// The filter's module
     #[arg(long, default_value = "target/sidespan.wasm", value_name = "FILE")]
     module: PathBuf,
-    /// Print the WebAssembly instructions that each case executed
+    /// Print how many WebAssembly instructions each case executes
     #[arg(long)]
     fuel: bool,
     /// Scenario files
@@ -50,71 +48,72 @@ struct Replay {
     scenarios: Vec<PathBuf>,
 }
 
-/// Says what the filter does with requests: what goes upstream, the decision, and the span that it
-/// exports
+/// Explain what the filter does with requests: the headers that it changes, its decision, and the
+/// spans that it exports
 ///
-/// Reads one request a line from standard input, as JSON. Between two of them the clock moves on by
-/// a few seconds. Exit status: 0, or 2 where a request, the configuration or the module cannot be
-/// used.
+/// Reads requests from standard input, one a line, as JSON. Between two requests the clock moves by a
+/// few seconds. Exit status: 0, or 2 if a request, the configuration or the module is unusable.
 #[derive(Args)]
 #[command(after_long_help = EXPLAIN_EXAMPLE)]
-struct Explain {
-    /// The filter
+struct ExplainArguments {
+    /// The filter's module
     #[arg(long, default_value = "target/sidespan.wasm", value_name = "FILE")]
     module: PathBuf,
-    /// An Istio WasmPlugin or the bare configuration, YAML or JSON; without it there is none
+    /// File with an Istio WasmPlugin or the bare configuration, YAML or JSON [default: no
+    /// configuration]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Seed of the ids that the filter makes
+    /// Seed of the filter's random ids
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Time of the first request, such as 2026-01-01T00:00:00Z, which it is without this; or `now`
+    /// Time of the first request, or `now` [default: 2026-01-01T00:00:00Z]
     #[arg(long, value_name = "TIME", value_parser = time)]
     time: Option<Timestamp>,
-    /// Environment variable that the filter gets as it is here; may come again
+    /// Environment variable to pass on to the filter; can be repeated
     #[arg(long, value_name = "VARIABLE")]
     env: Vec<String>,
-    /// Answer with one line of JSON a request
+    /// Print each explanation as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Mints a signed debug token, which a rule may ask for in a header, and prints it
+/// Mint a signed debug token, which a sampling rule can require in a header, and print it
 ///
-/// Exit status: 0, or 2 where there is no key or none that will do.
+/// Exit status: 0, or 2 if the key is missing or too short, or another argument is invalid.
 #[derive(Args)]
 #[command(after_long_help = TOKEN_EXAMPLE)]
-struct Mint {
-    /// Id of the key, as the rule has it
+struct TokenArguments {
+    /// Id of the key in the rule
     #[arg(long, value_name = "ID")]
     key_id: String,
     /// Environment variable that holds the key, at least 32 bytes
     #[arg(long, value_name = "VARIABLE")]
     key_env: String,
-    /// How long the token lives; at most the rule's `max_ttl_s` is of use
+    /// How long the token is valid; the filter rejects tokens that are valid for longer than the
+    /// rule's `max_ttl_s`
     #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = ttl)]
     ttl: u64,
-    /// What the paths begin with that the token is for; every path without it
-    #[arg(long, default_value = "", value_name = "PREFIX")]
+    /// Prefix of the paths for which the token is valid [default: every path]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "PREFIX")]
     path_prefix: String,
-    /// From when on the token lives, such as 2026-01-01T00:00:00Z; now without it
+    /// Time from which `--ttl` counts, such as 2026-01-01T00:00:00Z [default: now]
     #[arg(long, value_name = "TIME", value_parser = time)]
     at: Option<Timestamp>,
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let result = match Cli::parse().command {
         Command::Replay(arguments) => Ok(replay(&arguments)),
         Command::Explain(arguments) => explain(&arguments),
-        Command::Token(arguments) => mint(&arguments),
+        Command::Token(arguments) => mint_token(&arguments),
     };
-    done.unwrap_or_else(|error| {
+    result.unwrap_or_else(|error| {
         eprintln!("{error:#}");
         ExitCode::from(UNUSABLE)
     })
 }
 
-fn mint(arguments: &Mint) -> anyhow::Result<ExitCode> {
+fn mint_token(arguments: &TokenArguments) -> anyhow::Result<ExitCode> {
     let variable = &arguments.key_env;
     let key = std::env::var_os(variable).with_context(|| {
         format!("expected a key in the environment variable {variable}, but found none")
@@ -125,11 +124,11 @@ fn mint(arguments: &Mint) -> anyhow::Result<ExitCode> {
         expires_unix_seconds: now_ns / 1_000_000_000 + arguments.ttl,
         path_prefix: &arguments.path_prefix,
     };
-    show(&format!("{}\n", token.mint(key.as_encoded_bytes())?));
+    print(&format!("{}\n", token.mint(key.as_encoded_bytes())?));
     Ok(ExitCode::SUCCESS)
 }
 
-/// Reads a number of seconds, from 1 to a year: `600`, `10m`, `1h30m`.
+/// Parses a duration from one second to 365 days, such as `600`, `10m` or `1h30m`, to seconds.
 fn ttl(text: &str) -> Result<u64, String> {
     let seconds = text.parse::<u64>().ok().or_else(|| {
         let span = text.parse::<jiff::Span>().ok()?;
@@ -141,26 +140,27 @@ fn ttl(text: &str) -> Result<u64, String> {
     })
 }
 
-/// Reads a time, or `now`.
+/// Parses an RFC 3339 time, or `now`.
 fn time(text: &str) -> Result<Timestamp, String> {
     if text == "now" {
         return Ok(now());
     }
-    let read = Timestamp::deserialize(text.into_deserializer());
-    read.map_err(|error: serde::de::value::Error| error.to_string())
+    let time = Timestamp::deserialize(text.into_deserializer());
+    time.map_err(|error: serde::de::value::Error| error.to_string())
 }
 
 fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since_1970.as_nanos()).unwrap_or(u64::MAX))
 }
 
-fn explain(arguments: &Explain) -> anyhow::Result<ExitCode> {
+fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
     let module = Module::load(&arguments.module, false)?;
     let mut plugin = arguments.config.as_deref().map(Plugin::read).transpose()?.unwrap_or_default();
     for variable in &arguments.env {
-        let value = std::env::var(variable)
-            .with_context(|| format!("--env {variable}: expected a variable that is text"))?;
+        let value = std::env::var(variable).with_context(|| {
+            format!("--env {variable}: expected a variable that is set to UTF-8 text")
+        })?;
         plugin.environment.retain(|(name, _)| name != variable);
         plugin.environment.push((variable.clone(), value));
     }
@@ -168,50 +168,50 @@ fn explain(arguments: &Explain) -> anyhow::Result<ExitCode> {
     let mut explainer = Explainer::start(&module, plugin, arguments.seed, time)?;
     let mut output = std::io::stdout().lock();
     for (index, line) in std::io::stdin().lock().lines().enumerate() {
-        let explained = line.map_err(Into::into).and_then(|line| explainer.explain(&line));
-        let explanation = explained.with_context(|| format!("line {}", index + 1))?;
+        let explanation = line.map_err(Into::into).and_then(|line| explainer.explain(&line));
+        let explanation = explanation.with_context(|| format!("line {}", index + 1))?;
         let written = if arguments.json {
             writeln!(output, "{}", explanation.to_json())
         } else {
             writeln!(output, "{}", explanation.to_text())
         };
         if written.is_err() {
-            // Who reads has read enough (`| head`).
+            // The reader closed the pipe, as in `| head`.
             break;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn replay(replay: &Replay) -> ExitCode {
-    let module = match Module::load(&replay.module, replay.fuel) {
+fn replay(arguments: &ReplayArguments) -> ExitCode {
+    let module = match Module::load(&arguments.module, arguments.fuel) {
         Ok(module) => module,
         Err(error) => {
             eprintln!("{error:#}");
             return ExitCode::from(UNUSABLE);
         }
     };
-    let (mut report, mut unusable) = (Report::default(), false);
-    for scenario in &replay.scenarios {
-        let loaded = Loaded::read(scenario).map_err(anyhow::Error::from);
-        match loaded.and_then(|loaded| loaded.run(&module)) {
-            Ok(results) => show(&report.add(scenario, &results)),
+    let (mut report, mut is_unusable) = (Report::default(), false);
+    for scenario in &arguments.scenarios {
+        let replay = Replay::read(scenario).map_err(anyhow::Error::from);
+        match replay.and_then(|replay| replay.run(&module)) {
+            Ok(results) => print(&report.add(scenario, &results)),
             Err(error) => {
                 eprintln!("{error:#}");
-                unusable = true;
+                is_unusable = true;
             }
         }
     }
-    show(&report.summary());
-    match (unusable, report.failed) {
+    print(&report.summary());
+    match (is_unusable, report.failed) {
         (true, _) => ExitCode::from(UNUSABLE),
         (false, 0) => ExitCode::SUCCESS,
         (false, _) => ExitCode::FAILURE,
     }
 }
 
-/// Prints to standard output, whose reader may have read enough and be gone (`| head`).
-fn show(text: &str) {
+/// Prints to standard output, and ignores that its reader closed the pipe, as in `| head`.
+fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
@@ -230,23 +230,23 @@ const TOKEN_EXAMPLE: &str = r#"For this rule:
   $ export DEBUG_KEY=$(openssl rand -base64 32)
   $ curl -H "x-debug-token: $(sidespan token --key-id ops --key-env DEBUG_KEY)" http://shop/cart
 
-Whoever holds the token may have requests traced until it expires, and nothing else."#;
+Until the token expires, its holder can force requests to be traced, and do nothing else with it."#;
 
-const EXAMPLE: &str = r#"A scenario:
+const REPLAY_EXAMPLE: &str = r#"A scenario:
 
-  plugin: plugin.yaml           # an Istio WasmPlugin or the bare configuration; or `config: {…}`
+  plugin: plugin.yaml           # an Istio WasmPlugin or the bare configuration; or: config: {…}
   node: {id: sidecar~a, cluster: checkout, metadata: {NAMESPACE: shop}}
   environment: {POD_NAME: checkout-1}
-  clusters: [otel-collector]    # those that exist; without it every name does
+  clusters: [otel-collector]    # clusters that exist; default: every name exists
   cel: true                     # whether Envoy has its CEL parser
   seed: 7
   time: "2026-01-01T00:00:00Z"
   cases:
     - name: debug header forces a trace
       direction: inbound        # inbound, outbound, unspecified
-      clock_ms: 250             # moves the clock first
+      clock_ms: 250             # moves the clock before the request
       repeat: 1
-      flush: true               # moves the clock afterwards until the spans are exported
+      flush: true               # moves the clock after the request until all spans are exported
       collector: {status: 200, delay_ms: 0}
       request:
         {method: GET, scheme: http, authority: shop, path: "/cart?x=1", protocol: HTTP/1.1,
@@ -258,9 +258,9 @@ const EXAMPLE: &str = r#"A scenario:
          upstream_address: "10.0.0.8:80", upstream_uri_san_peer_certificate: spiffe://td/db,
          upstream_uri_san_local_certificate: spiffe://td/ns/shop/sa/cart, duration_ms: 12,
          backend_latency_ms: 9, headers: {server: db}, body: text, trailers: {grpc-status: "14"}}
-      properties:               # more of Envoy's attributes; a part with a dot is in brackets
+      properties:               # more of Envoy's attributes; brackets around a part with a dot
         metadata.filter_metadata[envoy.lb].canary: true
-        xds.cluster_name: null  # not there
+        xds.cluster_name: null  # removes the attribute
       expect:
         upstream:               # all header lines, or: unchanged
           - {name: x-debug-trace, value: "true"}
@@ -269,7 +269,7 @@ const EXAMPLE: &str = r#"A scenario:
         spans:
           - name: GET
             kind: SERVER
-            trace_id: ${trace}  # a run of hex digits, the same wherever the name comes again
+            trace_id: ${trace}  # hex digits: any the first time, the same from then on
             span_id: ${span}
             status: {code: ERROR}
             attributes: {url.path: /cart, http.response.status_code: 503}
@@ -277,28 +277,29 @@ const EXAMPLE: &str = r#"A scenario:
         log: []
         calls: [{cluster: otel-collector, headers: {":path": /v1/traces}}]
 
-Instead of `cases`, `configuration_error: TEXT` says what the filter must log while it refuses
-the configuration. A header value that is not text is written as
+Instead of `cases`, a scenario can have `configuration_error: TEXT`: the filter must refuse the
+configuration, and log an error that contains TEXT. A header value that is not text is written as
 `{name: x-raw, value_hex: "ff00"}`."#;
 
-const EXPLAIN_EXAMPLE: &str = r#"A request has the keys that `request` has in a scenario, with `direction` and
-`response` beside them, all optional:
+const EXPLAIN_EXAMPLE: &str = r#"A request has the keys of `request` in a scenario (`sidespan replay --help`), and `direction` and
+`response`, all optional:
 
   {"path": "/cart", "direction": "inbound", "headers": [["b3", "0"]], "response": {"status": 503}}
 
-What is printed is what changed. With --json it is all header lines:
+The output shows changed headers only. With --json it has all header lines:
 
   {"decision": "parent", "rule": null, "over_limit": [], "upstream": [{"name": "b3", "value": "0"}],
    "client": [], "counted": {}, "spans": []}
 
-A header value that is not text is `{"name": "x-raw", "value_hex": "ff00"}`, in both."#;
+In requests and in JSON output, a header value that is not text is
+`{"name": "x-raw", "value_hex": "ff00"}`."#;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_token_lives_for_seconds_or_a_duration() {
+    fn a_ttl_is_a_number_of_seconds_or_a_duration() {
         for (text, seconds) in
             [("600", 600), ("10m", 600), ("1h30m", 5_400), ("1d", 86_400), ("2d12h", 216_000)]
         {
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_of_the_program() {
+    fn version_names_the_program() {
         let version = Cli::try_parse_from(["sidespan", "--version"]).err().map(|it| it.to_string());
         assert_eq!(version, Some(concat!("sidespan ", env!("CARGO_PKG_VERSION"), "\n").to_owned()));
     }

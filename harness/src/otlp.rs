@@ -1,20 +1,20 @@
-//! Spans as they were exported: OTLP bytes, decoded by opentelemetry-proto and so independently of
-//! the filter's encoder. <https://github.com/open-telemetry/opentelemetry-proto>
+//! Exported spans. Their OTLP bytes are decoded by the crate opentelemetry-proto, independently of the
+//! filter's encoder. <https://github.com/open-telemetry/opentelemetry-proto>
 
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 
-/// A span with what it is exported under.
+/// A span with its resource and the name of its scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExportedSpan {
-    pub resource: Vec<KeyValue>,
-    pub scope: String,
+    pub(crate) resource: Vec<KeyValue>,
+    pub(crate) scope: String,
     pub span: Span,
 }
 
-/// Decodes the body of an export call.
+/// Decodes the body of an export call into its spans.
 pub fn decode(body: &[u8]) -> Result<Vec<ExportedSpan>, String> {
     let request = ExportTraceServiceRequest::decode(body)
         .map_err(|error| format!("expected an ExportTraceServiceRequest, but found {error}"))?;

@@ -1,27 +1,27 @@
-//! The plugin's configuration as Envoy gets it: JSON bytes, from an Istio `WasmPlugin`, from a
-//! file that is the bare configuration, or from the scenario itself.
+//! The filter's configuration as Envoy hands it over, in JSON. It comes from an Istio `WasmPlugin`, from a
+//! file with the bare configuration, or from the scenario itself.
 
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::scenario::Scenario;
-use crate::yaml::{self, Refused};
+use crate::yaml;
 
-/// What a VM gets from the plugin.
+/// Settings of a VM that come from a plugin's manifest.
 #[derive(Debug, Default, PartialEq)]
 pub struct Plugin {
-    /// JSON; no bytes at all where there is no configuration.
-    pub configuration: Vec<u8>,
-    /// Environment variables that the manifest gives inline.
+    /// JSON; empty if there is no configuration.
+    pub(crate) configuration: Vec<u8>,
+    /// Environment variables with inline values.
     pub environment: Vec<(String, String)>,
 }
 
 impl Plugin {
-    /// Reads the plugin that a scenario names.
-    pub fn of(scenario: &Scenario, file: &Path) -> Result<Self, Refused> {
+    /// Reads the plugin that a scenario names or contains. `file` is the scenario's path.
+    pub(crate) fn of_scenario(scenario: &Scenario, file: &Path) -> Result<Self, yaml::Error> {
         match (&scenario.plugin, &scenario.config) {
-            (Some(plugin), Some(_)) => Err(Refused::at(
+            (Some(plugin), Some(_)) => Err(yaml::Error::at(
                 file,
                 plugin.referenced,
                 "expected `plugin` or `config`, but found both",
@@ -33,21 +33,21 @@ impl Plugin {
                 let path = file.parent().unwrap_or(Path::new("")).join(&plugin.value);
                 if !path.is_file() {
                     let reason = format!("expected a file, but found none at `{}`", path.display());
-                    return Err(Refused::at(file, plugin.referenced, reason));
+                    return Err(yaml::Error::at(file, plugin.referenced, reason));
                 }
                 Self::read(&path)
             }
         }
     }
 
-    /// Reads a file: a `WasmPlugin`, or the bare configuration.
-    pub fn read(file: &Path) -> Result<Self, Refused> {
+    /// Reads a `WasmPlugin` or the bare configuration from a file.
+    pub fn read(file: &Path) -> Result<Self, yaml::Error> {
         let document: Value = yaml::read(file)?;
-        let refused = |reason| Refused { file: file.to_owned(), place: None, reason };
-        Self::from_document(document).map_err(refused)
+        let error = |reason| yaml::Error { file: file.to_owned(), position: None, reason };
+        Self::from_document(document).map_err(error)
     }
 
-    /// Takes the configuration out of a manifest; a document without a kind is one itself.
+    /// Takes the configuration out of a manifest. A document without a `kind` is the bare configuration.
     fn from_document(mut document: Value) -> Result<Self, String> {
         let Some(kind) = document.get("kind") else {
             return Ok(Self { configuration: to_json(Some(&document)), ..Self::default() });
@@ -59,14 +59,18 @@ impl Plugin {
         let spec = spec.ok_or("expected a map under `spec`, but found none")?;
         let configuration = to_json(spec.get("pluginConfig"));
         let variables = spec.get("vmConfig").and_then(|vm| vm.get("env")).and_then(Value::as_array);
-        let environment =
-            variables.into_iter().flatten().filter_map(Value::as_object).filter_map(inline);
+        let environment = variables
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_object)
+            .filter_map(inline_variable);
         Ok(Self { configuration, environment: environment.collect() })
     }
 }
 
-/// A variable of `spec.vmConfig.env` with a value; one from the host must come from the scenario.
-fn inline(variable: &Map<String, Value>) -> Option<(String, String)> {
+/// Returns a variable of `spec.vmConfig.env` that has a value. The scenario must set those that come
+/// from the host.
+fn inline_variable(variable: &Map<String, Value>) -> Option<(String, String)> {
     let text = |key| variable.get(key).and_then(Value::as_str);
     Some((text("name")?.to_owned(), text("value")?.to_owned()))
 }
@@ -91,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_reaches_the_filter_as_it_was_written() {
+    fn yaml_becomes_json_without_loss() {
         check("ratio: 1.0", Ok(r#"{"ratio":1.0}"#));
         check(
             "a: 18446744073709551615\nb: -1\nc: 1e-7",
@@ -107,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_gives_its_plugin_config_alone() {
+    fn only_the_plugin_config_of_a_manifest_is_used() {
         check(
             "kind: WasmPlugin\nspec: {url: x, pluginConfig: {sampling: {ratio: 0}}}",
             Ok(r#"{"sampling":{"ratio":0}}"#),
@@ -121,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn inline_variables_of_a_manifest_are_in_the_environment() {
+    fn inline_variables_of_a_manifest_are_used() {
         let yaml = "kind: WasmPlugin\nspec: {vmConfig: {env: [{name: A, value: a}, {name: B, valueFrom: HOST}]}}";
         let plugin = Plugin::from_document(yaml::parse(Path::new("p"), yaml).expect("YAML"))
             .expect("a manifest");

@@ -1,4 +1,4 @@
-//! Mints the tokens that the filter verifies: `src/token.rs` has their grammar.
+//! Mints debug tokens. `src/sampling/token.rs`, which verifies them, has their grammar.
 
 use anyhow::ensure;
 use base64::Engine as _;
@@ -6,12 +6,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// What a token says.
+/// The contents of a token.
 #[derive(Debug)]
 pub struct Token<'t> {
     pub key_id: &'t str,
     pub expires_unix_seconds: u64,
-    /// The token is for paths that begin like this.
+    /// The token is valid only for paths with this prefix.
     pub path_prefix: &'t str,
 }
 
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(error, expected);
     }
 
-    /// The filter's own tests accept the same one.
+    /// The filter's own tests verify the same token.
     #[test]
     fn a_token_is_signed() {
         let token =
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_filter_would_refuse_is_not_minted() {
+    fn tokens_that_the_filter_would_reject_are_not_minted() {
         let long = "a".repeat(65);
         check_refused("a", "", &KEY[1..], "expected a key of at least 32 bytes, but found 31");
         check_refused("", "", KEY, "expected a key id of 1 to 64 bytes, but found 0");

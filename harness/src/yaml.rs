@@ -1,102 +1,100 @@
-//! Reads YAML files into types; what does not fit is refused with its place:
-//! `FILE:LINE:COLUMN: expected …, but found …`.
+//! Deserialises YAML files. Errors name the position: `FILE:LINE:COLUMN: expected …, but found …`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use serde_saphyr::{Error, Location};
+use serde_saphyr::{Error as YamlError, Location};
 
-/// A file that cannot be used, as one line for the user.
+/// Why a file is unusable, as one line for the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    pub file: PathBuf,
-    /// Line and column from 1; `None` where the whole file is meant.
-    pub place: Option<(u64, u64)>,
+pub struct Error {
+    pub(crate) file: PathBuf,
+    /// Line and column from 1; `None` for the whole file.
+    pub(crate) position: Option<(u64, u64)>,
     /// `expected …, but found …`.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
-impl Refused {
-    pub fn at(file: &Path, location: Location, reason: impl Into<String>) -> Self {
-        Self { file: file.to_owned(), place: known(location), reason: reason.into() }
+impl Error {
+    pub(crate) fn at(file: &Path, location: Location, reason: impl Into<String>) -> Self {
+        Self { file: file.to_owned(), position: position(location), reason: reason.into() }
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for Error {}
 
-impl fmt::Display for Refused {
+impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}:", self.file.display())?;
-        if let Some((line, column)) = self.place {
+        if let Some((line, column)) = self.position {
             write!(f, "{line}:{column}:")?;
         }
         write!(f, " {}", self.reason)
     }
 }
 
-/// Reads a YAML file into a type.
-pub fn read<T: DeserializeOwned>(file: &Path) -> Result<T, Refused> {
-    let text = std::fs::read_to_string(file).map_err(|error| Refused {
+/// Reads a YAML file.
+pub(crate) fn read<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
+    let text = std::fs::read_to_string(file).map_err(|error| Error {
         file: file.to_owned(),
-        place: None,
+        position: None,
         reason: format!("expected a readable file, but found: {error}"),
     })?;
     parse(file, &text)
 }
 
-/// Parses YAML into a type; `file` is named in the refusal. Only `true` and `false` are booleans.
-pub fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Refused> {
+/// Parses YAML. Errors name `file`. Only `true` and `false` are booleans.
+pub(crate) fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Error> {
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let error = error.without_snippet();
         let location = error.location().unwrap_or(Location::UNKNOWN);
-        Refused::at(file, location, reason(error, &found(text, location)))
+        Error::at(file, location, reason(error, &found(text, location)))
     })
 }
 
-fn reason(error: &Error, found: &str) -> String {
+fn reason(error: &YamlError, found: &str) -> String {
     match error {
-        Error::SerdeUnknownField { field, expected, .. } => {
+        YamlError::SerdeUnknownField { field, expected, .. } => {
             format!(
                 "expected {}, but found the key `{field}`",
                 one_of("the key", "one of the keys", expected)
             )
         }
-        Error::SerdeUnknownVariant { variant, expected, .. } => {
+        YamlError::SerdeUnknownVariant { variant, expected, .. } => {
             format!("expected {}, but found `{variant}`", one_of("", "one of", expected))
         }
-        Error::SerdeMissingField { field, .. } => {
+        YamlError::SerdeMissingField { field, .. } => {
             format!("expected the key `{field}`, but found none")
         }
-        Error::SerdeInvalidType { unexpected, expected, .. }
-        | Error::SerdeInvalidValue { unexpected, expected, .. } => {
+        YamlError::SerdeInvalidType { unexpected, expected, .. }
+        | YamlError::SerdeInvalidValue { unexpected, expected, .. } => {
             format!("expected {}, but found {unexpected}", value(expected))
         }
-        Error::Unexpected { expected, .. } => {
+        YamlError::Unexpected { expected, .. } => {
             format!("expected {}, but found {found}", node(expected))
         }
-        Error::InvalidScalar { ty, .. } => format!("expected {}, but found {found}", scalar(ty)),
-        Error::InvalidBooleanStrict { .. } => {
+        YamlError::InvalidScalar { ty, .. } => {
+            format!("expected {}, but found {found}", scalar(ty))
+        }
+        YamlError::InvalidBooleanStrict { .. } => {
             format!("expected `true` or `false`, but found {found}")
         }
-        Error::NullIntoString { .. } => "expected text, but found nothing".into(),
-        Error::ExternallyTaggedEnumExpectedScalarOrMapping { .. } => {
+        YamlError::NullIntoString { .. } => "expected text, but found nothing".into(),
+        YamlError::ExternallyTaggedEnumExpectedScalarOrMapping { .. } => {
             format!("expected a word, but found {found}")
         }
-        Error::DuplicateMappingKey { key, .. } => {
+        YamlError::DuplicateMappingKey { key, .. } => {
             format!(
                 "expected each key once, but found `{}` again",
                 key.as_deref().unwrap_or("a key")
             )
         }
-        Error::MultipleDocuments { .. } => "expected one document, but found several".into(),
-        Error::Eof { .. } => "expected more, but found the end of the file".into(),
-        Error::Message { msg, .. } if msg.starts_with("expected") => msg.clone(),
-        other => format!(
-            "expected YAML of the known form, but found: {}",
-            first_line(&other.to_string())
-        ),
+        YamlError::MultipleDocuments { .. } => "expected one document, but found several".into(),
+        YamlError::Eof { .. } => "expected more, but found the end of the file".into(),
+        YamlError::Message { msg, .. } if msg.starts_with("expected") => msg.clone(),
+        other => format!("expected valid YAML, but found: {}", first_line(&other.to_string())),
     }
 }
 
@@ -106,7 +104,7 @@ fn one_of(single: &str, many: &str, names: &[&str]) -> String {
     format!("{lead} {}", quoted.join(", ")).trim_start().to_owned()
 }
 
-/// The parser's word for a node in the words of a user.
+/// Returns a user's word for a node of the parser.
 fn node(expected: &str) -> &str {
     match expected {
         "mapping start" => "a map",
@@ -116,7 +114,7 @@ fn node(expected: &str) -> &str {
     }
 }
 
-/// What serde expects in the words of a user.
+/// Returns a user's words for a value that serde expects.
 fn value(expected: &str) -> &str {
     match expected {
         "a nonzero u64" => "a whole number from 1 up",
@@ -124,7 +122,7 @@ fn value(expected: &str) -> &str {
     }
 }
 
-/// Rust's name of a type in the words of a user.
+/// Returns a user's words for a Rust type.
 fn scalar(ty: &str) -> String {
     match ty {
         "u8" | "u16" | "u32" | "u64" | "usize" => {
@@ -135,9 +133,9 @@ fn scalar(ty: &str) -> String {
     }
 }
 
-/// What stands at a place, as the user wrote it.
+/// Returns the text at a location, as the user wrote it.
 fn found(text: &str, location: Location) -> String {
-    let Some((line, column)) = known(location) else {
+    let Some((line, column)) = position(location) else {
         return "nothing".into();
     };
     let line = text.lines().nth(line as usize - 1).unwrap_or_default();
@@ -157,7 +155,7 @@ fn found(text: &str, location: Location) -> String {
     }
 }
 
-fn known(location: Location) -> Option<(u64, u64)> {
+fn position(location: Location) -> Option<(u64, u64)> {
     (location.line() > 0).then(|| (location.line(), location.column().max(1)))
 }
 

@@ -1,23 +1,31 @@
-//! A span as it is expected and as it was exported.
+//! Expected and exported spans as trees.
 
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::StatusCode};
 
-use super::{Times, entry};
-use crate::headers::hex;
+use super::tree::{Tree, entry};
 use crate::otlp::ExportedSpan;
+use crate::scenario::headers::hex;
 use crate::scenario::{AttributeValue, ExpectedSpan};
-use crate::tree::Tree;
 
-pub fn expected_span(span: &ExpectedSpan, times: Times) -> Tree {
+/// Times in nanoseconds; starts are since 1970.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) scenario_ns: u64,
+    pub(crate) request_ns: u64,
+    pub(crate) duration_ns: u64,
+}
+
+/// Returns the tree of an expected span. The request's times are its default times.
+pub(crate) fn expected_span(span: &ExpectedSpan, times: Times) -> Tree {
     let request_start = times.request_ns - times.scenario_ns;
     let start = span.start_ms.map_or(request_start, |ms| ms * NANOS_PER_MS);
     let duration = span.duration_ms.map_or(times.duration_ns, |ms| ms * NANOS_PER_MS);
     let mut entries = vec![
         entry("name", Tree::text(&span.name)),
-        entry("kind", Tree::word(span.kind.as_str())),
+        entry("kind", Tree::symbol(span.kind.as_str())),
         entry("trace_id", Tree::text(&span.trace_id)),
         entry("span_id", Tree::text(&span.span_id)),
     ];
@@ -56,12 +64,17 @@ pub fn expected_span(span: &ExpectedSpan, times: Times) -> Tree {
     Tree::Map(entries)
 }
 
-/// A span as it was exported; what an expectation may leave out is in it only where it is expected.
-pub fn found_span(exported: &ExportedSpan, expected: Option<&ExpectedSpan>, times: Times) -> Tree {
+/// Returns the tree of an exported span. Parts that `expected` leaves out are left out; if no span is
+/// expected, the tree has flags but no scope or resource.
+pub(crate) fn found_span(
+    exported: &ExportedSpan,
+    expected: Option<&ExpectedSpan>,
+    times: Times,
+) -> Tree {
     let span = &exported.span;
     let mut entries = vec![
         entry("name", Tree::text(&span.name)),
-        entry("kind", Tree::word(kind(span.kind))),
+        entry("kind", Tree::symbol(kind(span.kind))),
         entry("trace_id", Tree::text(hex(&span.trace_id))),
         entry("span_id", Tree::text(hex(&span.span_id))),
     ];
@@ -117,17 +130,17 @@ fn push_list(entries: &mut Vec<(String, Tree)>, key: &str, items: Vec<Tree>) {
     }
 }
 
-/// A status that says nothing is as good as none.
+/// Appends a status unless it is the default one.
 fn push_status(entries: &mut Vec<(String, Tree)>, code: &str, message: &str) {
     if code == "UNSET" && message.is_empty() {
         return;
     }
-    let mut status = vec![entry("code", Tree::word(code))];
+    let mut status = vec![entry("code", Tree::symbol(code))];
     push_text(&mut status, "message", message);
     entries.push(entry("status", Tree::Map(status)));
 }
 
-/// Nobody expects dropped parts, so they show as a difference.
+/// Appends the numbers of dropped parts. No span is expected to have any, so they show as a difference.
 fn push_dropped(entries: &mut Vec<(String, Tree)>, span: &Span) {
     let counts = [
         ("dropped_attributes_count", span.dropped_attributes_count),
@@ -178,21 +191,21 @@ fn attributes(attributes: &[KeyValue]) -> Tree {
 
 fn any_value(value: Option<&AnyValue>) -> Tree {
     match value.and_then(|value| value.value.as_ref()) {
-        None => Tree::word("null"),
+        None => Tree::symbol("null"),
         Some(Value::BoolValue(value)) => Tree::Bool(*value),
         Some(Value::IntValue(value)) => Tree::number(*value),
         Some(Value::DoubleValue(value)) => Tree::double(*value),
         Some(Value::StringValue(value)) => Tree::text(value),
-        Some(Value::BytesValue(value)) => Tree::word(format!("value_hex {}", hex(value))),
+        Some(Value::BytesValue(value)) => Tree::symbol(format!("value_hex {}", hex(value))),
         Some(Value::ArrayValue(array)) => {
             Tree::List(array.values.iter().map(|value| any_value(Some(value))).collect())
         }
         Some(Value::KvlistValue(list)) => attributes(&list.values),
-        Some(other) => Tree::word(format!("{other:?}")),
+        Some(other) => Tree::symbol(format!("{other:?}")),
     }
 }
 
-/// Nanoseconds as milliseconds, with a fraction where there is one.
+/// Converts nanoseconds to milliseconds, with a fraction if needed.
 fn milliseconds(nanoseconds: i128) -> Tree {
     let nanos_per_ms = i128::from(NANOS_PER_MS);
     match i64::try_from(nanoseconds / nanos_per_ms) {

@@ -1,4 +1,4 @@
-//! The callbacks that a module exports. Envoy calls those alone, so all are optional.
+//! The callbacks that a module exports. All are optional: Envoy calls only those that it finds.
 
 use anyhow::{anyhow, ensure};
 use wasmtime::{Instance, Store, TypedFunc, WasmParams, WasmResults};
@@ -6,21 +6,21 @@ use wasmtime::{Instance, Store, TypedFunc, WasmParams, WasmResults};
 use super::state::State;
 use super::stream::Phase;
 
-/// All callbacks that this host makes.
-pub struct Exports {
-    pub initialize: Callback<(), ()>,
-    pub allocate: Option<TypedFunc<u32, u32>>,
-    pub context_create: Callback<(u32, u32), ()>,
-    pub vm_start: Callback<(u32, u32), u32>,
-    pub configure: Callback<(u32, u32), u32>,
-    pub tick: Callback<u32, ()>,
-    pub queue_ready: Callback<(u32, u32), ()>,
-    pub http_call_response: Callback<(u32, u32, u32, u32, u32), ()>,
-    pub grpc_receive: Callback<(u32, u32, u32), ()>,
-    pub grpc_close: Callback<(u32, u32, u32), ()>,
-    pub log: Callback<u32, ()>,
-    pub done: Callback<u32, u32>,
-    pub delete: Callback<u32, ()>,
+/// All callbacks that this host calls, and the module's allocator.
+pub(crate) struct Exports {
+    pub(crate) initialize: Callback<(), ()>,
+    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    pub(crate) context_create: Callback<(u32, u32), ()>,
+    pub(crate) vm_start: Callback<(u32, u32), u32>,
+    pub(crate) configure: Callback<(u32, u32), u32>,
+    pub(crate) tick: Callback<u32, ()>,
+    pub(crate) queue_ready: Callback<(u32, u32), ()>,
+    pub(crate) http_call_response: Callback<(u32, u32, u32, u32, u32), ()>,
+    pub(crate) grpc_receive: Callback<(u32, u32, u32), ()>,
+    pub(crate) grpc_close: Callback<(u32, u32, u32), ()>,
+    pub(crate) log: Callback<u32, ()>,
+    pub(crate) done: Callback<u32, u32>,
+    pub(crate) delete: Callback<u32, ()>,
     request_headers: MessageCallback,
     request_body: MessageCallback,
     request_trailers: MessageCallback,
@@ -30,49 +30,61 @@ pub struct Exports {
 }
 
 impl Exports {
-    /// Looks the callbacks up; an export of one of their names with other types is refused.
-    pub fn find(store: &mut Store<State>, instance: &Instance) -> anyhow::Result<Self> {
+    /// Finds the callbacks. An export with a callback's name but other types is an error.
+    pub(crate) fn find(store: &mut Store<State>, instance: &Instance) -> anyhow::Result<Self> {
         let abi = "proxy_abi_version_0_2_1";
         ensure!(
             instance.get_func(&mut *store, abi).is_some(),
             "expected the export {abi}, but found none"
         );
-        let mut find = Finder { store, instance };
-        let initialize = find.callback("_initialize")?;
+        let mut finder = Finder { store, instance };
+        let initialize = finder.callback("_initialize")?;
         Ok(Self {
-            initialize: if initialize.is_absent() { find.callback("_start")? } else { initialize },
-            allocate: match find.function("proxy_on_memory_allocate")? {
-                Some(allocate) => Some(allocate),
-                None => find.function("malloc")?,
+            initialize: if initialize.is_absent() {
+                finder.callback("_start")?
+            } else {
+                initialize
             },
-            context_create: find.callback("proxy_on_context_create")?,
-            vm_start: find.callback("proxy_on_vm_start")?,
-            configure: find.callback("proxy_on_configure")?,
-            tick: find.callback("proxy_on_tick")?,
-            queue_ready: find.callback("proxy_on_queue_ready")?,
-            http_call_response: find.callback("proxy_on_http_call_response")?,
-            grpc_receive: find.callback("proxy_on_grpc_receive")?,
-            grpc_close: find.callback("proxy_on_grpc_close")?,
-            log: find.callback("proxy_on_log")?,
-            done: find.callback("proxy_on_done")?,
-            delete: find.callback("proxy_on_delete")?,
-            request_headers: MessageCallback::WithEnd(find.callback("proxy_on_request_headers")?),
-            request_body: MessageCallback::WithEnd(find.callback("proxy_on_request_body")?),
-            request_trailers: MessageCallback::Trailers(
-                find.callback("proxy_on_request_trailers")?,
+            allocate: match finder.function("proxy_on_memory_allocate")? {
+                Some(allocate) => Some(allocate),
+                None => finder.function("malloc")?,
+            },
+            context_create: finder.callback("proxy_on_context_create")?,
+            vm_start: finder.callback("proxy_on_vm_start")?,
+            configure: finder.callback("proxy_on_configure")?,
+            tick: finder.callback("proxy_on_tick")?,
+            queue_ready: finder.callback("proxy_on_queue_ready")?,
+            http_call_response: finder.callback("proxy_on_http_call_response")?,
+            grpc_receive: finder.callback("proxy_on_grpc_receive")?,
+            grpc_close: finder.callback("proxy_on_grpc_close")?,
+            log: finder.callback("proxy_on_log")?,
+            done: finder.callback("proxy_on_done")?,
+            delete: finder.callback("proxy_on_delete")?,
+            request_headers: MessageCallback::WithEndOfStream(
+                finder.callback("proxy_on_request_headers")?,
             ),
-            response_headers: MessageCallback::WithEnd(find.callback("proxy_on_response_headers")?),
-            response_body: MessageCallback::WithEnd(find.callback("proxy_on_response_body")?),
+            request_body: MessageCallback::WithEndOfStream(
+                finder.callback("proxy_on_request_body")?,
+            ),
+            request_trailers: MessageCallback::Trailers(
+                finder.callback("proxy_on_request_trailers")?,
+            ),
+            response_headers: MessageCallback::WithEndOfStream(
+                finder.callback("proxy_on_response_headers")?,
+            ),
+            response_body: MessageCallback::WithEndOfStream(
+                finder.callback("proxy_on_response_body")?,
+            ),
             response_trailers: MessageCallback::Trailers(
-                find.callback("proxy_on_response_trailers")?,
+                finder.callback("proxy_on_response_trailers")?,
             ),
         })
     }
 }
 
 impl Phase {
-    /// The callback that a message is handed to in this phase.
-    pub fn callback(self, exports: &Exports) -> &MessageCallback {
+    /// Returns the callback that gets a part of a message in this phase.
+    pub(crate) fn callback(self, exports: &Exports) -> &MessageCallback {
         match self {
             Self::RequestBody => &exports.request_body,
             Self::RequestTrailers => &exports.request_trailers,
@@ -85,11 +97,15 @@ impl Phase {
 }
 
 /// A callback that may be absent.
-pub struct Callback<P, R>(Option<TypedFunc<P, R>>);
+pub(crate) struct Callback<P, R>(Option<TypedFunc<P, R>>);
 
 impl<P: WasmParams, R: WasmResults> Callback<P, R> {
-    /// Calls it; `None` where the module does not export it.
-    pub fn call(&self, store: &mut Store<State>, arguments: P) -> wasmtime::Result<Option<R>> {
+    /// Calls the callback; `None` if the module does not export it.
+    pub(crate) fn call(
+        &self,
+        store: &mut Store<State>,
+        arguments: P,
+    ) -> wasmtime::Result<Option<R>> {
         self.0.as_ref().map(|function| function.call(store, arguments)).transpose()
     }
 
@@ -98,20 +114,21 @@ impl<P: WasmParams, R: WasmResults> Callback<P, R> {
     }
 }
 
-/// A callback that takes context, size and whether the stream ends here; with trailers it ends.
-pub enum MessageCallback {
-    WithEnd(Callback<(u32, u32, u32), u32>),
+/// A callback for a part of a message. It gets the context, the size of the part, and `end_of_stream`,
+/// which callbacks for trailers do not have.
+pub(crate) enum MessageCallback {
+    WithEndOfStream(Callback<(u32, u32, u32), u32>),
     Trailers(Callback<(u32, u32), u32>),
 }
 
 impl MessageCallback {
-    pub fn call(
+    pub(crate) fn call(
         &self,
         store: &mut Store<State>,
-        (context, size, end): (u32, u32, u32),
+        (context, size, end_of_stream): (u32, u32, u32),
     ) -> wasmtime::Result<Option<u32>> {
         match self {
-            Self::WithEnd(callback) => callback.call(store, (context, size, end)),
+            Self::WithEndOfStream(callback) => callback.call(store, (context, size, end_of_stream)),
             Self::Trailers(callback) => callback.call(store, (context, size)),
         }
     }

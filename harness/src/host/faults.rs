@@ -1,57 +1,57 @@
-//! Hostcalls that fail although nothing is wrong, to test how a module copes with it.
+//! Fault injection: hostcalls that fail although the module made them correctly.
 
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 
-/// Which hostcalls fail, and how. A call that fails does nothing else.
+/// Which hostcalls fail, how often, and with which status. A hostcall that fails has no effect.
 #[derive(Clone, Debug)]
 pub struct Faults {
-    /// How many of a thousand calls fail.
+    /// How many of a thousand hostcalls fail.
     per_mille: u32,
     /// The only hostcall that fails; `None`: any.
     only: Option<String>,
-    /// Statuses that failing calls answer; which one is random.
+    /// Statuses of failing hostcalls; which of them is random.
     statuses: Vec<u32>,
-    /// Hostcalls that answer only what Envoy can answer.
+    /// Hostcalls that fail only with a status that Envoy returns for them.
     as_envoy: Vec<String>,
     random: SplitMix64,
 }
 
 impl Faults {
-    /// Statuses other than OK that the ABI has, and one that it has not.
+    /// All statuses of the ABI other than OK, and one that the ABI does not have.
     pub const STATUSES: [u32; 13] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 99];
 
-    /// Makes so many of a thousand hostcalls fail, at random from this seed, with any status.
+    /// Makes `per_mille` of a thousand hostcalls fail, at random from a seed, with any status.
     pub fn random(per_mille: u32, seed: u64) -> Self {
         let random = SplitMix64::seed_from_u64(seed);
         Self { per_mille, statuses: Self::STATUSES.to_vec(), random, ..Self::default() }
     }
 
-    /// Makes every call of one hostcall fail with one status.
+    /// Makes one hostcall fail always, with one status.
     pub fn always(hostcall: &str, status: u32) -> Self {
         let only = Some(hostcall.to_owned());
         Self { per_mille: 1_000, only, statuses: vec![status], ..Self::default() }
     }
 
-    /// Makes these hostcalls fail only with [`Faults::statuses_of`] them.
+    /// Makes these hostcalls fail only with their [`Faults::statuses_of`].
     pub fn as_envoy(mut self, hostcalls: &[&str]) -> Self {
         self.as_envoy = hostcalls.iter().map(|&hostcall| hostcall.to_owned()).collect();
         self
     }
 
-    /// Returns the statuses other than OK with which Envoy answers a correct call of a hostcall
-    /// (WASI: error numbers). Every pointer of a correct call is in memory, every enumerator is
-    /// one of the ABI, a metric is defined, a context exists. So Envoy's answers to a faulty module
-    /// are not here: InvalidMemoryAccess, BadArgument for an enumerator, NotFound for a metric.
+    /// Returns the statuses other than OK (WASI: error numbers) that Envoy returns for a correct
+    /// hostcall. In a correct hostcall every pointer is in memory, every enumerator is one of the
+    /// ABI's, the metric is defined and the context exists. So statuses that only a faulty module
+    /// gets are left out: InvalidMemoryAccess, BadArgument for an enumerator, NotFound for a metric.
     ///
-    /// `None`: no hostcall of that name.
+    /// `None` if there is no hostcall with that name.
     pub fn statuses_of(hostcall: &str) -> Option<&'static [u32]> {
         let row = ENVOYS_STATUSES.iter().find(|(name, _)| *name == hostcall);
         row.map(|(_, statuses)| *statuses)
     }
 
-    /// Says whether this call fails, and with which status.
-    pub(super) fn next(&mut self, hostcall: &str) -> Option<u32> {
+    /// Decides whether the next call of a hostcall fails, and returns its status if so.
+    pub(crate) fn next(&mut self, hostcall: &str) -> Option<u32> {
         if self.per_mille == 0 || self.only.as_ref().is_some_and(|only| only != hostcall) {
             return None;
         }
@@ -89,7 +89,7 @@ const ENVOYS_STATUSES: [(&str, &[u32]); 57] = [
     ("proxy_get_log_level", &[]),
     ("proxy_get_current_time_nanoseconds", &[]),
     ("proxy_set_tick_period_milliseconds", &[]),
-    // C: a map that is absent in this phase; writes want one that can be changed now.
+    // C: a map that is absent in this phase; for writes, one that cannot be changed in it.
     ("proxy_get_header_map_size", &[BAD_ARGUMENT]),
     ("proxy_get_header_map_pairs", &[]),
     ("proxy_set_header_map_pairs", &[BAD_ARGUMENT]),
@@ -101,8 +101,8 @@ const ENVOYS_STATUSES: [(&str, &[u32]); 57] = [
     ("proxy_get_buffer_status", &[NOT_FOUND]),
     ("proxy_get_buffer_bytes", &[NOT_FOUND, BAD_ARGUMENT]),
     ("proxy_set_buffer_bytes", &[NOT_FOUND, BAD_ARGUMENT]),
-    // C, `getProperty`, `serializeValue`, `setProperty`: absent; null or a map without a list of its
-    // keys; a message's field that cannot be read; a read-only property.
+    // C, `getProperty`, `serializeValue`, `setProperty`: an absent property; null, or a map whose
+    // keys cannot be listed; a message's field that cannot be read; a read-only property.
     ("proxy_get_property", &[NOT_FOUND, SERIALIZATION_FAILURE, INTERNAL_FAILURE]),
     ("proxy_set_property", &[NOT_FOUND, BAD_ARGUMENT]),
     // C, `continueStream`: the upstream side of TCP.
@@ -113,26 +113,26 @@ const ENVOYS_STATUSES: [(&str, &[u32]); 57] = [
     // D
     ("proxy_get_shared_data", &[NOT_FOUND]),
     ("proxy_set_shared_data", &[CAS_MISMATCH]),
-    // Q; in C, a queue that nobody registered.
+    // Q; C: a queue that is not registered.
     ("proxy_register_shared_queue", &[]),
     ("proxy_resolve_shared_queue", &[NOT_FOUND]),
     ("proxy_enqueue_shared_queue", &[NOT_FOUND]),
     ("proxy_dequeue_shared_queue", &[NOT_FOUND, EMPTY]),
-    // C: an unknown cluster (gRPC: one that is named instead of a GrpcService), a call that fails
-    // at once; a call or stream that is over.
+    // C: an unknown cluster (gRPC: a name in place of a GrpcService); a call that fails at once; a call
+    // or stream that has ended.
     ("proxy_http_call", &[BAD_ARGUMENT, INTERNAL_FAILURE]),
     ("proxy_grpc_call", &[BAD_ARGUMENT, PARSE_FAILURE, INTERNAL_FAILURE]),
     ("proxy_grpc_stream", &[BAD_ARGUMENT, PARSE_FAILURE, INTERNAL_FAILURE]),
     ("proxy_grpc_send", &[NOT_FOUND, BAD_ARGUMENT]),
     ("proxy_grpc_cancel", &[NOT_FOUND, BAD_ARGUMENT]),
     ("proxy_grpc_close", &[NOT_FOUND, BAD_ARGUMENT]),
-    // E and F: an unknown function or expression, one that does not parse, zlib's failure or a value
-    // that cannot be serialised, an expression that fails.
+    // E and F: an unknown function or expression; an expression that does not parse; a failure of zlib,
+    // or a value that cannot be serialised; an expression that fails.
     (
         "proxy_call_foreign_function",
         &[NOT_FOUND, BAD_ARGUMENT, SERIALIZATION_FAILURE, INTERNAL_FAILURE],
     ),
-    // C: a histogram cannot be read; a counter cannot be incremented by less than 1, nor a histogram.
+    // C: a histogram cannot be read or incremented, nor a counter incremented by less than 1.
     ("proxy_define_metric", &[]),
     ("proxy_get_metric", &[BAD_ARGUMENT]),
     ("proxy_record_metric", &[]),

@@ -1,101 +1,98 @@
-//! The module's linear memory as hostcalls see it, and the status that they answer with.
+//! The module as its hostcalls see it: its linear memory and the host's state for it.
 //!
-//! Values go to the module as Envoy hands them over: in memory that the module's own
-//! `proxy_on_memory_allocate` (or `malloc`) reserved, with address and size written where the
-//! call asked for them. <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>
+//! The host returns data as Envoy does: it copies them to memory that the module's own
+//! `proxy_on_memory_allocate` (or `malloc`) reserved, and writes their address and size where the
+//! hostcall asked for them. <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>
 
 use wasmtime::Caller;
 
 use super::state::State;
+use super::status::Status;
 
-/// Status of a hostcall, as the ABI numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Status {
-    Ok = 0,
-    NotFound = 1,
-    BadArgument = 2,
-    SerializationFailure = 3,
-    InvalidMemoryAccess = 6,
-    Empty = 7,
-    CasMismatch = 8,
-    InternalFailure = 10,
-}
+/// Result of the code behind a hostcall.
+pub(crate) type HostcallResult<T = ()> = Result<T, HostcallError>;
 
-/// Why a hostcall did not do what it was asked for.
-pub enum Refusal {
-    /// The module gets this status and goes on.
+/// Why a hostcall failed.
+pub(crate) enum HostcallError {
+    /// The hostcall returns this status, and the module goes on.
     Status(Status),
-    /// The module is stopped: it trapped in the allocation that the host asked it for.
+    /// The module trapped in the allocation that the host asked for, and stops.
     Trap(wasmtime::Error),
 }
 
-impl From<Status> for Refusal {
+impl From<Status> for HostcallError {
     fn from(status: Status) -> Self {
         Self::Status(status)
     }
 }
 
-/// What a hostcall gives its caller in [`Guest`].
-pub type Answer<T = ()> = Result<T, Refusal>;
-
-/// Makes a hostcall, and turns its answer into the status that the module sees.
-pub fn status(call: impl FnOnce() -> Answer) -> wasmtime::Result<u32> {
-    match call() {
+/// Runs the body of a hostcall, and converts its result to the status that the module sees.
+pub(crate) fn to_status(body: impl FnOnce() -> HostcallResult) -> wasmtime::Result<u32> {
+    match body() {
         Ok(()) => Ok(Status::Ok as u32),
-        Err(Refusal::Status(status)) => Ok(status as u32),
-        Err(Refusal::Trap(trap)) => Err(trap),
+        Err(HostcallError::Status(status)) => Ok(status as u32),
+        Err(HostcallError::Trap(trap)) => Err(trap),
     }
 }
 
-/// The calling module: its memory and what the host keeps for it.
-pub struct Guest<'a> {
+/// The calling module.
+pub(crate) struct Guest<'a> {
     caller: Caller<'a, State>,
 }
 
 impl<'a> Guest<'a> {
-    pub fn new(caller: Caller<'a, State>) -> Self {
+    pub(crate) fn new(caller: Caller<'a, State>) -> Self {
         Self { caller }
     }
 
-    pub fn state(&mut self) -> &mut State {
+    pub(crate) fn state(&mut self) -> &mut State {
         self.caller.data_mut()
     }
 
-    /// Splits into memory and state, so that a call can read the one into the other.
-    pub fn split(&mut self) -> Answer<(&mut [u8], &mut State)> {
+    /// Borrows memory and state at the same time, to read from one into the other.
+    pub(crate) fn memory_and_state(&mut self) -> HostcallResult<(&mut [u8], &mut State)> {
         let memory = self.caller.data().memory.ok_or(Status::InvalidMemoryAccess)?;
         Ok(memory.data_and_store_mut(&mut self.caller))
     }
 
-    pub fn write_u32(&mut self, at: u32, value: u32) -> Answer {
-        self.write(at, &value.to_le_bytes())
+    pub(crate) fn write_u32(&mut self, address: u32, value: u32) -> HostcallResult {
+        self.write(address, &value.to_le_bytes())
     }
 
-    pub fn write_u64(&mut self, at: u32, value: u64) -> Answer {
-        self.write(at, &value.to_le_bytes())
+    pub(crate) fn write_u64(&mut self, address: u32, value: u64) -> HostcallResult {
+        self.write(address, &value.to_le_bytes())
     }
 
-    pub fn write(&mut self, at: u32, bytes: &[u8]) -> Answer {
-        let (memory, _) = self.split()?;
-        slice_mut(memory, at, bytes.len())?.copy_from_slice(bytes);
+    pub(crate) fn write(&mut self, address: u32, bytes: &[u8]) -> HostcallResult {
+        let (memory, _) = self.memory_and_state()?;
+        slice_mut(memory, address, bytes.len())?.copy_from_slice(bytes);
         Ok(())
     }
 
-    /// Fills memory of the module from a function of the state.
-    pub fn fill(&mut self, at: u32, size: u32, fill: impl FnOnce(&mut State, &mut [u8])) -> Answer {
-        let (memory, state) = self.split()?;
-        fill(state, slice_mut(memory, at, size as usize)?);
+    /// Lets `fill` write `size` bytes of the module's memory.
+    pub(crate) fn fill(
+        &mut self,
+        address: u32,
+        size: u32,
+        fill: impl FnOnce(&mut State, &mut [u8]),
+    ) -> HostcallResult {
+        let (memory, state) = self.memory_and_state()?;
+        fill(state, slice_mut(memory, address, size as usize)?);
         Ok(())
     }
 
-    /// Hands bytes over in memory that the module allocates; nothing is allocated for none.
-    pub fn give(&mut self, bytes: &[u8], return_data: u32, return_size: u32) -> Answer {
+    /// Returns bytes to the module in memory that it allocates; for no bytes it allocates none.
+    pub(crate) fn return_bytes(
+        &mut self,
+        bytes: &[u8],
+        return_data: u32,
+        return_size: u32,
+    ) -> HostcallResult {
         let size = u32::try_from(bytes.len()).map_err(|_| Status::BadArgument)?;
         let mut address = 0;
         if size > 0 {
             let allocate = self.caller.data().allocate.clone().ok_or(Status::InternalFailure)?;
-            address = allocate.call(&mut self.caller, size).map_err(Refusal::Trap)?;
+            address = allocate.call(&mut self.caller, size).map_err(HostcallError::Trap)?;
             self.write(address, bytes)?;
         }
         self.write_u32(return_data, address)?;
@@ -103,15 +100,15 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// The part of memory at an address, or `InvalidMemoryAccess`.
-pub fn slice(memory: &[u8], at: u32, size: u32) -> Answer<&[u8]> {
-    let end = (at as usize).checked_add(size as usize);
-    let part = end.and_then(|end| memory.get(at as usize..end));
-    Ok(part.ok_or(Status::InvalidMemoryAccess)?)
+/// Returns the bytes at an address of the module's memory, or `InvalidMemoryAccess`.
+pub(crate) fn slice(memory: &[u8], address: u32, size: u32) -> Result<&[u8], Status> {
+    let end = (address as usize).checked_add(size as usize);
+    let bytes = end.and_then(|end| memory.get(address as usize..end));
+    bytes.ok_or(Status::InvalidMemoryAccess)
 }
 
-fn slice_mut(memory: &mut [u8], at: u32, size: usize) -> Answer<&mut [u8]> {
-    let end = (at as usize).checked_add(size);
-    let part = end.and_then(|end| memory.get_mut(at as usize..end));
-    Ok(part.ok_or(Status::InvalidMemoryAccess)?)
+fn slice_mut(memory: &mut [u8], address: u32, size: usize) -> Result<&mut [u8], Status> {
+    let end = (address as usize).checked_add(size);
+    let bytes = end.and_then(|end| memory.get_mut(address as usize..end));
+    bytes.ok_or(Status::InvalidMemoryAccess)
 }

@@ -1,20 +1,20 @@
-//! Metrics that the module defines: counters, gauges and histograms, with Envoy's rules.
+//! Counters, gauges and histograms that the module defines, with Envoy's rules.
 
 use std::collections::BTreeMap;
 
-use super::guest::{Answer, Status};
+use super::status::Status;
 
-/// Kind of a metric; Envoy keeps it in the low bits of the metric's id.
+/// Type of a metric; Envoy keeps it in the low bits of the metric's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+enum Kind {
     Counter = 0,
     Gauge = 1,
     Histogram = 2,
 }
 
-/// All metrics of a VM. Those of one kind and name share their value.
+/// All metrics of a VM. A metric that is defined twice keeps one value.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     defined: Vec<Metric>,
     by_name: BTreeMap<String, usize>,
 }
@@ -23,41 +23,42 @@ pub struct Metrics {
 struct Metric {
     kind: Kind,
     value: i64,
-    /// What a histogram recorded, as its count alone: a scenario cannot ask for more.
+    /// How many values a histogram recorded; the values themselves are not kept.
     recorded: u64,
 }
 
 impl Metrics {
-    /// Defines a metric, or finds the one of that name, and gives its id.
-    pub fn define(&mut self, kind: u32, name: &str) -> Answer<u32> {
+    /// Defines a metric, or finds the one with that name, and returns its id.
+    pub(crate) fn define(&mut self, kind: u32, name: &str) -> Result<u32, Status> {
         let kind = match kind {
             0 => Kind::Counter,
             1 => Kind::Gauge,
             2 => Kind::Histogram,
-            _ => return Err(Status::BadArgument.into()),
+            _ => return Err(Status::BadArgument),
         };
-        let index = *self.by_name.entry(series(name)).or_insert(self.defined.len());
+        let index = *self.by_name.entry(prometheus_name(name)).or_insert(self.defined.len());
         if index == self.defined.len() {
             self.defined.push(Metric { kind, value: 0, recorded: 0 });
         } else if self.defined[index].kind != kind {
-            return Err(Status::BadArgument.into());
+            return Err(Status::BadArgument);
         }
         Ok((index as u32) << KIND_BITS | kind as u32)
     }
 
-    /// Adds to a counter or a gauge. A counter takes only what is above zero, a histogram nothing.
-    pub fn increment(&mut self, id: u32, offset: i64) -> Answer {
+    /// Adds to a counter or a gauge. A counter must be incremented by at least 1, and a histogram
+    /// cannot be.
+    pub(crate) fn increment(&mut self, id: u32, offset: i64) -> Result<(), Status> {
         let metric = self.metric(id)?;
         match metric.kind {
             Kind::Counter if offset > 0 => metric.value = metric.value.wrapping_add(offset),
             Kind::Gauge => metric.value = metric.value.wrapping_add(offset),
-            Kind::Counter | Kind::Histogram => return Err(Status::BadArgument.into()),
+            Kind::Counter | Kind::Histogram => return Err(Status::BadArgument),
         }
         Ok(())
     }
 
-    /// Adds to a counter, sets a gauge, records in a histogram.
-    pub fn record(&mut self, id: u32, value: u64) -> Answer {
+    /// Adds to a counter, sets a gauge, or records in a histogram.
+    pub(crate) fn record(&mut self, id: u32, value: u64) -> Result<(), Status> {
         let metric = self.metric(id)?;
         match metric.kind {
             Kind::Counter => metric.value = metric.value.wrapping_add(value as i64),
@@ -67,17 +68,17 @@ impl Metrics {
         Ok(())
     }
 
-    /// Value of a counter or a gauge; a histogram has none.
-    pub fn read(&mut self, id: u32) -> Answer<u64> {
+    /// Returns the value of a counter or a gauge; a histogram has none.
+    pub(crate) fn read(&mut self, id: u32) -> Result<u64, Status> {
         let metric = self.metric(id)?;
         match metric.kind {
             Kind::Counter | Kind::Gauge => Ok(metric.value as u64),
-            Kind::Histogram => Err(Status::BadArgument.into()),
+            Kind::Histogram => Err(Status::BadArgument),
         }
     }
 
-    /// Value of a metric by its name in Prometheus: for a histogram, how often it recorded.
-    pub fn value(&self, name: &str) -> Option<i64> {
+    /// Returns the value of the metric with that Prometheus name; for a histogram, its count.
+    pub(crate) fn value(&self, name: &str) -> Option<i64> {
         let metric = self.by_name.get(name).and_then(|&index| self.defined.get(index))?;
         Some(match metric.kind {
             Kind::Histogram => metric.recorded as i64,
@@ -85,21 +86,21 @@ impl Metrics {
         })
     }
 
-    /// All names, in their order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    /// Iterates over all Prometheus names, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
     }
 
-    fn metric(&mut self, id: u32) -> Answer<&mut Metric> {
+    fn metric(&mut self, id: u32) -> Result<&mut Metric, Status> {
         let metric = self.defined.get_mut((id >> KIND_BITS) as usize);
         let metric = metric.filter(|metric| metric.kind as u32 == id & ((1 << KIND_BITS) - 1));
-        Ok(metric.ok_or(Status::NotFound)?)
+        metric.ok_or(Status::NotFound)
     }
 }
 
-/// Returns how Prometheus names what Envoy calls `name`, once labels that are written as Istio
-/// writes them, `key=.=value;.;`, are extracted.
-fn series(name: &str) -> String {
+/// Returns the name that Prometheus has for a metric of Envoy's. Its labels are extracted from the name,
+/// in which they are written as Istio writes them: `key=.=value;.;`.
+fn prometheus_name(name: &str) -> String {
     let (mut family, mut labels, mut rest) = (String::new(), Vec::new(), name);
     while let Some((label, after)) = rest.split_once(";.;") {
         let Some((before, value)) = label.split_once("=.=") else {
@@ -122,15 +123,15 @@ const KIND_BITS: u32 = 2;
 
 #[cfg(test)]
 mod tests {
-    use super::series;
+    use super::*;
 
     #[track_caller]
     fn check(name: &str, expected: &str) {
-        assert_eq!(series(name), expected, "{name}");
+        assert_eq!(prometheus_name(name), expected, "{name}");
     }
 
     #[test]
-    fn labels_leave_the_name() {
+    fn labels_are_extracted_from_the_name() {
         check("a", "a");
         check("a.b-c", "a_b_c");
         check("a.reason=.=full;.;b_total", r#"a_b_total{reason="full"}"#);

@@ -1,15 +1,15 @@
-//! Envoy's attributes by path, in the phases in which Envoy has them.
+//! Envoy's attributes by path, each in the phases in which Envoy has it.
 //! <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/advanced/attributes>
 
-use super::guest::Status;
 use super::headers::Headers;
 use super::state::Node;
+use super::status::Status;
 use super::stream::{Message, Phase, Stream};
 use super::value::{Numbers, Value};
 
-/// Returns an attribute of a stream (or of the node alone, for the root context). The parts of a
-/// path are separated by NUL.
-pub fn attribute(node: &Node, stream: Option<&Stream>, path: &str) -> Result<Value, Status> {
+/// Returns an attribute of a stream, or of the node alone for the root context, which has no stream.
+/// The parts of a path are separated by NUL.
+pub(crate) fn attribute(node: &Node, stream: Option<&Stream>, path: &str) -> Result<Value, Status> {
     if let Some(given) = stream.and_then(|stream| given_property(stream, path)) {
         return given;
     }
@@ -19,41 +19,42 @@ pub fn attribute(node: &Node, stream: Option<&Stream>, path: &str) -> Result<Val
     let value = match path {
         "plugin_name" => Some(Value::text(PLUGIN_NAME)),
         "plugin_root_id" | "plugin_vm_id" => Some(Value::text("")),
-        "xds" | "xds\0node" => Some(Value::Attributes(path.to_owned())),
+        "xds" | "xds\0node" => Some(Value::Message(path.to_owned())),
         _ => stream.and_then(|stream| stream_property(stream, path)),
     };
     value.ok_or(Status::NotFound)
 }
 
-/// A property that the case gives itself, or a part of one; it wins over what Envoy would say.
-/// `None` where it gives nothing of the kind, or Envoy has nothing of the kind in this phase.
+/// Returns an attribute that `StreamInfo::properties` gives, or a member of one; these override
+/// Envoy's own. `None` if it is not given, or Envoy does not have it in this phase.
 fn given_property(stream: &Stream, path: &str) -> Option<Result<Value, Status>> {
     let parts: Vec<&str> = path.split('\0').collect();
-    let mut paths = stream.info.properties.iter().map(|(path, _)| path);
-    if paths.any(|given| {
-        given.get(..parts.len()).is_some_and(|start| start == parts) && given.len() > parts.len()
-    }) {
-        return Some(Ok(Value::Attributes(path.to_owned())));
+    let given = &stream.info.properties;
+    let is_prefix = |path: &[String]| {
+        path.len() > parts.len() && path.iter().zip(&parts).all(|(given, part)| given == part)
+    };
+    if given.iter().any(|(path, _)| is_prefix(path)) {
+        return Some(Ok(Value::Message(path.to_owned())));
     }
-    let known = (1..=parts.len()).rev().find_map(|length| {
-        let (known, rest) = parts.split_at(length);
-        let value = stream.info.properties.iter().find(|(path, _)| path == known);
-        value.map(|(_, value)| (value, rest))
-    });
-    let (value, rest) = known?;
-    let there = match parts[0] {
+    // The longest given path that is the attribute's path or contains it.
+    let (value, members) = (1..=parts.len()).rev().find_map(|length| {
+        let (start, members) = parts.split_at(length);
+        let (_, value) = given.iter().find(|(path, _)| path == start)?;
+        Some((value, members))
+    })?;
+    let is_readable = match parts[0] {
         "request" => stream.phase < Phase::ResponseHeaders || stream.phase == Phase::Log,
         "response" | "upstream" => stream.phase >= Phase::ResponseHeaders,
         _ => true,
     };
-    if !there {
+    if !is_readable {
         return None;
     }
     let value = Value::from_json(value, Numbers::Typed);
-    let part = rest.iter().try_fold(&value, |value, part| value.part(part));
-    // A property that the case gives as null is absent.
-    let part = part.filter(|part| **part != Value::Null);
-    Some(part.cloned().ok_or(Status::NotFound))
+    let member = members.iter().try_fold(&value, |value, name| value.member(name));
+    // A given null removes the attribute.
+    let member = member.filter(|member| **member != Value::Null);
+    Some(member.cloned().ok_or(Status::NotFound))
 }
 
 fn node_property(node: &Node, path: &str) -> Result<Value, Status> {
@@ -64,19 +65,19 @@ fn node_property(node: &Node, path: &str) -> Result<Value, Status> {
         Some("metadata") => {
             let metadata = serde_json::Value::Object(node.metadata.clone());
             let metadata = Value::from_json(&metadata, Numbers::Double);
-            let part = parts.try_fold(&metadata, |value, part| value.part(part));
-            part.cloned().ok_or(Status::NotFound)
+            let member = parts.try_fold(&metadata, |value, name| value.member(name));
+            member.cloned().ok_or(Status::NotFound)
         }
         _ => Err(Status::NotFound),
     }
 }
 
 fn stream_property(stream: &Stream, path: &str) -> Option<Value> {
-    if STREAM_ATTRIBUTES.contains(&path) {
-        return Some(Value::Attributes(path.to_owned()));
+    if STREAM_MESSAGES.contains(&path) {
+        return Some(Value::Message(path.to_owned()));
     }
     if ["metadata\0filter_metadata", "xds\0route_metadata\0filter_metadata"].contains(&path) {
-        // Metadata that nobody wrote.
+        // Envoy has the map even when no filter or route has metadata.
         return Some(Value::Map(vec![]));
     }
     let mut parts = path.split('\0');
@@ -104,7 +105,7 @@ fn xds_property(stream: &Stream, key: &str) -> Option<Value> {
     }
 }
 
-/// In the response phase Envoy has forgotten the request's headers, and knows the rest.
+/// In the response phase Envoy no longer has the request's headers, but the rest.
 fn request_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Value> {
     let headers = (stream.phase < Phase::ResponseHeaders || stream.phase == Phase::Log)
         .then_some(&stream.request.headers);
@@ -129,7 +130,7 @@ fn request_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Va
         "headers_bytes" => Some(int(headers.map_or(0, Headers::byte_size) as i64)),
         "protocol" => Some(Value::text(stream.info.protocol.as_str())),
         "time" => Some(int(stream.info.started_ns as i64)),
-        // Envoy believes the header before it counts.
+        // Envoy takes the header if there is one, and counts the bytes if not.
         "size" => match line("content-length") {
             Some(length) => std::str::from_utf8(length).ok()?.parse().ok().map(int),
             None => Some(int(received as i64)),
@@ -140,10 +141,10 @@ fn request_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Va
     }
 }
 
-/// What Envoy knows of the response before it comes are its flags and that nothing was sent.
+/// Before the response, Envoy has its flags and a size of 0.
 fn response_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Value> {
-    let come = stream.phase >= Phase::ResponseHeaders;
-    let response = stream.response.as_ref().filter(|_| come);
+    let is_response_phase = stream.phase >= Phase::ResponseHeaders;
+    let response = stream.response.as_ref().filter(|_| is_response_phase);
     let code = || -> Option<i64> {
         std::str::from_utf8(response?.headers.first(":status")?).ok()?.parse().ok()
     };
@@ -152,20 +153,20 @@ fn response_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<V
         None => Some(Value::Headers(response.map(map).cloned().unwrap_or_default())),
     };
     match key {
-        "flags" => Some(int(if come { stream.info.response_flags as i64 } else { 0 })),
+        "flags" => Some(int(if is_response_phase { stream.info.response_flags as i64 } else { 0 })),
         "code_details" => {
             let details = &stream.info.response_code_details;
-            (come && !details.is_empty()).then(|| Value::text(details.as_str()))
+            (is_response_phase && !details.is_empty()).then(|| Value::text(details.as_str()))
         }
         "code" => code().map(int),
         "headers" => map(|response| &response.headers),
         "trailers" if stream.phase >= Phase::ResponseTrailers => map(|response| &response.trailers),
         "trailers" => name.is_none().then(|| Value::Headers(Headers::new())),
-        // Without the header Envoy translates the HTTP status: any response has a gRPC status.
+        // Any response has a gRPC status: without the header Envoy derives it from the HTTP status.
         "grpc_status" => {
-            let trailers = stream.phase >= Phase::ResponseTrailers;
+            let has_trailers = stream.phase >= Phase::ResponseTrailers;
             let header = response.and_then(|response| {
-                let trailer = response.trailers.first("grpc-status").filter(|_| trailers);
+                let trailer = response.trailers.first("grpc-status").filter(|_| has_trailers);
                 trailer.or(response.headers.first("grpc-status"))
             });
             header.map(grpc_status).or_else(|| code().map(grpc_status_of_http)).map(int)
@@ -182,12 +183,13 @@ fn response_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<V
     }
 }
 
-/// `grpc-status` as Envoy reads it: -1 where it is none of gRPC's own codes.
+/// Parses `grpc-status` as Envoy does: -1 if it is not one of gRPC's status codes.
 fn grpc_status(header: &[u8]) -> i64 {
     let status = std::str::from_utf8(header).ok().and_then(|text| text.parse().ok());
     status.filter(|status| (0..=16).contains(status)).unwrap_or(-1)
 }
 
+/// Returns the gRPC status that an HTTP status stands for.
 /// <https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>
 fn grpc_status_of_http(status: i64) -> i64 {
     match status {
@@ -202,10 +204,12 @@ fn grpc_status_of_http(status: i64) -> i64 {
 
 fn upstream_property(stream: &Stream, key: &str) -> Option<Value> {
     let info = &stream.info;
-    let chosen = stream.phase >= Phase::ResponseHeaders && !info.upstream_address.is_empty();
+    let has_upstream = stream.phase >= Phase::ResponseHeaders && !info.upstream_address.is_empty();
     match key {
-        "request_attempt_count" => Some(int(if chosen { info.attempt_count as i64 } else { 0 })),
-        _ if !chosen => None,
+        "request_attempt_count" => {
+            Some(int(if has_upstream { info.attempt_count as i64 } else { 0 }))
+        }
+        _ if !has_upstream => None,
         "uri_san_peer_certificate" => info.upstream_peer_san.as_deref().map(Value::text),
         "uri_san_local_certificate" => info.upstream_local_san.as_deref().map(Value::text),
         "transport_failure_reason" => Some(Value::text("")),
@@ -232,7 +236,8 @@ fn address_property(address: &str, key: &str) -> Option<Value> {
     }
 }
 
-/// Splits at the first `?`, and ends at the first `#` after it; without one the query is empty.
+/// Splits a path from its query at the first `?`. The query ends at the first `#`, and is empty without
+/// a `?`.
 fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
     let mut parts = path.splitn(2, |&byte| byte == b'?');
     let (path, query) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -243,8 +248,8 @@ fn int(value: i64) -> Value {
     Value::Int(value)
 }
 
-/// Attributes of a stream that have the others as members.
-const STREAM_ATTRIBUTES: [&str; 9] = [
+/// Messages of a stream, whose fields are the attributes.
+const STREAM_MESSAGES: [&str; 9] = [
     "request",
     "response",
     "connection",

@@ -1,4 +1,4 @@
-//! What the host keeps for one VM.
+//! What the host keeps for one VM, apart from the VM's memory.
 
 use std::collections::BTreeMap;
 
@@ -6,34 +6,35 @@ use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::SeedableRng as _;
 use wasmtime::{Memory, TypedFunc};
 
-use super::calls::{CallAnswer, Calls};
+use super::calls::{CallResponse, Calls};
 use super::cel::Expression;
 use super::faults::Faults;
+use super::log::{LogLevel, LogLine};
 use super::metrics::Metrics;
 use super::shared::{SharedData, SharedQueues};
 use super::stream::Stream;
 
-/// What a VM is started with.
+/// The settings of a VM at its start.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The plugin's configuration, handed to `proxy_on_configure`.
     pub configuration: Vec<u8>,
     pub node: Node,
-    /// The environment that `vm_config.environment_variables` gives.
+    /// Environment variables: `vm_config.environment_variables`.
     pub environment: Vec<(String, String)>,
-    /// Clusters that calls may go to; `None`: any.
+    /// Names of the clusters that exist; `None`: every name does.
     pub clusters: Option<Vec<String>>,
-    /// Whether Envoy was built without its CEL parser, and so lacks `expr_create`.
+    /// True for an Envoy that was built without its CEL parser, and so lacks `expr_create`.
     pub without_cel: bool,
     /// Seed of `random_get`.
     pub seed: u64,
-    /// Where the clock starts, in nanoseconds since 1970.
+    /// Time at which the clock starts, in nanoseconds since 1970.
     pub now_ns: u64,
     /// Hostcalls that fail from the start.
     pub faults: Faults,
 }
 
-/// The node of Envoy's bootstrap.
+/// The node in Envoy's bootstrap.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Node {
     pub id: String,
@@ -41,64 +42,38 @@ pub struct Node {
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
-/// A line that the module logged or wrote to stdout (info) or stderr (error).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogLine {
-    pub level: LogLevel,
-    pub message: String,
-}
-
-/// Level of a log line, as the ABI numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    Trace,
-    Debug,
-    Info,
-    Warn,
-    Error,
-    Critical,
-}
-
-impl LogLevel {
-    pub fn new(number: u32) -> Option<Self> {
-        let levels =
-            [Self::Trace, Self::Debug, Self::Info, Self::Warn, Self::Error, Self::Critical];
-        levels.get(number as usize).copied()
-    }
-}
-
-/// State of one VM beside its memory.
-pub struct State {
-    pub memory: Option<Memory>,
-    /// The module's allocator, by which data goes to it.
-    pub allocate: Option<TypedFunc<u32, u32>>,
-    pub environment: Vec<(String, String)>,
-    pub node: Node,
-    pub now_ns: u64,
+/// State of one VM.
+pub(crate) struct State {
+    pub(crate) memory: Option<Memory>,
+    /// The module's allocator, which reserves memory for the data that the host returns.
+    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) node: Node,
+    pub(crate) now_ns: u64,
     /// Source of `random_get`: the same bytes for the same seed.
-    pub random: SplitMix64,
-    pub faults: Faults,
-    pub log: Vec<LogLine>,
-    pub metrics: Metrics,
-    pub data: SharedData,
-    pub queues: SharedQueues,
-    pub calls: Calls,
-    /// CEL expressions by their tokens; `None` where Envoy has no CEL parser.
-    pub expressions: Option<Vec<Expression>>,
-    /// Configuration while `proxy_on_configure` runs.
-    pub configuration: Option<Vec<u8>>,
-    /// Answer that a callback is being told of.
-    pub answer: Option<CallAnswer>,
-    /// 0: no tick.
-    pub tick_period_ms: u32,
-    pub next_tick_ns: u64,
-    /// Context that hostcalls act for.
-    pub effective_context: u32,
-    pub streams: BTreeMap<u32, Stream>,
+    pub(crate) random: SplitMix64,
+    pub(crate) faults: Faults,
+    pub(crate) log: Vec<LogLine>,
+    pub(crate) metrics: Metrics,
+    pub(crate) data: SharedData,
+    pub(crate) queues: SharedQueues,
+    pub(crate) calls: Calls,
+    /// CEL expressions by their tokens; `None` for an Envoy without a CEL parser.
+    pub(crate) expressions: Option<Vec<Expression>>,
+    /// The configuration, only while `proxy_on_configure` runs.
+    pub(crate) configuration: Option<Vec<u8>>,
+    /// The response to a call, only while its callback runs.
+    pub(crate) call_response: Option<CallResponse>,
+    /// 0: no ticks.
+    pub(crate) tick_period_ms: u32,
+    pub(crate) next_tick_ns: u64,
+    /// Context for which hostcalls act.
+    pub(crate) effective_context: u32,
+    pub(crate) streams: BTreeMap<u32, Stream>,
 }
 
 impl State {
-    pub fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             memory: None,
             allocate: None,
@@ -114,7 +89,7 @@ impl State {
             calls: Calls::new(settings.clusters.as_deref()),
             expressions: (!settings.without_cel).then(Vec::new),
             configuration: None,
-            answer: None,
+            call_response: None,
             tick_period_ms: 0,
             next_tick_ns: 0,
             effective_context: 0,
@@ -122,17 +97,20 @@ impl State {
         }
     }
 
-    /// Stream of the context that hostcalls act for; the root context has none.
-    pub fn stream(&self) -> Option<&Stream> {
+    /// Returns the stream of the effective context; the root context has none.
+    pub(crate) fn stream(&self) -> Option<&Stream> {
         self.streams.get(&self.effective_context)
     }
 
-    pub fn stream_mut(&mut self) -> Option<&mut Stream> {
+    pub(crate) fn stream_mut(&mut self) -> Option<&mut Stream> {
         self.streams.get_mut(&self.effective_context)
     }
 
-    pub fn log(&mut self, level: LogLevel, message: &[u8]) {
+    pub(crate) fn push_log(&mut self, level: LogLevel, message: &[u8]) {
         let message = String::from_utf8_lossy(message).trim_end_matches('\n').to_owned();
         self.log.push(LogLine { level, message });
     }
 }
+
+/// Envoy's first context; the contexts of streams follow it.
+pub(crate) const ROOT_CONTEXT: u32 = 1;

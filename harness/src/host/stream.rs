@@ -1,13 +1,14 @@
-//! One HTTP stream: its header maps and bodies, what Envoy knows of it, and what of both a module
-//! may read in which phase.
+//! One HTTP stream: its messages, its `StreamInfo`, and which of its header maps and bodies a module
+//! can read and change in each phase.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::headers::Headers;
 
-/// Where a stream is on its way through the filter.
+/// How far a stream has come through the filter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub(crate) enum Phase {
     Created,
     RequestHeaders,
     RequestBody,
@@ -18,7 +19,7 @@ pub enum Phase {
     Log,
 }
 
-/// Direction of the listener, as `xds.listener_direction` numbers it.
+/// Direction of a listener, as `xds.listener_direction` numbers it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -28,7 +29,7 @@ pub enum Direction {
     Outbound = 2,
 }
 
-/// One message: headers, then a body, then trailers.
+/// A request or a response.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
     pub headers: Headers,
@@ -36,67 +37,82 @@ pub struct Message {
     pub trailers: Headers,
 }
 
-/// What Envoy knows of a stream beside its messages (its `StreamInfo`).
+/// What Envoy knows about a stream apart from its messages: Envoy's `StreamInfo`.
 #[derive(Clone, Debug, Default)]
 pub struct StreamInfo {
     pub direction: Direction,
     pub protocol: String,
-    /// `ip:port`, or a path with neither.
+    /// `ip:port`, or the path of a Unix socket.
     pub source_address: String,
     pub destination_address: String,
-    /// Empty where no upstream was chosen; readable once there is a response.
+    /// Empty if no upstream was selected; a module can read it from the response phase on.
     pub upstream_address: String,
     pub response_code_details: String,
     /// Envoy's response flags as bits.
     pub response_flags: u64,
-    /// `None` where no route matched.
+    /// `None` if no route matched.
     pub route_name: Option<String>,
-    /// `None` where no cluster was chosen.
+    /// `None` if no cluster was selected.
     pub cluster_name: Option<String>,
-    /// Times that the request was sent upstream, retries among them.
+    /// How often the request was sent upstream, retries included.
     pub attempt_count: u64,
-    /// From the first byte sent upstream to the last one of the response.
+    /// Time from the first byte sent upstream to the last byte of the response.
     pub backend_latency_ns: Option<u64>,
-    /// URI names in the certificates of the downstream's connection; `None` without mTLS.
+    /// URI names in the certificates of the downstream connection; `None` without mTLS.
     pub peer_san: Option<String>,
     pub local_san: Option<String>,
-    /// Those of the upstream's connection.
+    /// URI names in the certificates of the upstream connection.
     pub upstream_peer_san: Option<String>,
     pub upstream_local_san: Option<String>,
-    /// Properties by their path, which win over all above. A null is not there.
+    /// Attributes by path, which override those that the fields above make. A null is absent.
     pub properties: Vec<(Vec<String>, serde_json::Value)>,
     pub connection_id: u64,
     pub started_ns: u64,
-    /// Set when the stream has ended.
+    /// `None` until the stream ends.
     pub duration_ns: Option<u64>,
 }
 
-/// What the module did to a stream that this project's filter never does.
+/// An action by which a module holds up or ends a stream. The filter must never take one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Intervention {
-    /// A callback returned an action other than Continue.
+    /// A callback returned this action, which is not Continue.
     Paused { callback: &'static str, action: u32 },
-    /// `proxy_send_local_response` with that status.
+    /// The module called `proxy_send_local_response` with this status.
     LocalResponse(u32),
-    /// `proxy_close_stream` of that stream type.
-    Closed(u32),
+    /// The module called `proxy_close_stream`.
+    Closed,
 }
 
-/// A stream that the module has a context for.
+impl fmt::Display for Intervention {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("expected the request to go on, but ")?;
+        match self {
+            Self::Paused { callback, action } => {
+                write!(f, "{callback} returned the action {action}")
+            }
+            Self::LocalResponse(status) => {
+                write!(f, "the filter sent a local response with the status {status}")
+            }
+            Self::Closed => f.write_str("the filter reset its stream"),
+        }
+    }
+}
+
+/// A stream for which the module has a context.
 #[derive(Debug)]
 pub struct Stream {
-    pub phase: Phase,
-    pub info: StreamInfo,
+    pub(crate) phase: Phase,
+    pub(crate) info: StreamInfo,
     pub request: Message,
-    /// Absent until response headers arrive, and for ever where none did.
+    /// `None` until the response headers arrive.
     pub response: Option<Message>,
-    /// What the module stored with `proxy_set_property`.
-    pub filter_state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Values that the module stored with `proxy_set_property`.
+    pub(crate) filter_state: BTreeMap<Vec<u8>, Vec<u8>>,
     pub interventions: Vec<Intervention>,
 }
 
 impl Stream {
-    pub fn new(info: StreamInfo, request: Message) -> Self {
+    pub(crate) fn new(info: StreamInfo, request: Message) -> Self {
         Self {
             phase: Phase::Created,
             info,
@@ -107,9 +123,9 @@ impl Stream {
         }
     }
 
-    /// Map that can be read now. Envoy forgets a map when its phase is over, and shows headers
-    /// and response trailers again in on_log.
-    pub fn map(&self, map: MapType) -> Option<&Headers> {
+    /// Returns a header map if the module can read it now. Envoy forgets a map when its phase is
+    /// over, and has headers and response trailers again in on_log.
+    pub(crate) fn map(&self, map: MapType) -> Option<&Headers> {
         let response = self.response.as_ref();
         match (map, self.phase) {
             (MapType::RequestHeaders, Phase::RequestHeaders | Phase::Log) => {
@@ -126,8 +142,8 @@ impl Stream {
         }
     }
 
-    /// Map that can be changed now: the one of the phase, none in on_log.
-    pub fn map_mut(&mut self, map: MapType) -> Option<&mut Headers> {
+    /// Returns a header map if the module can change it now: only in its own phase.
+    pub(crate) fn map_mut(&mut self, map: MapType) -> Option<&mut Headers> {
         let response = self.response.as_mut();
         match (map, self.phase) {
             (MapType::RequestHeaders, Phase::RequestHeaders) => Some(&mut self.request.headers),
@@ -142,8 +158,8 @@ impl Stream {
         }
     }
 
-    /// Body that can be read and changed now.
-    pub fn body_mut(&mut self, buffer: BufferType) -> Option<&mut Vec<u8>> {
+    /// Returns a body if the module can read and change it now: only in its own phase.
+    pub(crate) fn body_mut(&mut self, buffer: BufferType) -> Option<&mut Vec<u8>> {
         match (buffer, self.phase) {
             (BufferType::HttpRequestBody, Phase::RequestBody) => Some(&mut self.request.body),
             (BufferType::HttpResponseBody, Phase::ResponseBody) => {
@@ -154,9 +170,9 @@ impl Stream {
     }
 }
 
-/// Kind of a header map, as the ABI numbers it.
+/// Type of a header map, as the ABI numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapType {
+pub(crate) enum MapType {
     RequestHeaders,
     RequestTrailers,
     ResponseHeaders,
@@ -168,7 +184,7 @@ pub enum MapType {
 }
 
 impl MapType {
-    pub fn new(number: u32) -> Option<Self> {
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             0 => Self::RequestHeaders,
             1 => Self::RequestTrailers,
@@ -183,9 +199,9 @@ impl MapType {
     }
 }
 
-/// Kind of a buffer, as the ABI numbers it; those of TCP streams are never there.
+/// Type of a buffer, as the ABI numbers it. Buffers of TCP streams never exist here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BufferType {
+pub(crate) enum BufferType {
     HttpRequestBody,
     HttpResponseBody,
     DownstreamData,
@@ -198,7 +214,7 @@ pub enum BufferType {
 }
 
 impl BufferType {
-    pub fn new(number: u32) -> Option<Self> {
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
         Some(match number {
             0 => Self::HttpRequestBody,
             1 => Self::HttpResponseBody,

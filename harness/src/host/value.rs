@@ -1,18 +1,19 @@
-//! Values of Envoy's attributes with their types, and the bytes that a module gets of them.
+//! Values of Envoy's attributes, and the bytes that a module gets for each.
 //!
-//! Envoy's `serializeValue` (`source/extensions/common/wasm/context.cc`): text is its bytes, a
-//! number a 64-bit little-endian integer or double, a bool one byte, a map the ABI's pairs, a list
-//! pairs whose names are the items.
+//! Envoy's `serializeValue` (`source/extensions/common/wasm/context.cc`): a text is its bytes, a
+//! number a 64-bit little-endian integer or double, a boolean one byte, a map [`pairs`], a list
+//! [`pairs`] whose names are the items.
 
-use super::guest::Status;
 use super::headers::Headers;
+use super::pairs;
+use super::status::Status;
 
 /// Value of an attribute or of a CEL expression.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
-    /// Also a time or a duration in nanoseconds.
+    /// An integer, or a time or duration in nanoseconds.
     Int(i64),
     Uint(u64),
     Double(f64),
@@ -20,25 +21,27 @@ pub enum Value {
     Text(Vec<u8>),
     List(Vec<Value>),
     Map(Vec<(Vec<u8>, Value)>),
-    /// Header lines: a map with each name once, in any case, and the values of its lines joined.
+    /// A header map: each name once, in any case, with the joined values of its lines.
     Headers(Headers),
-    /// A map of Envoy's, named by its path, whose members can be read and not listed.
-    Attributes(String),
+    /// A message of Envoy's, such as `request`, by its path. Its fields can be read but not listed.
+    Message(String),
 }
 
-/// How JSON numbers are typed: a protobuf Struct, such as the node's metadata, has doubles only.
+/// Which numbers JSON numbers become.
 #[derive(Clone, Copy)]
-pub enum Numbers {
+pub(crate) enum Numbers {
+    /// Doubles only, as in a protobuf Struct such as the node's metadata.
     Double,
+    /// Integers where the JSON number is one.
     Typed,
 }
 
 impl Value {
-    pub fn text(text: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn text(text: impl Into<Vec<u8>>) -> Self {
         Self::Text(text.into())
     }
 
-    pub fn from_json(json: &serde_json::Value, numbers: Numbers) -> Self {
+    pub(crate) fn from_json(json: &serde_json::Value, numbers: Numbers) -> Self {
         match json {
             serde_json::Value::Null => Self::Null,
             serde_json::Value::Bool(value) => Self::Bool(*value),
@@ -59,8 +62,8 @@ impl Value {
         }
     }
 
-    /// Member of a map or item of a list by name or index, as `proxy_get_property` walks a path.
-    pub fn part(&self, name: &str) -> Option<&Self> {
+    /// Returns a map's value by key or a list's item by index, as `proxy_get_property` walks a path.
+    pub(crate) fn member(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Map(entries) => {
                 entries.iter().find(|(key, _)| key == name.as_bytes()).map(|(_, value)| value)
@@ -70,10 +73,10 @@ impl Value {
         }
     }
 
-    /// Serialises the value. Envoy cannot serialise a null or a map that it cannot list.
-    pub fn serialize(&self) -> Result<Vec<u8>, Status> {
+    /// Serialises the value. Like Envoy, it fails for a null and for a message.
+    pub(crate) fn serialize(&self) -> Result<Vec<u8>, Status> {
         Ok(match self {
-            Self::Null | Self::Attributes(_) => return Err(Status::SerializationFailure),
+            Self::Null | Self::Message(_) => return Err(Status::SerializationFailure),
             Self::Bool(value) => vec![u8::from(*value)],
             Self::Int(value) => value.to_le_bytes().to_vec(),
             Self::Uint(value) => value.to_le_bytes().to_vec(),
@@ -81,11 +84,11 @@ impl Value {
             Self::Text(text) => text.clone(),
             Self::List(items) => {
                 let items = items.iter().map(|item| Ok((item.serialize()?, Vec::new())));
-                pairs(&items.collect::<Result<Vec<_>, Status>>()?)
+                pairs::encode(&items.collect::<Result<Vec<_>, Status>>()?)
             }
             Self::Map(entries) => {
                 let entries = entries.iter().map(|(key, value)| Ok((key, value.serialize()?)));
-                pairs(&entries.collect::<Result<Vec<_>, Status>>()?)
+                pairs::encode(&entries.collect::<Result<Vec<_>, Status>>()?)
             }
             Self::Headers(headers) => {
                 let mut entries: Vec<(&str, Vec<u8>)> = Vec::new();
@@ -94,28 +97,8 @@ impl Value {
                         entries.push((name, headers.joined(name).unwrap_or_default()));
                     }
                 }
-                pairs(&entries)
+                pairs::encode(&entries)
             }
         })
     }
-}
-
-/// Serialises pairs of any bytes as the ABI has them.
-///
-/// ```text
-/// pairs = count (name-size value-size){count} (name NUL value NUL){count}   ; sizes: u32 little endian
-/// ```
-pub fn pairs<N: AsRef<[u8]>, V: AsRef<[u8]>>(pairs: &[(N, V)]) -> Vec<u8> {
-    let mut bytes = (pairs.len() as u32).to_le_bytes().to_vec();
-    for (name, value) in pairs {
-        bytes.extend((name.as_ref().len() as u32).to_le_bytes());
-        bytes.extend((value.as_ref().len() as u32).to_le_bytes());
-    }
-    for (name, value) in pairs {
-        for text in [name.as_ref(), value.as_ref()] {
-            bytes.extend(text);
-            bytes.push(0);
-        }
-    }
-    bytes
 }

@@ -1,11 +1,12 @@
-//! One VM of a module: the callbacks that Envoy makes, in its order.
+//! One VM of a module, and the callbacks that Envoy calls in it, in Envoy's order.
 
 use wasmtime::Store;
 
-use super::calls::{Call, CallAnswer, GrpcStream, Request};
+use super::calls::{Call, CallResponse, Request};
 use super::exports::Exports;
 use super::faults::Faults;
-use super::state::{LogLine, Settings, State};
+use super::log::LogLine;
+use super::state::{ROOT_CONTEXT, Settings, State};
 use super::stream::{Intervention, Message, Phase, Stream, StreamInfo};
 
 /// A running VM with its root context.
@@ -17,8 +18,8 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Starts the VM of a fresh instance, and configures the plugin.
-    pub(super) fn start(
+    /// Starts the VM of a new instance, and configures the plugin.
+    pub(crate) fn start(
         store: Store<State>,
         exports: Exports,
         metered: bool,
@@ -27,13 +28,14 @@ impl Vm {
         let mut vm = Self { store, exports, metered, next_context: ROOT_CONTEXT + 1 };
         match vm.boot(settings) {
             Ok(true) => Ok(vm),
-            Ok(false) => Err(StartFailure { fault: None, log: vm.take_log() }),
-            Err(fault) => Err(StartFailure { fault: Some(fault), log: vm.take_log() }),
+            Ok(false) => Err(StartFailure { trap: None, log: vm.take_log() }),
+            Err(trap) => Err(StartFailure { trap: Some(trap), log: vm.take_log() }),
         }
     }
 
-    /// Lets a request begin: a context, then its headers, body and trailers. Gives the context.
-    pub fn request(&mut self, mut info: StreamInfo, request: Message) -> Result<u32, Fault> {
+    /// Starts a request: creates its context, and hands headers, body and trailers over. Returns the
+    /// context.
+    pub fn request(&mut self, mut info: StreamInfo, request: Message) -> Result<u32, Trap> {
         let context = self.next_context;
         self.next_context += 1;
         info.started_ns = self.now_ns();
@@ -47,8 +49,8 @@ impl Vm {
         Ok(context)
     }
 
-    /// Lets the response to a request arrive; it replaces none.
-    pub fn response(&mut self, context: u32, response: Message) -> Result<(), Fault> {
+    /// Hands the response to a request over.
+    pub fn response(&mut self, context: u32, response: Message) -> Result<(), Trap> {
         let sizes = [response.headers.len(), response.body.len(), response.trailers.len()];
         if let Some(stream) = self.store.data_mut().streams.get_mut(&context) {
             stream.response = Some(response);
@@ -56,15 +58,15 @@ impl Vm {
         self.message(context, sizes, &RESPONSE_STEPS)
     }
 
-    /// Ends a stream: on_log, on_done, on_delete. Gives what became of it.
-    pub fn finish(&mut self, context: u32) -> Result<Option<Stream>, Fault> {
+    /// Ends a stream with on_log, on_done and on_delete, and returns it.
+    pub fn finish(&mut self, context: u32) -> Result<Option<Stream>, Trap> {
         let now = self.now_ns();
         if let Some(stream) = self.store.data_mut().streams.get_mut(&context) {
             stream.info.duration_ns = Some(now.saturating_sub(stream.info.started_ns));
             stream.phase = Phase::Log;
         }
         self.call(context, "proxy_on_log", |exports, store| exports.log.call(store, context))?;
-        // Envoy waits for `proxy_done` where a root context asks for it, not where a stream does.
+        // A result of false asks Envoy to wait for `proxy_done`; it does so only for root contexts.
         self.call(context, "proxy_on_done", |exports, store| exports.done.call(store, context))?;
         self.call(context, "proxy_on_delete", |exports, store| {
             exports.delete.call(store, context)
@@ -72,9 +74,9 @@ impl Vm {
         Ok(self.store.data_mut().streams.remove(&context))
     }
 
-    /// Configures the root context, whether it has a configuration or not; false where the module
-    /// refuses it.
-    pub fn configure(&mut self, configuration: &[u8]) -> Result<bool, Fault> {
+    /// Configures the root context, again if it has a configuration. Returns false if the module
+    /// rejects the configuration.
+    pub fn configure(&mut self, configuration: &[u8]) -> Result<bool, Trap> {
         self.store.data_mut().configuration = Some(configuration.to_vec());
         let configured = self.call(ROOT_CONTEXT, "proxy_on_configure", |exports, store| {
             exports.configure.call(store, (ROOT_CONTEXT, configuration.len() as u32))
@@ -83,18 +85,18 @@ impl Vm {
         Ok(configured != Some(0))
     }
 
-    /// Moves the clock by so much, without a tick.
+    /// Moves the clock, without a tick.
     pub fn advance(&mut self, by_ns: u64) {
         let state = self.store.data_mut();
         state.now_ns = state.now_ns.saturating_add(by_ns);
     }
 
-    /// Lets hostcalls fail from now on; none without faults.
+    /// Sets which hostcalls fail from now on.
     pub fn set_faults(&mut self, faults: Faults) {
         self.store.data_mut().faults = faults;
     }
 
-    /// Says which clusters calls may go to from now on; `None`: any.
+    /// Sets the names of the clusters that exist from now on; `None`: every name does.
     pub fn set_clusters(&mut self, clusters: Option<&[String]>) {
         self.store.data_mut().calls.set_clusters(clusters);
     }
@@ -103,14 +105,14 @@ impl Vm {
         self.store.data().now_ns
     }
 
-    /// When the next tick is due; `None` where the module asked for none.
+    /// Returns when the next tick is due; `None` if the module set no tick period.
     pub fn next_tick_ns(&self) -> Option<u64> {
         let state = self.store.data();
         (state.tick_period_ms > 0).then_some(state.next_tick_ns)
     }
 
-    /// Fires a tick now, and lets the next one be due a period later.
-    pub fn tick(&mut self) -> Result<(), Fault> {
+    /// Fires a tick now; the next one is due a period later.
+    pub fn tick(&mut self) -> Result<(), Trap> {
         let state = self.store.data_mut();
         state.next_tick_ns = state.now_ns + u64::from(state.tick_period_ms) * 1_000_000;
         self.call(ROOT_CONTEXT, "proxy_on_tick", |exports, store| {
@@ -119,18 +121,22 @@ impl Vm {
         self.announce_queues()
     }
 
-    /// Takes the calls that were sent since the last time.
+    /// Takes the calls that the module made since the last time.
     pub fn take_calls(&mut self) -> Vec<Call> {
-        std::mem::take(&mut self.store.data_mut().calls.made)
+        std::mem::take(&mut self.store.data_mut().calls.new)
     }
 
-    /// Answers a call, in the root context: to Envoy every call is the root context's.
-    pub fn answer(&mut self, call: &Call, answer: CallAnswer) -> Result<(), Fault> {
+    /// Responds to a call. The root context gets the response, as in Envoy, whichever context made the
+    /// call.
+    pub fn respond(&mut self, call: &Call, response: CallResponse) -> Result<(), Trap> {
         let (context, token) = (ROOT_CONTEXT, call.token);
-        let sizes =
-            (answer.headers.len() as u32, answer.body.len() as u32, answer.trailers.len() as u32);
-        let grpc_status = answer.grpc_status;
-        self.store.data_mut().answer = Some(answer);
+        let sizes = (
+            response.headers.len() as u32,
+            response.body.len() as u32,
+            response.trailers.len() as u32,
+        );
+        let grpc_status = response.grpc_status;
+        self.store.data_mut().call_response = Some(response);
         match &call.request {
             Request::Http { .. } => {
                 self.call(context, "proxy_on_http_call_response", |exports, store| {
@@ -150,36 +156,31 @@ impl Vm {
                 })?;
             }
         }
-        self.store.data_mut().answer = None;
+        self.store.data_mut().call_response = None;
         self.announce_queues()
     }
 
-    /// gRPC streams that the module opened, by token.
-    pub fn grpc_streams(&self) -> impl Iterator<Item = (u32, &GrpcStream)> {
-        self.store.data().calls.streams.iter().map(|(token, stream)| (*token, stream))
-    }
-
-    /// Takes what was logged since the last time.
+    /// Takes the log since the last time.
     pub fn take_log(&mut self) -> Vec<LogLine> {
         std::mem::take(&mut self.store.data_mut().log)
     }
 
-    /// Value of a metric; `None` where the module defined none of that name.
+    /// Returns the value of a metric by its Prometheus name; `None` if the module did not define it.
     pub fn metric(&self, name: &str) -> Option<i64> {
         self.store.data().metrics.value(name)
     }
 
-    /// Names of all metrics.
+    /// Iterates over the Prometheus names of all metrics.
     pub fn metric_names(&self) -> impl Iterator<Item = &str> {
         self.store.data().metrics.names()
     }
 
-    /// Size of the linear memory in bytes.
+    /// Returns the size of the linear memory in bytes.
     pub fn memory_size(&self) -> usize {
         self.store.data().memory.map_or(0, |memory| memory.data_size(&self.store))
     }
 
-    /// Instructions executed so far; `None` where the module is not metered.
+    /// Returns how many instructions the VM has executed; `None` if the module is not metered.
     pub fn instructions(&self) -> Option<u64> {
         if !self.metered {
             return None;
@@ -187,8 +188,8 @@ impl Vm {
         self.store.get_fuel().ok().map(|left| u64::MAX - left)
     }
 
-    /// Runs the start sequence; false where the module refuses its configuration.
-    fn boot(&mut self, settings: &Settings) -> Result<bool, Fault> {
+    /// Calls the callbacks of a start. Returns false if the module rejects its configuration.
+    fn boot(&mut self, settings: &Settings) -> Result<bool, Trap> {
         self.call(0, "_initialize", |exports, store| exports.initialize.call(store, ()))?;
         self.call(ROOT_CONTEXT, "proxy_on_context_create", |exports, store| {
             exports.context_create.call(store, (ROOT_CONTEXT, 0))
@@ -202,20 +203,22 @@ impl Vm {
         self.configure(&settings.configuration)
     }
 
-    /// Hands a message over: headers, then body and trailers where there are any.
-    fn message(&mut self, context: u32, sizes: [usize; 3], steps: &[Step; 3]) -> Result<(), Fault> {
+    /// Hands a message over: headers, then body and trailers unless they are empty.
+    fn message(&mut self, context: u32, sizes: [usize; 3], steps: &[Step; 3]) -> Result<(), Trap> {
         for (index, (size, step)) in sizes.into_iter().zip(steps).enumerate() {
             if index > 0 && size == 0 {
                 continue;
             }
-            let end = u32::from(sizes.iter().skip(index + 1).all(|&size| size == 0));
+            let end_of_stream = u32::from(sizes.iter().skip(index + 1).all(|&size| size == 0));
             self.set_phase(context, step.phase);
             let action = self.call(context, step.callback, |exports, store| {
-                step.phase.callback(exports).call(store, (context, size as u32, end))
+                step.phase.callback(exports).call(store, (context, size as u32, end_of_stream))
             })?;
-            if let Some(action) = action.filter(|&action| action != CONTINUE) {
-                let intervention = Intervention::Paused { callback: step.callback, action };
-                self.intervene(context, intervention);
+            if let Some(action) = action.filter(|&action| action != CONTINUE)
+                && let Some(stream) = self.store.data_mut().streams.get_mut(&context)
+            {
+                let callback = step.callback;
+                stream.interventions.push(Intervention::Paused { callback, action });
             }
         }
         Ok(())
@@ -227,14 +230,8 @@ impl Vm {
         }
     }
 
-    fn intervene(&mut self, context: u32, intervention: Intervention) {
-        if let Some(stream) = self.store.data_mut().streams.get_mut(&context) {
-            stream.interventions.push(intervention);
-        }
-    }
-
-    /// Tells the root context of shared queues that got something.
-    fn announce_queues(&mut self) -> Result<(), Fault> {
+    /// Tells the root context about new items in shared queues.
+    fn announce_queues(&mut self) -> Result<(), Trap> {
         while let Some(queue) = self.store.data_mut().queues.ready.pop_front() {
             self.call(ROOT_CONTEXT, "proxy_on_queue_ready", |exports, store| {
                 exports.queue_ready.call(store, (ROOT_CONTEXT, queue))
@@ -243,20 +240,20 @@ impl Vm {
         Ok(())
     }
 
-    /// Makes one callback in a context; a trap becomes a [`Fault`].
+    /// Calls one callback in a context.
     fn call<T>(
         &mut self,
         context: u32,
         callback: &'static str,
         call: impl FnOnce(&Exports, &mut Store<State>) -> wasmtime::Result<T>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, Trap> {
         self.store.data_mut().effective_context = context;
         call(&self.exports, &mut self.store)
-            .map_err(|error| Fault { callback, message: root_cause(&error) })
+            .map_err(|error| Trap { callback, message: root_cause(&error) })
     }
 }
 
-/// One part of a message and the callback that gets it.
+/// The phase of one part of a message, and the callback that gets the part.
 struct Step {
     phase: Phase,
     callback: &'static str,
@@ -274,33 +271,31 @@ const RESPONSE_STEPS: [Step; 3] = [
     Step { phase: Phase::ResponseTrailers, callback: "proxy_on_response_trailers" },
 ];
 
-/// A VM that did not start: the configuration was refused, or a callback trapped.
+/// Why a VM did not start: a callback trapped, or the module rejected its configuration.
 #[derive(Debug)]
 pub struct StartFailure {
-    pub fault: Option<Fault>,
+    pub trap: Option<Trap>,
     pub log: Vec<LogLine>,
 }
 
-/// A trap. Envoy does not use the VM again; nor should the caller.
+/// A callback trapped. Envoy does not use the VM again, and the caller must not either.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct Trap {
     pub callback: &'static str,
     pub message: String,
 }
 
-impl std::fmt::Display for Fault {
+impl std::fmt::Display for Trap {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         write!(f, "{} trapped: {}", self.callback, self.message)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for Trap {}
 
-/// The reason of a trap, without the frames of a module that has no names.
+/// Returns the cause of a trap without its backtrace, whose frames have no names.
 fn root_cause(error: &wasmtime::Error) -> String {
     error.chain().last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-/// Envoy's first context; streams come after it.
-pub(super) const ROOT_CONTEXT: u32 = 1;
 const CONTINUE: u32 = 0;

@@ -1,13 +1,14 @@
-//! The part of WASI that Envoy provides: environment, clock, randomness, output to the log. There
-//! are no arguments and no files.
+//! The part of WASI that Envoy implements: environment, clock, randomness, and stdout and stderr, which
+//! go to the log. There are no arguments and no files.
 
 use rand_xoshiro::rand_core::Rng as _;
 use wasmtime::{Caller, Linker};
 
-use super::guest::{Answer, Guest, Refusal, slice};
-use super::state::{LogLevel, State};
+use super::guest::{Guest, HostcallError, HostcallResult, slice};
+use super::log::LogLevel;
+use super::state::State;
 
-/// Defines one import a line; the body gives WASI's error number.
+/// Defines one import a line: its name, its arguments, and a body that returns WASI's error number.
 macro_rules! wasi {
     ($linker:ident, $($name:ident |$guest:ident $(, $argument:ident: $type:ty)*| $body:expr;)*) => {
         for module in ["wasi_snapshot_preview1", "wasi_unstable"] {$(
@@ -16,15 +17,15 @@ macro_rules! wasi {
                 if let Some(status) = $guest.state().faults.next(stringify!($name)) {
                     return Ok(status);
                 }
-                errno(|| -> Answer<u32> { $body })
+                to_errno(|| -> HostcallResult<u32> { $body })
             })?;
         )*}
     };
 }
 
-/// Links the functions that Envoy 1.36 has, with its answers; Envoy 1.40 differs in poll_oneoff, which
+/// Links the functions that Envoy 1.36 has, with its results. Envoy 1.40 differs in poll_oneoff, which
 /// succeeds without an event.
-pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasi! { linker,
         args_sizes_get |guest, count: u32, size: u32| {
             guest.write_u32(count, 0)?;
@@ -56,11 +57,11 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             }
             Ok(SUCCESS)
         };
-        random_get |guest, at: u32, size: u32| {
-            if size > MOST_RANDOM_BYTES {
+        random_get |guest, address: u32, size: u32| {
+            if size > MAX_RANDOM_BYTES {
                 return Ok(INVAL);
             }
-            guest.fill(at, size, |state, bytes| state.random.fill_bytes(bytes))?;
+            guest.fill(address, size, |state, bytes| state.random.fill_bytes(bytes))?;
             Ok(SUCCESS)
         };
         sched_yield |guest| Ok(SUCCESS);
@@ -73,7 +74,7 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
             if !(STDOUT..=STDERR).contains(&fd) {
                 return Ok(BADF);
             }
-            // Of an unknown type, and can be written.
+            // Its file type is unknown, and its only right is fd_write.
             guest.write_u64(result, 0)?;
             guest.write_u64(result.wrapping_add(8), 64)?;
             guest.write_u64(result.wrapping_add(16), 0)?;
@@ -95,34 +96,42 @@ pub fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// The environment as `NAME=value` with a NUL.
+/// Returns the environment variables as `NAME=value` with a NUL at the end.
 fn environment(state: &State) -> Vec<Vec<u8>> {
     state.environment.iter().map(|(name, value)| format!("{name}={value}\0").into_bytes()).collect()
 }
 
-fn fd_write(guest: &mut Guest, fd: u32, vectors: u32, count: u32, result: u32) -> Answer<u32> {
+fn fd_write(
+    guest: &mut Guest,
+    fd: u32,
+    vectors: u32,
+    count: u32,
+    result: u32,
+) -> HostcallResult<u32> {
     let level = match fd {
         STDOUT => LogLevel::Info,
         STDERR => LogLevel::Error,
         _ => return Ok(BADF),
     };
-    let (memory, state) = guest.split()?;
+    let (memory, state) = guest.memory_and_state()?;
     let mut text = Vec::new();
     let vectors = slice(memory, vectors, count.saturating_mul(8))?;
     for &[a, b, c, d, e, f, g, h] in vectors.as_chunks().0 {
         let (address, size) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
         text.extend_from_slice(slice(memory, address, size)?);
     }
-    state.log(level, &text);
+    state.push_log(level, &text);
     guest.write_u32(result, text.len() as u32)?;
     Ok(SUCCESS)
 }
 
-fn errno(call: impl FnOnce() -> Answer<u32>) -> wasmtime::Result<u32> {
-    match call() {
+/// Runs the body of a function, and converts its result to WASI's error number. The only status that
+/// occurs here is that of an invalid pointer.
+fn to_errno(body: impl FnOnce() -> HostcallResult<u32>) -> wasmtime::Result<u32> {
+    match body() {
         Ok(number) => Ok(number),
-        Err(Refusal::Status(_)) => Ok(FAULT),
-        Err(Refusal::Trap(trap)) => Err(trap),
+        Err(HostcallError::Status(_)) => Ok(FAULT),
+        Err(HostcallError::Trap(trap)) => Err(trap),
     }
 }
 
@@ -131,7 +140,7 @@ const STDERR: u32 = 2;
 const REALTIME: u32 = 0;
 const MONOTONIC: u32 = 1;
 /// `PROXY_WASM_HOST_WASI_RANDOM_GET_MAX_SIZE_BYTES` of proxy-wasm-cpp-host's `limits.h`.
-const MOST_RANDOM_BYTES: u32 = 64 * 1024;
+const MAX_RANDOM_BYTES: u32 = 64 * 1024;
 
 const SUCCESS: u32 = 0;
 const BADF: u32 = 8;

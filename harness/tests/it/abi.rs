@@ -1,4 +1,4 @@
-//! The host has the whole ABI 0.2.1, and the part of WASI that Envoy has; no more.
+//! The host has exactly the imports that Envoy has: the whole ABI 0.2.1, and a part of WASI.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +14,9 @@ fn every_hostcall_of_the_abi_is_linked_and_nothing_else() {
     assert_eq!(found, expected);
 }
 
-/// An SDK declares all of them, whatever the plugin calls.
+/// An SDK imports all hostcalls, whether the plugin makes them or not.
 #[test]
-fn a_module_may_import_everything_with_the_types_of_the_abi() {
+fn a_module_can_import_every_hostcall_with_the_types_of_the_abi() {
     let declared = imports().map(|(module, name, parameters)| {
         let parameters: String = parameters.chars().map(|size| format!(" {size}")).collect();
         let parameters = parameters.replace('i', "i32").replace('j', "i64");
@@ -27,14 +27,14 @@ fn a_module_may_import_everything_with_the_types_of_the_abi() {
 }
 
 #[test]
-fn envoys_statuses_are_known_for_every_import() {
+fn every_import_has_a_list_of_envoys_statuses() {
     for (_, name, _) in imports() {
         assert!(Faults::statuses_of(&name).is_some(), "{name}");
     }
     assert_eq!(Faults::statuses_of("proxy_none"), None);
 }
 
-/// Module, name and parameters of all imports.
+/// Returns module, name and parameters of all imports.
 fn imports() -> impl Iterator<Item = (&'static str, String, &'static str)> {
     let abi = ABI.iter().map(|(name, parameters)| ("env", format!("proxy_{name}"), *parameters));
     let wasi = ["wasi_snapshot_preview1", "wasi_unstable"].into_iter().flat_map(|module| {
@@ -43,8 +43,8 @@ fn imports() -> impl Iterator<Item = (&'static str, String, &'static str)> {
     abi.chain(wasi)
 }
 
-/// <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>, functions implemented in the
-/// host, with their parameters: `i` has 32 bits, `j` 64.
+/// "Functions implemented in the host" of <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>,
+/// and their parameters: `i` has 32 bits, `j` has 64.
 const ABI: [(&str, &str); 39] = [
     ("log", "iii"),
     ("get_log_level", "i"),
@@ -87,7 +87,7 @@ const ABI: [(&str, &str); 39] = [
     ("call_foreign_function", "iiiiii"),
 ];
 
-/// What Envoy 1.36 links for a module's `wasi_snapshot_preview1`.
+/// The functions of `wasi_snapshot_preview1` in Envoy 1.36.
 const WASI: [(&str, &str); 18] = [
     ("args_get", "ii"),
     ("args_sizes_get", "ii"),

@@ -1,37 +1,38 @@
-//! What the worst requests cost: 60 KB of headers that are made for one parser each, in instructions of
-//! wasm. Whoever sends them must not keep a worker busy.
+//! The cost of attacks, in WebAssembly instructions: requests with 60 KB of headers, each made to be slow
+//! for one parser. An attacker must not be able to keep a worker busy with them.
 
 use sidespan_harness::host::{Headers, Message, Module, Settings, StreamInfo};
 
 use crate::module;
 
-/// Envoy takes so many bytes of headers by default, names included.
+/// Envoy's default limit for the size of headers, names included.
 const BYTES: usize = 60 * 1024;
-/// And so many lines, with those of an ordinary request.
+/// Envoy's default limit is 100 lines, of which an ordinary request takes some.
 const LINES: usize = 95;
-/// For one condition with a regular expression, and for whatever else.
-const MAX_OF_A_REGEX: u64 = 3_000_000;
+/// Limit for attacks on one condition with a regular expression.
+const MAX_REGEX_INSTRUCTIONS: u64 = 3_000_000;
+/// Limit for all other attacks.
 const MAX_INSTRUCTIONS: u64 = 4_000_000;
 
-/// A configuration, and headers in addition to those of an ordinary request.
+/// A configuration, and headers that are added to those of an ordinary request.
 struct Attack {
     name: &'static str,
     configuration: &'static str,
     headers: Vec<(String, Vec<u8>)>,
 }
 
-/// One header that is as long as possible.
+/// Returns one header line that is as long as possible.
 fn long(name: &str, part: &[u8]) -> Vec<(String, Vec<u8>)> {
     vec![(name.to_owned(), repeated(part, BYTES - name.len()))]
 }
 
-/// As many lines as there may be, each as long as there is room.
+/// Returns as many lines as possible, each as long as the limit of bytes allows.
 fn lines(name: &str, part: &[u8]) -> Vec<(String, Vec<u8>)> {
     let value = repeated(part, (BYTES / LINES).saturating_sub(name.len()).max(part.len()));
     vec![(name.to_owned(), value); LINES]
 }
 
-/// As many lines as there may be, each with this value.
+/// Returns as many lines as possible, each with this value.
 fn short_lines(name: &str, value: &[u8]) -> Vec<(String, Vec<u8>)> {
     vec![(name.to_owned(), value.to_vec()); LINES]
 }
@@ -132,7 +133,7 @@ fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// Instructions of one request from its headers to its end.
+/// Returns the instructions of one request, from its headers to its end.
 fn cost(module: &Module, attack: &Attack) -> u64 {
     let separator = if attack.configuration.is_empty() { "" } else { ", " };
     let exporter = r#""exporter": {"otlp": {"cluster": "otel-collector"}}"#;
@@ -141,8 +142,8 @@ fn cost(module: &Module, attack: &Attack) -> u64 {
     let mut vm = module.start(&settings).expect("an instance").expect("a configuration");
     let ordinary =
         [(":path", "/a"), (":method", "GET"), (":authority", "shop"), (":scheme", "http")];
-    let is_given = |name: &str| attack.headers.iter().any(|(given, _)| given == name);
-    let ordinary = ordinary.iter().filter(|(name, _)| !is_given(name));
+    let is_attacked = |name: &str| attack.headers.iter().any(|(attacked, _)| attacked == name);
+    let ordinary = ordinary.iter().filter(|(name, _)| !is_attacked(name));
     let mut headers = Headers::from_iter(ordinary.copied());
     attack.headers.iter().for_each(|(name, value)| headers.add(name, value.as_slice()));
     let before = vm.instructions().expect("a metered module");
@@ -155,18 +156,18 @@ fn cost(module: &Module, attack: &Attack) -> u64 {
 }
 
 #[test]
-fn no_request_costs_more_than_its_headers_may() {
+fn no_attack_costs_more_than_the_limit() {
     let module = Module::load(&module::path(), true).expect("the module loads");
     let mut table = String::new();
-    let mut worst = Vec::new();
+    let mut over_limit = Vec::new();
     for attack in attacks() {
         let instructions = cost(&module, &attack);
         table += &format!("{instructions:>10}  {}\n", attack.name);
         let is_regex = attack.name.starts_with("regex");
-        if instructions > if is_regex { MAX_OF_A_REGEX } else { MAX_INSTRUCTIONS } {
-            worst.push(attack.name);
+        if instructions > if is_regex { MAX_REGEX_INSTRUCTIONS } else { MAX_INSTRUCTIONS } {
+            over_limit.push(attack.name);
         }
     }
     println!("{table}");
-    assert_eq!(worst, Vec::<&str>::new(), "too many instructions:\n{table}");
+    assert_eq!(over_limit, Vec::<&str>::new(), "too many instructions:\n{table}");
 }

@@ -1,4 +1,4 @@
-//! `sidespan explain` says what the filter does with a request.
+//! `sidespan explain` prints what the filter does with a request.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -7,22 +7,22 @@ use serde_json::{Value, json};
 
 use crate::module;
 
-/// Explains a request as JSON; compares what `part` of the answer holds.
+/// Explains a request as JSON, and compares the value at `pointer` in the output.
 #[track_caller]
-fn check(request: &Value, part: &str, expected: &Value) {
+fn check(request: &Value, pointer: &str, expected: &Value) {
     let (status, printed) = explain(&["--json"], CONFIGURATION, &format!("{request}\n"));
     assert_eq!(status, Some(0), "{printed}");
-    let answer: Value = serde_json::from_str(&printed).expect("one line of JSON");
-    assert_eq!(answer.pointer(part), Some(expected), "{request}: {printed}");
+    let explanation: Value = serde_json::from_str(&printed).expect("one line of JSON");
+    assert_eq!(explanation.pointer(pointer), Some(expected), "{request}: {printed}");
 }
 
-/// Runs `sidespan explain` over the lines; gives its exit status and what it printed.
+/// Runs `sidespan explain` with requests as lines. Returns its exit status and its output.
 #[track_caller]
 fn explain(arguments: &[&str], configuration: &str, lines: &str) -> (Option<i32>, String) {
     explain_with(arguments, &[], configuration, lines)
 }
 
-/// The same with these variables in the environment of the command.
+/// Runs `sidespan explain` with variables in its environment.
 #[track_caller]
 pub fn explain_with(
     arguments: &[&str],
@@ -46,7 +46,7 @@ pub fn explain_with(
         .expect("sidespan runs");
     let mut input = child.stdin.take().expect("a pipe");
     let lines = lines.to_owned();
-    // Beside reading, since both pipes may fill. A process that gave up closes its end.
+    // Written in a thread because both pipes can fill up. A process that failed closes its end.
     let writer = std::thread::spawn(move || {
         let _ = input.write_all(lines.as_bytes());
     });
@@ -67,7 +67,7 @@ spec:
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
 
 #[test]
-fn the_decision_is_the_counter_that_moved() {
+fn the_decision_comes_from_the_counter_that_changed() {
     check(&json!({}), "/decision", &json!("ratio"));
     check(&json!({"path": "/healthz?x=1"}), "/decision", &json!("drop"));
     check(&json!({"path": "/healthz?x=1"}), "/rule", &json!("checks"));
@@ -83,7 +83,7 @@ fn the_decision_is_the_counter_that_moved() {
 }
 
 #[test]
-fn upstream_gets_all_lines() {
+fn all_header_lines_are_in_the_json() {
     let request = json!({
         "authority": "shop", "path": "/cart", "method": "POST",
         "headers": [
@@ -113,7 +113,7 @@ fn upstream_gets_all_lines() {
 }
 
 #[test]
-fn a_span_that_is_exported_is_there() {
+fn exported_spans_are_in_the_json() {
     let request = json!({
         "direction": "outbound",
         "headers": [["traceparent", format!("{PARENT}-01")], ["tracestate", "a=1"]],
@@ -127,7 +127,7 @@ fn a_span_that_is_exported_is_there() {
 }
 
 #[test]
-fn a_person_reads_what_changed() {
+fn the_text_shows_only_changed_header_lines() {
     let request = json!({"headers": {"b3": "0"}, "path": "/a?b=1", "authority": "shop"});
     let (status, printed) = explain(&[], "propagation: {inject: [b3]}", &format!("{request}\n"));
     assert_eq!(status, Some(0), "{printed}");
@@ -137,7 +137,7 @@ fn a_person_reads_what_changed() {
 }
 
 #[test]
-fn a_rule_over_its_limit_is_named() {
+fn a_rule_over_its_limit_is_shown() {
     let configuration = "sampling: {rules: [{name: debug all, decision: force,
         limit: {per_second: 0.001}}]}";
     let (status, printed) = explain(&[], configuration, "{}\n{}\n");
@@ -151,29 +151,29 @@ fn a_rule_over_its_limit_is_named() {
 }
 
 #[test]
-fn requests_are_explained_one_by_one_and_the_same_every_time() {
+fn the_same_seed_gives_the_same_explanations() {
     let lines =
         format!("{{}}\n{{\"headers\": {{\"traceparent\": \"{PARENT}-01\"}}}}\n").repeat(500);
     let (status, printed) = explain(&["--json", "--seed", "7"], CONFIGURATION, &lines);
     assert_eq!(status, Some(0), "{printed}");
     assert_eq!(printed.lines().count(), 1000);
     for (index, line) in printed.lines().enumerate() {
-        let answer: Value = serde_json::from_str(line).expect("JSON");
+        let explanation: Value = serde_json::from_str(line).expect("JSON");
         let decision = if index % 2 == 0 { "ratio" } else { "parent" };
-        assert_eq!(answer["decision"], decision, "{line}");
-        assert_eq!(answer["spans"].as_array().map(Vec::len), Some(1), "{line}");
+        assert_eq!(explanation["decision"], decision, "{line}");
+        assert_eq!(explanation["spans"].as_array().map(Vec::len), Some(1), "{line}");
     }
     assert_eq!(explain(&["--json", "--seed", "7"], CONFIGURATION, &lines).1, printed);
     assert_ne!(explain(&["--json", "--seed", "8"], CONFIGURATION, &lines).1, printed);
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_with_its_line() {
+fn invalid_input_is_an_error_with_its_line() {
     #[track_caller]
-    fn check(configuration: &str, lines: &str, wanted: &str) {
+    fn check(configuration: &str, lines: &str, expected: &str) {
         let (status, printed) = explain(&["--json"], configuration, lines);
         assert_eq!(status, Some(2), "{printed}");
-        assert!(printed.contains(wanted), "{wanted:?} in {printed}");
+        assert!(printed.contains(expected), "expected {expected:?} in {printed}");
     }
     check(CONFIGURATION, "{}\n{\"host\": \"a\"}\n", "line 2: unknown field `host`");
     check(CONFIGURATION, "{}\n[]\n", "line 2: ");

@@ -1,18 +1,19 @@
-//! The harness as its users see it: one binary, since each would link wasmtime again.
+//! Tests of the filter's module in the harness, and of the harness itself. They are one binary, because
+//! each binary would link wasmtime again.
 
 mod abi;
-mod configured_again;
+mod attribute_values;
 mod cost;
-mod differences;
 mod explain;
 mod faults;
-mod held;
 mod hostcalls;
-mod lengths;
+mod late_spans;
 mod memory;
 mod module;
-mod passing;
-mod refusals;
+mod reconfiguration;
+mod scenario_errors;
+mod scenario_failures;
+mod scenario_features;
 mod scenarios;
 mod token;
 mod traffic;

@@ -1,11 +1,11 @@
-//! The module under test, and the checkout that it is in.
+//! The module under test, and the checkout that contains it.
 
 use std::path::{Path, PathBuf};
 
 use once_cell::sync::OnceCell;
 use sidespan_harness::host::Module;
 
-/// The built filter. A test without it fails: it has nothing to say.
+/// Returns the path of the filter's module. Without the module a test fails.
 #[track_caller]
 pub fn path() -> PathBuf {
     let path = checkout().join("target/sidespan.wasm");
@@ -13,15 +13,15 @@ pub fn path() -> PathBuf {
     path
 }
 
-/// The filter, compiled by the first test that needs it. A failure is not kept, so that each test
-/// says why.
+/// Returns the filter's module, which the first test that needs it compiles. An error is not stored, so
+/// that each test reports it.
 #[track_caller]
 pub fn load() -> &'static Module {
     static MODULE: OnceCell<Module> = OnceCell::new();
     MODULE.get_or_try_init(|| Module::load(&path(), false)).expect("the module loads")
 }
 
-/// Compiles a module that is written in WebAssembly's text format.
+/// Compiles a module from its body in WebAssembly's text format.
 #[track_caller]
 pub fn from_wat(body: &str) -> anyhow::Result<Module> {
     let file = tempfile::Builder::new().suffix(".wasm").tempfile()?;

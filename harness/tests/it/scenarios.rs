@@ -1,8 +1,8 @@
-//! Every scenario of the project passes.
+//! All scenarios of the project pass.
 
 use std::path::{Path, PathBuf};
 
-use sidespan_harness::replay::Loaded;
+use sidespan_harness::replay::Replay;
 
 use crate::module;
 
@@ -12,9 +12,9 @@ fn every_scenario_passes() {
     let scenarios = scenarios(module::checkout());
     assert!(scenarios.len() > 10, "{scenarios:?}");
     for scenario in scenarios {
-        let results = Loaded::read(&scenario)
+        let results = Replay::read(&scenario)
             .map_err(anyhow::Error::from)
-            .and_then(|loaded| loaded.run(module::load()));
+            .and_then(|replay| replay.run(module::load()));
         match results {
             Ok(results) => failures.extend(results.into_iter().filter_map(|result| {
                 let failure = result.failure?;
@@ -26,8 +26,7 @@ fn every_scenario_passes() {
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-/// Scenarios that [`every_scenario_passes`] replays: those of the examples, and all files of
-/// `tests/scenarios`.
+/// Returns the scenarios of the examples, and all files in `tests/scenarios`.
 fn scenarios(checkout: &Path) -> Vec<PathBuf> {
     let examples = entries(&checkout.join("examples"));
     let examples =
@@ -41,7 +40,7 @@ fn is_scenario(file: &Path) -> bool {
         .is_some_and(|name| name.ends_with("scenario.yaml"))
 }
 
-/// What is in a folder, by name; a folder that is not there is empty.
+/// Returns the files in a folder, sorted; none if it does not exist.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();

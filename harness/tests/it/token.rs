@@ -1,4 +1,4 @@
-//! `sidespan token` mints what the filter verifies.
+//! `sidespan token` mints tokens that the filter accepts.
 
 use std::process::Command;
 
@@ -20,7 +20,7 @@ sampling:
 exporter: {otlp: {cluster: otel-collector}}
 ";
 
-/// Runs `sidespan token`; gives its exit status and what it printed.
+/// Runs `sidespan token`. Returns its exit status and its output.
 fn token(arguments: &[&str], key: Option<&str>) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidespan"));
     command.arg("token").args(arguments).env_remove("DEBUG_KEY");
@@ -32,26 +32,28 @@ fn token(arguments: &[&str], key: Option<&str>) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
 }
 
+/// Mints a token, sends it with a request, and compares the decision. The header must not go upstream.
 #[track_caller]
-fn check(minted_with: &[&str], path: &str, decision: &str) {
-    let named = [&["--key-id", "ops", "--key-env", "DEBUG_KEY"], minted_with].concat();
-    let (status, minted) = token(&named, Some(KEY));
-    assert_eq!(status, Some(0), "{minted}");
-    let request = json!({"path": path, "headers": {"x-debug-token": minted.trim()}});
+fn check(arguments: &[&str], path: &str, decision: &str) {
+    let arguments = [&["--key-id", "ops", "--key-env", "DEBUG_KEY"], arguments].concat();
+    let (status, token) = token(&arguments, Some(KEY));
+    assert_eq!(status, Some(0), "{token}");
+    let request = json!({"path": path, "headers": {"x-debug-token": token.trim()}});
     let arguments = ["--json", "--env", "DEBUG_KEY", "--time", "now"];
     let (status, printed) =
         explain_with(&arguments, &[("DEBUG_KEY", KEY)], CONFIGURATION, &format!("{request}\n"));
     assert_eq!(status, Some(0), "{printed}");
-    let answer: Value = serde_json::from_str(&printed).expect("one line of JSON");
-    assert_eq!(answer["decision"], decision, "{printed}");
-    let forced = decision == "force";
-    assert_eq!(answer["rule"], if forced { json!("debug") } else { Value::Null }, "{printed}");
-    let header = |line: &Value| line["name"] == "x-debug-token";
-    assert!(!answer["upstream"].as_array().expect("lines").iter().any(header), "{printed}");
+    let explanation: Value = serde_json::from_str(&printed).expect("one line of JSON");
+    assert_eq!(explanation["decision"], decision, "{printed}");
+    let is_forced = decision == "force";
+    let rule = if is_forced { json!("debug") } else { Value::Null };
+    assert_eq!(explanation["rule"], rule, "{printed}");
+    let is_token = |line: &Value| line["name"] == "x-debug-token";
+    assert!(!explanation["upstream"].as_array().expect("lines").iter().any(is_token), "{printed}");
 }
 
 #[test]
-fn what_is_minted_forces_a_trace_until_it_expires() {
+fn a_token_forces_a_trace_until_it_expires() {
     check(&[], "/", "force");
     check(&["--ttl", "1h"], "/", "force");
     check(&["--ttl", "3600"], "/", "force");
@@ -62,7 +64,7 @@ fn what_is_minted_forces_a_trace_until_it_expires() {
 }
 
 #[test]
-fn a_fixed_time_makes_a_fixed_token() {
+fn the_same_arguments_and_time_give_the_same_token() {
     let arguments = [
         "--key-id",
         "ops",
@@ -73,28 +75,28 @@ fn a_fixed_time_makes_a_fixed_token() {
         "--at",
         "2026-01-01T00:00:00Z",
     ];
-    let minted = "AQAAAABpVbtYA29wcy9hcGl5WIPMiMpyDQPHH0tcw_9HAbyK01iu8CoDjexpn2lOnw\n";
-    assert_eq!(token(&arguments, Some(KEY)), (Some(0), minted.to_owned()));
+    let expected = "AQAAAABpVbtYA29wcy9hcGl5WIPMiMpyDQPHH0tcw_9HAbyK01iu8CoDjexpn2lOnw\n";
+    assert_eq!(token(&arguments, Some(KEY)), (Some(0), expected.to_owned()));
 }
 
 #[test]
-fn what_cannot_be_minted_is_refused_and_the_key_not_shown() {
+fn errors_do_not_show_the_key() {
     #[track_caller]
-    fn check(arguments: &[&str], key: Option<&str>, wanted: &str) {
+    fn check(arguments: &[&str], key: Option<&str>, expected: &str) {
         let (status, printed) = token(arguments, key);
         assert_eq!(status, Some(2), "{printed}");
-        assert!(printed.contains(wanted), "{wanted:?} in {printed}");
+        assert!(printed.contains(expected), "expected {expected:?} in {printed}");
         assert!(!printed.contains("0123456789"), "{printed}");
     }
-    let named = ["--key-id", "ops", "--key-env", "DEBUG_KEY"];
-    let and = |more: &[&'static str]| [&named[..], more].concat();
-    check(&named, None, "expected a key in the environment variable DEBUG_KEY, but found none");
-    check(&named, Some(&KEY[1..]), "expected a key of at least 32 bytes, but found 31");
-    check(&named[..2], Some(KEY), "--key-env <VARIABLE>");
-    check(&and(&["--ttl", "0"]), Some(KEY), "expected a duration from 1 second to 365 days");
-    check(&and(&["--ttl", "soon"]), Some(KEY), "expected a duration from 1 second to 365 days");
-    check(&and(&["--ttl", "9000h"]), Some(KEY), "expected a duration from 1 second to 365 days");
-    check(&and(&["--at", "yesterday"]), Some(KEY), "expected a time such as");
+    let key = ["--key-id", "ops", "--key-env", "DEBUG_KEY"];
+    let with = |more: &[&'static str]| [&key[..], more].concat();
+    check(&key, None, "expected a key in the environment variable DEBUG_KEY, but found none");
+    check(&key, Some(&KEY[1..]), "expected a key of at least 32 bytes, but found 31");
+    check(&key[..2], Some(KEY), "--key-env <VARIABLE>");
+    check(&with(&["--ttl", "0"]), Some(KEY), "expected a duration from 1 second to 365 days");
+    check(&with(&["--ttl", "soon"]), Some(KEY), "expected a duration from 1 second to 365 days");
+    check(&with(&["--ttl", "9000h"]), Some(KEY), "expected a duration from 1 second to 365 days");
+    check(&with(&["--at", "yesterday"]), Some(KEY), "expected a time such as");
     check(
         &["--key-id", "", "--key-env", "DEBUG_KEY"],
         Some(KEY),

@@ -1,7 +1,7 @@
-//! Requests of all kinds, the configuration that they meet, what the filter counts of them, and
-//! which hostcalls it leaves to its SDK.
+//! Traffic for tests: requests of all kinds, the configuration for them, the filter's counts of their
+//! spans, and the hostcalls that the SDK makes for the filter.
 
-use sidespan_harness::host::{Direction, Fault, Headers, Message, Stream, StreamInfo, Vm};
+use sidespan_harness::host::{Direction, Headers, Message, Stream, StreamInfo, Trap, Vm};
 
 /// Requests of all kinds, one after the other.
 pub struct Traffic {
@@ -14,8 +14,8 @@ impl Traffic {
         Self { requests: requests(), sent: 0 }
     }
 
-    /// Sends one request and its response; gives what became of it.
-    pub fn send(&mut self, vm: &mut Vm) -> Result<Stream, Fault> {
+    /// Sends one request and its response, and returns its stream.
+    pub fn send(&mut self, vm: &mut Vm) -> Result<Stream, Trap> {
         let number = self.sent;
         self.sent += 1;
         let headers = if number.is_multiple_of(HUGE_EVERY) {
@@ -36,21 +36,21 @@ impl Traffic {
         let status = if number.is_multiple_of(7) { "503" } else { "200" };
         let headers = Headers::from_iter([(":status", status)]);
         vm.response(context, Message { headers, ..Message::default() })?;
-        Ok(vm.finish(context)?.expect("the stream was there"))
+        Ok(vm.finish(context)?.expect("the stream exists"))
     }
 }
 
-/// How many spans went which way, by the filter's metrics.
+/// Numbers of spans, from the filter's metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct SpanCounts {
     pub recorded: i64,
     pub exported: i64,
     pub dropped: i64,
     pub queued: i64,
 }
 
-impl Books {
-    pub fn of(vm: &Vm) -> Self {
+impl SpanCounts {
+    pub fn read(vm: &Vm) -> Self {
         let value = |name| vm.metric(name).unwrap_or_default();
         let dropped =
             vm.metric_names().filter(|name| name.starts_with("sidespan_spans_dropped_total"));
@@ -62,12 +62,14 @@ impl Books {
         }
     }
 
-    pub fn balance(&self) -> bool {
+    /// Every recorded span is exported, dropped or queued.
+    pub fn add_up(&self) -> bool {
         self.recorded == self.exported + self.dropped + self.queued
     }
 }
 
-/// Not sampled, a sampled root with four tags, B3 in both forms, and contexts of all wrong kinds.
+/// Returns an unsampled request, a sampled root with four tags, B3 in both formats, and malformed contexts
+/// of all kinds.
 fn requests() -> Vec<Headers> {
     let trace = "0af7651916cd43dd8448eb211c80319c";
     let contexts: [&[(&str, &str)]; 7] = [
@@ -95,7 +97,8 @@ fn requests() -> Vec<Headers> {
     contexts.iter().map(|lines| base().into_iter().chain(lines.iter().copied()).collect()).collect()
 }
 
-/// Sixty thousand bytes in headers whose sizes differ from request to request, some not text.
+/// Returns headers of sixty thousand bytes. Their sizes differ from request to request, and some values
+/// are not UTF-8.
 fn huge(number: usize) -> Headers {
     let mut headers: Headers = base().into_iter().collect();
     let size = 500 + number / HUGE_EVERY % 97;
@@ -120,9 +123,9 @@ fn base() -> [(&'static str, &'static str); 6] {
 
 const HUGE_EVERY: usize = 100;
 
-/// Hostcalls that the filter leaves to the proxy-wasm SDK, which panics where one answers with a
-/// status that Envoy does not give, and to the C library, which exits where there is no environment.
-pub const BY_THE_SDK: [&str; 4] =
+/// Hostcalls that the proxy-wasm SDK or the C library make for the filter. The SDK panics at a status that
+/// Envoy never returns, and the C library exits if it gets no environment.
+pub const SDK_HOSTCALLS: [&str; 4] =
     ["environ_get", "environ_sizes_get", "proxy_http_call", "proxy_set_effective_context"];
 
 pub const CONFIGURATION: &str = r#"{

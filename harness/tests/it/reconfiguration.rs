@@ -1,11 +1,11 @@
-//! A root context that is configured a second time: no span is lost uncounted.
+//! A root context can be configured again, and every span is then exported or counted as dropped.
 
-use sidespan_harness::host::{CallAnswer, Headers, Message, Settings, StreamInfo, Vm};
+use sidespan_harness::host::{CallResponse, Headers, Message, Settings, StreamInfo, Vm};
 
 use crate::module;
-use crate::traffic::{Books, CONFIGURATION, Traffic};
+use crate::traffic::{CONFIGURATION, SpanCounts, Traffic};
 
-/// A worker that has so many requests of all kinds behind it, and nothing exported.
+/// Returns a VM with some recorded spans, of which none is exported.
 fn worker() -> Vm {
     let settings = Settings { configuration: CONFIGURATION.into(), ..Settings::default() };
     let mut vm = module::load().start(&settings).expect("an instance").expect("a configuration");
@@ -17,71 +17,74 @@ fn worker() -> Vm {
 }
 
 #[test]
-fn spans_go_to_the_new_configuration_of_the_same_collector() {
+fn spans_stay_queued_for_the_same_collector() {
     let mut vm = worker();
     assert_eq!(vm.configure(with_another_tag().as_bytes()), Ok(true));
-    let before = Books::of(&vm);
+    let before = SpanCounts::read(&vm);
     assert!(before.recorded > 0 && before.queued == before.recorded, "{before:?}");
     vm.tick().expect("no trap");
     for call in vm.take_calls() {
         let headers = Headers::from_iter([(":status", "200")]);
-        vm.answer(&call, CallAnswer { headers, ..CallAnswer::default() }).expect("no trap");
+        vm.respond(&call, CallResponse { headers, ..CallResponse::default() }).expect("no trap");
     }
     vm.tick().expect("no trap");
-    assert_eq!(Books::of(&vm), Books { exported: before.recorded, queued: 0, ..before });
+    assert_eq!(
+        SpanCounts::read(&vm),
+        SpanCounts { exported: before.recorded, queued: 0, ..before }
+    );
 }
 
-/// The configuration with a difference that its exporter knows nothing of.
+/// Returns a configuration that differs, but not in its exporter.
 fn with_another_tag() -> String {
     CONFIGURATION.replace("production", "staging")
 }
 
 #[test]
-fn the_same_configuration_changes_nothing() {
+fn a_call_survives_the_same_configuration() {
     let mut vm = worker();
     vm.tick().expect("no trap");
     let call = vm.take_calls().pop().expect("an export");
     assert_eq!(vm.configure(CONFIGURATION.as_bytes()), Ok(true));
     let headers = Headers::from_iter([(":status", "200")]);
-    vm.answer(&call, CallAnswer { headers, ..CallAnswer::default() }).expect("no trap");
+    vm.respond(&call, CallResponse { headers, ..CallResponse::default() }).expect("no trap");
     vm.tick().expect("no trap");
-    let books = Books::of(&vm);
-    assert!(books.exported > 0 && books.exported == books.recorded, "{books:?}");
+    let counts = SpanCounts::read(&vm);
+    assert!(counts.exported > 0 && counts.exported == counts.recorded, "{counts:?}");
 }
 
 #[test]
-fn a_request_that_began_before_leaves_its_span_to_the_new_configuration() {
+fn a_request_that_started_before_queues_its_span_after() {
     let mut vm = worker();
     let lines =
         [(":authority", "shop"), (":path", "/"), (":method", "GET"), ("x-debug-trace", "true")];
     let message = Message { headers: lines.into_iter().collect(), ..Message::default() };
     let context = vm.request(StreamInfo::default(), message).expect("no trap");
     assert_eq!(vm.configure(with_another_tag().as_bytes()), Ok(true));
-    let before = Books::of(&vm);
+    let before = SpanCounts::read(&vm);
     vm.finish(context).expect("no trap");
     vm.tick().expect("no trap");
     let (recorded, queued) = (before.recorded + 1, before.queued + 1);
-    assert_eq!(Books::of(&vm), Books { recorded, queued, ..before });
+    assert_eq!(SpanCounts::read(&vm), SpanCounts { recorded, queued, ..before });
 }
 
 #[test]
-fn spans_of_another_collector_are_counted_as_dropped() {
+fn spans_for_a_removed_collector_are_counted_as_dropped() {
     let mut vm = worker();
     let other = CONFIGURATION.replace("otel-collector", "other");
     assert_eq!(vm.configure(other.as_bytes()), Ok(true));
-    let books = Books::of(&vm);
-    assert!(books.recorded > 0, "{books:?}");
-    assert_eq!(books, Books { dropped: books.recorded, queued: 0, ..books });
+    let counts = SpanCounts::read(&vm);
+    assert!(counts.recorded > 0, "{counts:?}");
+    assert_eq!(counts, SpanCounts { dropped: counts.recorded, queued: 0, ..counts });
     let log: String = vm.take_log().into_iter().map(|line| line.message).collect();
-    assert!(log.contains(&format!("{} configuration_removed", books.recorded)), "{log}");
+    assert!(log.contains(&format!("{} configuration_removed", counts.recorded)), "{log}");
 }
 
 #[test]
-fn a_refused_configuration_leaves_the_former_in_force() {
+fn a_refused_configuration_does_not_replace_the_former() {
     let mut vm = worker();
     assert_eq!(vm.configure(b"{"), Ok(false));
     vm.tick().expect("no trap");
-    let books = Books::of(&vm);
-    assert!(books.queued > 0 && books.queued == books.recorded, "{books:?}");
+    let counts = SpanCounts::read(&vm);
+    assert!(counts.queued > 0 && counts.queued == counts.recorded, "{counts:?}");
     assert_eq!(vm.take_calls().len(), 1);
 }

@@ -1,5 +1,5 @@
-//! Captures in expected texts: `${name}` stands for a run of hex digits, and for the same one
-//! wherever the name comes again, so that ids need not be known beforehand.
+//! Captures in expected texts, for ids that are not known beforehand: `${name}` matches one or more hex
+//! digits the first time, and the same digits from then on.
 //!
 //! ```text
 //! pattern = ( "$${" | "${" name "}" | any character )*      ; "$${" is a plain "${"
@@ -7,38 +7,38 @@
 
 use std::collections::BTreeMap;
 
-/// What the names of a scenario stand for so far.
+/// The values of a scenario's captures so far.
 #[derive(Debug, Clone, Default)]
-pub struct Captures {
-    bound: BTreeMap<String, String>,
+pub(crate) struct Captures {
+    values: BTreeMap<String, String>,
 }
 
 impl Captures {
-    /// Whether `found` is what `pattern` says. Where it is, its new names are bound.
-    pub fn matches(&mut self, pattern: &str, found: &str) -> bool {
-        let mut bound = self.bound.clone();
-        let matches = match_parts(&parts(pattern), found, &mut bound);
+    /// Returns whether a text matches a pattern. If it does, the pattern's new names get their values.
+    pub(crate) fn matches(&mut self, pattern: &str, found: &str) -> bool {
+        let mut values = self.values.clone();
+        let matches = match_parts(&parts(pattern), found, &mut values);
         if matches {
-            self.bound = bound;
+            self.values = values;
         }
         matches
     }
 
-    /// The pattern with what is bound put in.
-    pub fn fill(&self, pattern: &str) -> String {
+    /// Returns a pattern with the values of its captures; a name without a value stays.
+    pub(crate) fn fill(&self, pattern: &str) -> String {
         let parts = parts(pattern).into_iter();
         let filled = parts.map(|part| match part {
             Part::Literal(text) => text.to_owned(),
             Part::Capture(name) => {
-                self.bound.get(name).cloned().unwrap_or_else(|| format!("${{{name}}}"))
+                self.values.get(name).cloned().unwrap_or_else(|| format!("${{{name}}}"))
             }
         });
         filled.collect()
     }
 }
 
-/// A text as a pattern that matches it alone.
-pub fn escape(text: &str) -> String {
+/// Returns a pattern that matches only this text.
+pub(crate) fn escape(text: &str) -> String {
     text.replace("${", "$${")
 }
 
@@ -70,29 +70,29 @@ fn parts(pattern: &str) -> Vec<Part<'_>> {
     parts
 }
 
-fn match_parts(parts: &[Part], found: &str, bound: &mut BTreeMap<String, String>) -> bool {
+fn match_parts(parts: &[Part], found: &str, values: &mut BTreeMap<String, String>) -> bool {
     let Some((first, rest)) = parts.split_first() else {
         return found.is_empty();
     };
     match *first {
         Part::Literal(text) => {
-            found.strip_prefix(text).is_some_and(|found| match_parts(rest, found, bound))
+            found.strip_prefix(text).is_some_and(|found| match_parts(rest, found, values))
         }
         Part::Capture(name) => {
-            if let Some(value) = bound.get(name) {
+            if let Some(value) = values.get(name) {
                 return found
                     .strip_prefix(value.as_str())
-                    .is_some_and(|found| match_parts(rest, found, bound));
+                    .is_some_and(|found| match_parts(rest, found, values));
             }
-            let run =
-                found.bytes().take_while(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')).count();
-            // The longest run first; a shorter one where what follows is hex itself.
-            (1..=run).rev().any(|run| {
-                let mut tried = bound.clone();
-                tried.insert(name.to_owned(), found[..run].to_owned());
-                let matches = match_parts(rest, &found[run..], &mut tried);
+            let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            let max_digits = found.bytes().take_while(is_hex).count();
+            // Fewer digits than the maximum are needed if hex digits follow in the pattern.
+            (1..=max_digits).rev().any(|digits| {
+                let mut tried = values.clone();
+                tried.insert(name.to_owned(), found[..digits].to_owned());
+                let matches = match_parts(rest, &found[digits..], &mut tried);
                 if matches {
-                    *bound = tried;
+                    *values = tried;
                 }
                 matches
             })
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stands_for_the_same_digits_from_its_first_match_on() {
+    fn a_name_keeps_the_value_of_its_first_match() {
         check(
             &[("00-${t}-${s}-01", "00-ab-cd-01"), ("${t}", "ab"), ("${s}", "ab")],
             &[true, true, false],
@@ -123,22 +123,22 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_does_not_match_binds_nothing() {
+    fn a_text_that_does_not_match_sets_no_value() {
         check(&[("${t}-x", "ab-y"), ("${t}", "cd")], &[false, true]);
     }
 
     #[test]
-    fn only_lower_case_hex_is_captured() {
+    fn only_lower_case_hex_digits_are_captured() {
         check(&[("${a}", "AB"), ("${a}", ""), ("${a}", "xy"), ("${a}", "é")], &[false; 4]);
     }
 
     #[test]
-    fn a_run_gives_back_what_the_text_after_it_needs() {
+    fn a_capture_leaves_digits_for_the_text_after_it() {
         check(&[("${t}ff", "abff"), ("${t}", "ab")], &[true, true]);
     }
 
     #[test]
-    fn what_is_not_a_capture_is_plain_text() {
+    fn text_that_is_no_capture_matches_itself() {
         check(
             &[("$${t}", "${t}"), ("${", "${"), ("$", "$"), (&escape("a${b}"), "a${b}")],
             &[true; 4],
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn bound_names_are_filled_in() {
+    fn fill_replaces_names_that_have_values() {
         let mut captures = Captures::default();
         assert!(captures.matches("${t}", "ab"));
         assert_eq!(captures.fill("00-${t}-${s}-$${x}"), "00-ab-${s}-${x}");

@@ -1,46 +1,51 @@
-//! Header lines in a scenario: a map for the usual, a list for repeated lines and for values that
-//! are not text.
+//! Header lines in a scenario: a map, or a list for repeated names and for values that are not text.
+//!
+//! ```yaml
+//! headers: {x-user-id: u-1}
+//! headers: [{name: x-tag, value: a}, {name: x-tag, value_hex: ff00}]
+//! ```
 
 use std::fmt;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor, value};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use crate::host::Headers;
 
-/// Header lines, written as a map or as a list.
+/// Header lines in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeaderLines(pub Vec<Header>);
+pub(crate) struct HeaderLines(pub(crate) Vec<Header>);
 
-/// One line, written as `{name, value}` or `{name, value_hex}`, in JSON also as `[name, value]`.
+/// One header line: `{name, value}` or `{name, value_hex}`, in JSON also `[name, value]`.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "RawHeader")]
-pub struct Header {
+pub(crate) struct Header {
     /// In lower case.
-    pub name: String,
-    pub value: HeaderValue,
+    pub(crate) name: String,
+    pub(crate) value: HeaderValue,
 }
 
-/// Value of a line: text, in which an expectation may have captures, or any bytes.
+/// Value of a header line: text, with captures if it is expected, or any bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeaderValue {
+pub(crate) enum HeaderValue {
     Text(String),
     Bytes(Vec<u8>),
 }
 
-/// The headers that somebody must get.
+/// Expected headers of a message after the filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ExpectedHeaders {
-    /// What was sent, line by line.
+pub(crate) enum ExpectedHeaders {
+    /// The same lines as before the filter.
     #[default]
     Unchanged,
     Lines(HeaderLines),
 }
 
 impl HeaderLines {
-    /// The lines as they go to the filter.
-    pub fn to_headers(&self) -> impl Iterator<Item = (&str, Vec<u8>)> {
+    /// Iterates over the names of the lines and the bytes of their values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Vec<u8>)> {
         self.0.iter().map(|line| (line.name.as_str(), line.value.to_bytes()))
     }
 }
@@ -54,24 +59,24 @@ impl HeaderValue {
     }
 }
 
-/// Shows a value as a scenario would: text as it is, else its bytes in hex.
-pub fn show_value(bytes: &[u8]) -> HeaderValue {
+/// Converts a value to a scenario's: text, or bytes if it is not UTF-8 or has control characters.
+pub(crate) fn value(bytes: &[u8]) -> HeaderValue {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => HeaderValue::Text(text.to_owned()),
         _ => HeaderValue::Bytes(bytes.to_vec()),
     }
 }
 
-/// Shows header lines as a scenario would.
-pub fn show(headers: &Headers) -> Vec<Header> {
+/// Converts headers to the lines of a scenario.
+pub(crate) fn lines(headers: &Headers) -> Vec<Header> {
     headers
         .iter()
-        .map(|(name, value)| Header { name: name.to_owned(), value: show_value(value) })
+        .map(|(name, bytes)| Header { name: name.to_owned(), value: value(bytes) })
         .collect()
 }
 
-/// Bytes in lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
+/// Formats bytes as lower-case hex digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
 
@@ -87,8 +92,8 @@ impl<'de> Deserialize<'de> for ExpectedHeaders {
     }
 }
 
-/// Written by hand: with `serde(untagged)` errors lose their place, and a value such as `007` is
-/// read as a number.
+/// Written by hand: with `serde(untagged)`, errors lose their line, and a value such as `007` becomes a
+/// number.
 struct LinesVisitor;
 
 impl<'de> Visitor<'de> for LinesVisitor {
@@ -107,7 +112,7 @@ impl<'de> Visitor<'de> for LinesVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<HeaderLines, A::Error> {
-        Vec::deserialize(value::SeqAccessDeserializer::new(seq)).map(HeaderLines)
+        Vec::deserialize(SeqAccessDeserializer::new(seq)).map(HeaderLines)
     }
 }
 

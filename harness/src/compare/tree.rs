@@ -1,55 +1,55 @@
-//! A tree of texts, maps and lists: what was expected and what was found, in one form, so that
-//! both can be compared whole and shown side by side as YAML.
+//! A tree of texts, numbers, lists and maps, as which expected and found results are compared and shown
+//! as YAML.
 
 use serde::ser::{Serialize, Serializer};
 use serde_json::{Number, Value};
 use serde_saphyr::Commented;
 
-use crate::captures::Captures;
+use super::captures::Captures;
 
-/// One node.
+/// A node of a tree.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Tree {
-    /// Text; where it is expected it may have captures.
+pub(crate) enum Tree {
+    /// Text; in an expected tree it can have captures.
     Text(String),
     Bool(bool),
     Number(Number),
-    /// Flags of a span, which YAML shows with their hex digits in a comment.
+    /// Flags of a span, which YAML shows in hex too.
     Flags(u32),
-    /// What stands where no value can: a text never equals it.
-    Word(String),
+    /// A name such as `SERVER`, or a note such as `not defined`; never equal to a text.
+    Symbol(String),
     List(Vec<Tree>),
-    /// Entries in order; a key may come more than once.
+    /// Entries in order; keys can repeat.
     Map(Vec<(String, Tree)>),
 }
 
 impl Tree {
-    pub fn text(text: impl Into<String>) -> Self {
+    pub(crate) fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
 
-    pub fn word(word: impl Into<String>) -> Self {
-        Self::Word(word.into())
+    pub(crate) fn symbol(symbol: impl Into<String>) -> Self {
+        Self::Symbol(symbol.into())
     }
 
-    pub fn number(number: impl Into<Number>) -> Self {
+    pub(crate) fn number(number: impl Into<Number>) -> Self {
         Self::Number(number.into())
     }
 
-    /// A number with a fraction; JSON has none for infinity.
-    pub fn double(value: f64) -> Self {
-        Number::from_f64(value).map_or_else(|| Self::word(value.to_string()), Self::Number)
+    /// Creates a number with a fraction, or a symbol for infinity and NaN, which JSON does not have.
+    pub(crate) fn double(value: f64) -> Self {
+        Number::from_f64(value).map_or_else(|| Self::symbol(value.to_string()), Self::Number)
     }
 
-    /// A map whose entries are put in order of their keys, those of one key left in theirs.
-    pub fn sorted(mut entries: Vec<(String, Tree)>) -> Self {
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    /// Creates a map with its entries sorted by key; entries with the same key keep their order.
+    pub(crate) fn sorted(mut entries: Vec<(String, Tree)>) -> Self {
+        entries.sort_by(|(left, _), (right, _)| left.cmp(right));
         Self::Map(entries)
     }
 
-    /// The expected tree in the words of the found one: a text whose pattern matches what stands
-    /// in its place becomes that, any other gets what is bound so far.
-    pub fn resolve(&self, found: Option<&Tree>, captures: &mut Captures) -> Tree {
+    /// Returns the expected tree with captures replaced. A text that matches the found one becomes the
+    /// found one; in any other, each capture that has a value becomes its value.
+    pub(crate) fn resolve(&self, found: Option<&Tree>, captures: &mut Captures) -> Tree {
         match self {
             Self::Text(pattern) => match found {
                 Some(Self::Text(text)) if captures.matches(pattern, text) => {
@@ -57,7 +57,7 @@ impl Tree {
                 }
                 _ => Self::Text(captures.fill(pattern)),
             },
-            Self::Bool(_) | Self::Number(_) | Self::Flags(_) | Self::Word(_) => self.clone(),
+            Self::Bool(_) | Self::Number(_) | Self::Flags(_) | Self::Symbol(_) => self.clone(),
             Self::List(items) => {
                 let found = |index| match found {
                     Some(Self::List(items)) => items.get(index),
@@ -80,10 +80,10 @@ impl Tree {
         }
     }
 
-    /// The tree as JSON; of a key that comes more than once the last value.
-    pub fn to_json(&self) -> Value {
+    /// Converts the tree to JSON. Of repeated keys the last value counts.
+    pub(crate) fn to_json(&self) -> Value {
         match self {
-            Self::Text(text) | Self::Word(text) => text.as_str().into(),
+            Self::Text(text) | Self::Symbol(text) => text.as_str().into(),
             Self::Bool(value) => (*value).into(),
             Self::Number(number) => number.clone().into(),
             Self::Flags(flags) => (*flags).into(),
@@ -95,14 +95,15 @@ impl Tree {
         }
     }
 
-    /// Shows the tree as YAML, each text on a line of its own.
-    pub fn to_yaml(&self) -> String {
+    /// Formats the tree as YAML, each text on one line.
+    pub(crate) fn to_yaml(&self) -> String {
         let options =
             serde_saphyr::ser_options! { compact_list_indent: false, prefer_block_scalars: false };
         let yaml = serde_saphyr::to_string_with_options(self, options);
         yaml.unwrap_or_else(|error| format!("# {error}\n"))
     }
 
+    /// Returns the value of the nth entry with that key.
     fn nth_entry(&self, key: &str, nth: usize) -> Option<&Tree> {
         match self {
             Self::Map(entries) => {
@@ -113,10 +114,15 @@ impl Tree {
     }
 }
 
+/// Creates an entry of a map.
+pub(crate) fn entry(key: &str, value: Tree) -> (String, Tree) {
+    (key.to_owned(), value)
+}
+
 impl Serialize for Tree {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Text(text) | Self::Word(text) => serializer.serialize_str(text),
+            Self::Text(text) | Self::Symbol(text) => serializer.serialize_str(text),
             Self::Bool(value) => serializer.serialize_bool(*value),
             Self::Number(number) => number.serialize(serializer),
             Self::Flags(flags) => Commented(*flags, format!("{flags:#05x}")).serialize(serializer),
@@ -138,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_shown_as_yaml() {
+    fn a_tree_is_formatted_as_yaml() {
         let span = Tree::Map(vec![
             ("name".into(), Tree::text("GET")),
             ("code".into(), Tree::number(200)),
@@ -156,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_is_json_with_its_types() {
+    fn json_keeps_the_types_of_values() {
         let tree = Tree::Map(vec![
             ("text".into(), Tree::text("200")),
             ("flags".into(), Tree::Flags(0x103)),
@@ -164,7 +170,7 @@ mod tests {
                 "values".into(),
                 Tree::List(vec![Tree::number(-1), Tree::double(0.5), Tree::Bool(true)]),
             ),
-            ("bytes".into(), Tree::word("value_hex ff")),
+            ("bytes".into(), Tree::symbol("value_hex ff")),
         ]);
         let json = serde_json::json!({
             "text": "200", "flags": 259, "values": [-1, 0.5, true], "bytes": "value_hex ff"
@@ -173,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn yaml_is_read_back_as_what_it_was() {
+    fn texts_are_quoted_so_that_yaml_reads_them_back() {
         for text in
             ["", "1", "true", "- a", "a: b", "a ", "\n", "#", "é", "0x1f", "~", "a # b", "no"]
         {
@@ -187,12 +193,12 @@ mod tests {
     }
 
     #[test]
-    fn repeated_keys_are_matched_in_their_order() {
-        let lines = |one: &str, two: &str| {
+    fn repeated_keys_are_matched_in_order() {
+        let lines = |first: &str, second: &str| {
             Tree::sorted(vec![
-                ("x".into(), Tree::text(one)),
+                ("x".into(), Tree::text(first)),
                 ("b3".into(), Tree::text("0")),
-                ("x".into(), Tree::text(two)),
+                ("x".into(), Tree::text(second)),
             ])
         };
         let found = lines("ab", "cd");

@@ -1,4 +1,4 @@
-//! Attribute values of any length arrive as they were sent.
+//! Attribute values of any length arrive unchanged.
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use sidespan_harness::host::{Headers, Message, Request, Settings, StreamInfo};
@@ -8,13 +8,13 @@ use crate::module;
 use crate::traffic::CONFIGURATION;
 
 #[test]
-fn values_of_every_length_arrive_whole() {
+fn values_of_all_lengths_arrive_unchanged() {
     let mut vm = module::load()
         .start(&Settings { configuration: CONFIGURATION.into(), ..Settings::default() })
         .expect("the module is instantiated")
-        .expect("the configuration is taken");
+        .expect("the configuration is accepted");
     let sent: Vec<String> = (1..=600)
-        .map(|len| (0..len).map(|place| char::from(b'!' + ((len + place) % 94) as u8)).collect())
+        .map(|len| (0..len).map(|index| char::from(b'!' + ((len + index) % 94) as u8)).collect())
         .collect();
     let mut arrived = Vec::new();
     for value in &sent {
@@ -38,7 +38,7 @@ fn values_of_every_length_arrive_whole() {
             }
         }
     }
-    // The first batch, in the order of requests.
+    // The first batch is in the order of the requests.
     assert!(arrived.len() >= 512, "{} spans", arrived.len());
     assert_eq!(arrived, sent[..arrived.len()]);
 }

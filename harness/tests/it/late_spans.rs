@@ -1,4 +1,5 @@
-//! Headers that are kept for late spans: bounded over all requests, and counted beyond.
+//! Headers that are held for late export: their size is bounded over all requests, and requests beyond
+//! the bound are counted.
 
 use sidespan_harness::host::{Headers, Message, Settings, StreamInfo};
 
@@ -6,12 +7,12 @@ use crate::module;
 
 const STREAMS: usize = 10_000;
 const MAX_HELD_BYTES: usize = 2 << 20;
-/// A span keeps 2 KiB of a path, four bytes for each of 1,024 characters of a user agent, and the
-/// state of the request.
+/// A held request takes 2 KiB for its path, four bytes for each of 1,024 characters of its user agent, and
+/// some state.
 const MIN_HELD: usize = MAX_HELD_BYTES / (2_048 + 4_100 + 1_024);
 
 #[test]
-fn ten_thousand_streams_with_large_headers_stay_within_the_bound() {
+fn ten_thousand_streams_with_large_headers_stay_below_the_bound() {
     let configuration = format!(
         r#"{{"sampling": {{"ratio": 0, "export_on": {{"status": "5xx", "limit": {{"per_second": 1000000}},
                 "max_held_bytes": {MAX_HELD_BYTES}}}}},
@@ -32,7 +33,7 @@ fn ten_thousand_streams_with_large_headers_stay_within_the_bound() {
         let request = Message { headers, ..Message::default() };
         open.push(vm.request(StreamInfo::default(), request).expect("no trap"));
     }
-    // What the streams hold, twice as much for what the allocator cannot use, and the module.
+    // Held headers, twice because of the allocator's fragmentation; contexts; and the module itself.
     let held = vm.memory_size();
     assert!(held < 2 * MAX_HELD_BYTES + STREAMS * 512 + (4 << 20), "{held} bytes");
     let failed = || Headers::from_iter([(":status", "503")]);

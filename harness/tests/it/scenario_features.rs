@@ -1,23 +1,23 @@
-//! What a scenario can say is understood: repeated cases, the clock, late collectors, bytes that
-//! are not text, Istio's metadata, the environment.
+//! The features of scenarios: repeated cases, the clock, slow collectors, bytes that are not text, Istio's
+//! metadata, the environment.
 
-use sidespan_harness::replay::Loaded;
+use sidespan_harness::replay::Replay;
 
 use crate::module;
 
-/// Replays the cases with a configuration that records what is below /pay.
+/// Replays cases with a configuration that traces only paths below /pay.
 #[track_caller]
 fn check(cases: &str) {
     check_with("", cases);
 }
 
-/// Replays them with another key in the scenario.
+/// Replays cases with another key in the scenario.
 #[track_caller]
 fn check_with(key: &str, cases: &str) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let file = folder.path().join("scenario.yaml");
     std::fs::write(&file, format!("{HEAD}{key}\ncases:\n{cases}")).expect("a file for the test");
-    let results = Loaded::read(&file).map(|loaded| loaded.run(module::load()));
+    let results = Replay::read(&file).map(|replay| replay.run(module::load()));
     for result in results.expect("the scenario can be read").expect("the module runs") {
         let failure = result.failure.unwrap_or_default();
         assert!(failure.is_empty(), "{}: {failure}", result.name);
@@ -43,7 +43,7 @@ time: "2026-05-01T12:00:00.5Z"
 "#;
 
 #[test]
-fn an_expectation_that_says_nothing_wants_nothing_changed_and_nothing_exported() {
+fn by_default_no_change_and_no_span_is_expected() {
     check(
         "
   - name: a context that is not sampled
@@ -53,7 +53,7 @@ fn an_expectation_that_says_nothing_wants_nothing_changed_and_nothing_exported()
 }
 
 #[test]
-fn headers_may_repeat_and_need_not_be_text() {
+fn headers_can_repeat_and_need_not_be_text() {
     check(
         r#"
   - name: bytes
@@ -70,7 +70,7 @@ fn headers_may_repeat_and_need_not_be_text() {
 }
 
 #[test]
-fn a_span_that_was_left_in_the_queue_comes_out_later() {
+fn a_span_that_is_not_flushed_is_exported_in_a_later_case() {
     check(&format!(
         r#"
   - name: left
@@ -111,7 +111,7 @@ const FAILED_CALL: &str = r#"{
             response_flags: "UF,URX", error.type: "UF,URX", pod: checkout-1}"#;
 
 #[test]
-fn a_collector_may_be_late() {
+fn a_collector_can_respond_after_the_timeout() {
     check(
         r#"
   - name: after the timeout
@@ -136,7 +136,7 @@ fn a_collector_may_be_late() {
 }
 
 #[test]
-fn a_repeated_case_is_compared_the_last_time() {
+fn only_the_last_request_of_a_repeated_case_is_compared() {
     check(
         r#"
   - name: a thousand times
@@ -176,18 +176,18 @@ fn a_span_is_the_same_with_envoys_cel_parser_and_without() {
 }
 
 #[test]
-fn the_example_in_the_help_can_be_read() {
+fn the_example_in_the_help_is_a_valid_scenario() {
     let help = std::process::Command::new(env!("CARGO_BIN_EXE_sidespan"))
         .args(["replay", "--help"])
         .output()
         .expect("sidespan runs");
     let help = String::from_utf8(help.stdout).expect("text");
     let (_, example) = help.split_once("A scenario:").expect("an example");
-    let (example, _) = example.split_once("Instead of").expect("what comes after it");
+    let (example, _) = example.split_once("Instead of").expect("the text after the example");
     let folder = tempfile::tempdir().expect("a folder for the test");
     std::fs::write(folder.path().join("plugin.yaml"), "{}").expect("a file for the test");
     let file = folder.path().join("scenario.yaml");
     std::fs::write(&file, example).expect("a file for the test");
-    let refused = Loaded::read(&file).err().map(|refused| refused.to_string());
-    assert_eq!(refused, None, "{example}");
+    let error = Replay::read(&file).err().map(|error| error.to_string());
+    assert_eq!(error, None, "{example}");
 }

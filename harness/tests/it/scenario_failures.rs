@@ -1,20 +1,20 @@
-//! What is not as a scenario expects fails its case, with a difference that can be read.
+//! Each difference from a scenario's expectation fails its case, and is shown.
 
 use std::path::Path;
 use std::process::Command;
 
-use sidespan_harness::replay::Loaded;
-use sidespan_harness::report::Report;
+use sidespan_harness::replay::Replay;
+use sidespan_harness::replay::Report;
 
 use crate::module;
 
-/// Runs a scenario; gives how many cases failed and what is printed.
+/// Runs a scenario. Returns the number of failed cases and the output.
 #[track_caller]
 fn replay(scenario: &str) -> (usize, String) {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let file = folder.path().join("scenario.yaml");
     std::fs::write(&file, scenario).expect("a file for the test");
-    let results = Loaded::read(&file)
+    let results = Replay::read(&file)
         .expect("the scenario can be read")
         .run(module::load())
         .expect("the module runs");
@@ -23,11 +23,11 @@ fn replay(scenario: &str) -> (usize, String) {
     (report.failed, printed)
 }
 
-/// Replays one sampled root with `from` replaced by `to` in what is expected; all `lines` must be
-/// printed.
+/// Replays [`SCENARIO`] with `from` replaced by `to`. The case must fail, and the output must have all
+/// `lines`.
 #[track_caller]
 fn check(from: &str, to: &str, lines: &[&str]) {
-    assert!(SCENARIO.contains(from), "the scenario has {from:?}");
+    assert!(SCENARIO.contains(from), "expected {from:?} in the scenario");
     let (_, printed) = replay(&SCENARIO.replacen(from, to, 1));
     for line in ["FAIL scenario.yaml: a root is sampled", "0 passed, 1 failed"].iter().chain(lines)
     {
@@ -38,13 +38,13 @@ fn check(from: &str, to: &str, lines: &[&str]) {
     }
 }
 
-/// Whether a line is the wanted one, or begins with what the wanted one has before a `…`.
-fn matches(wanted: &str, line: &str) -> bool {
-    wanted.strip_suffix('…').map_or(line == wanted, |start| line.starts_with(start))
+/// Returns whether a line is the expected one, or starts with it up to its `…`.
+fn matches(expected: &str, line: &str) -> bool {
+    expected.strip_suffix('…').map_or(line == expected, |start| line.starts_with(start))
 }
 
 #[test]
-fn what_is_as_expected_passes() {
+fn the_expected_result_passes() {
     let (failed, printed) = replay(SCENARIO);
     assert_eq!(printed, "ok   scenario.yaml: a root is sampled\n1 passed, 0 failed\n");
     assert_eq!(failed, 0);
@@ -93,7 +93,7 @@ fn wrong_missing_and_extra_spans_are_shown() {
 }
 
 #[test]
-fn captures_hold_over_headers_and_spans() {
+fn headers_and_spans_share_captures() {
     let (_, printed) = replay(&SCENARIO.replacen("span_id: ${s}", "span_id: ${t}", 1));
     assert!(printed.lines().any(|line| line.trim().starts_with("-    span_id: ")), "{printed}");
     check("parent_span_id: \"\"", "parent_span_id: ${p}", &["-    parent_span_id: ${p}"]);
@@ -113,22 +113,18 @@ fn wrong_times_metrics_calls_and_logs_are_shown() {
         "      calls: []\n      metrics",
         &["-calls: []", "+  - cluster: otel-collector"],
     );
-    check(
-        "      metrics",
-        "      log: [nobody says this]\n      metrics",
-        &["-  - nobody says this"],
-    );
+    check("      metrics", "      log: [not in the log]\n      metrics", &["-  - not in the log"]);
 }
 
 #[test]
-fn a_configuration_that_is_refused_or_not_unexpectedly_fails() {
+fn an_unexpected_refusal_or_acceptance_of_the_configuration_fails() {
     let (failed, printed) = replay("config: {ratio: 1}\ncases:\n  - name: a\n");
     assert_eq!(failed, 1, "{printed}");
     assert!(printed.contains("log: Error: sidespan: configuration refused: "), "{printed}");
     let (failed, printed) = replay("config: {}\nconfiguration_error: ratio\n");
     assert_eq!(failed, 1, "{printed}");
     assert!(
-        printed.contains("expected the filter to refuse the configuration, but it took it"),
+        printed.contains("expected the filter to refuse the configuration, but it accepted it"),
         "{printed}"
     );
     let (failed, printed) =
@@ -137,7 +133,7 @@ fn a_configuration_that_is_refused_or_not_unexpectedly_fails() {
 }
 
 #[test]
-fn spans_that_the_collector_does_not_take_are_not_exported() {
+fn spans_that_the_collector_rejects_do_not_count_as_exported() {
     let refused = SCENARIO.replacen(
         "direction: inbound",
         "direction: inbound\n    collector: {status: 503}",
@@ -149,7 +145,7 @@ fn spans_that_the_collector_does_not_take_are_not_exported() {
 }
 
 #[test]
-fn the_exit_status_is_1_where_a_case_failed_and_fuel_is_the_same_every_time() {
+fn the_exit_status_is_1_if_a_case_fails() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let file = folder.path().join("scenario.yaml");
     let run = |scenario: &str| {

@@ -1,21 +1,20 @@
-//! What `sidespan replay` prints: a line a case, below it what was wrong, and at the end how many
-//! passed.
+//! The output of `sidespan replay`: a line for each case, the failure below it, and the number of
+//! cases that passed.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::host::LogLine;
-use crate::replay::CaseResult;
+use super::case::CaseResult;
 
 /// Counts of all cases so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    pub passed: usize,
+    pub(crate) passed: usize,
     pub failed: usize,
 }
 
 impl Report {
-    /// Counts the cases of a scenario, and gives what is printed for them.
+    /// Counts the cases of a scenario, and returns the text to print for them.
     pub fn add(&mut self, scenario: &Path, results: &[CaseResult]) -> String {
         let mut text = String::new();
         for result in results {
@@ -23,18 +22,18 @@ impl Report {
                 Some(_) => self.failed += 1,
                 None => self.passed += 1,
             }
-            text += &case(scenario, result);
+            text += &format_case(scenario, result);
         }
         text
     }
 
-    /// The last line.
+    /// Returns the last line to print.
     pub fn summary(&self) -> String {
         format!("{} passed, {} failed\n", self.passed, self.failed)
     }
 }
 
-fn case(scenario: &Path, result: &CaseResult) -> String {
+fn format_case(scenario: &Path, result: &CaseResult) -> String {
     let mark = if result.failure.is_some() { "FAIL" } else { "ok  " };
     let mut text = format!("{mark} {}: {}", scenario.display(), result.name);
     if let Some(instructions) = result.instructions {
@@ -49,14 +48,4 @@ fn case(scenario: &Path, result: &CaseResult) -> String {
         let _ = writeln!(text, "     {line}");
     }
     text
-}
-
-/// A log as part of what was wrong.
-pub fn log_text(log: &[LogLine]) -> String {
-    if log.is_empty() {
-        return "log: nothing".into();
-    }
-    let lines =
-        log.iter().map(|line| format!("log: {:?}: {}", line.level, line.message).to_string());
-    lines.collect::<Vec<_>>().join("\n")
 }

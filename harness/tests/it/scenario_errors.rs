@@ -1,10 +1,10 @@
-//! A scenario that cannot be read is refused with its place, what was expected and what was found.
+//! An invalid scenario is an error, which names the position, what was expected, and what was found.
 
 use std::process::Command;
 
-use sidespan_harness::replay::Loaded;
+use sidespan_harness::replay::Replay;
 
-/// Writes a scenario beside a few files that it may name, and reads it.
+/// Reads a scenario beside a few plugin files, and compares the error; empty if there is none.
 #[track_caller]
 fn check(scenario: &str, expected: &str) {
     let folder = tempfile::tempdir().expect("a folder for the test");
@@ -19,13 +19,13 @@ fn check(scenario: &str, expected: &str) {
     for (name, text) in files {
         std::fs::write(folder.path().join(name), text).expect("a file for the test");
     }
-    let refused = Loaded::read(&file).err().map(|refused| refused.to_string()).unwrap_or_default();
-    let refused = refused.replace(&format!("{}/", folder.path().display()), "");
-    assert_eq!(refused, expected, "{scenario}");
+    let error = Replay::read(&file).err().map(|error| error.to_string()).unwrap_or_default();
+    let error = error.replace(&format!("{}/", folder.path().display()), "");
+    assert_eq!(error, expected, "{scenario}");
 }
 
 #[test]
-fn keys_that_are_not_known_are_refused() {
+fn unknown_keys_are_errors() {
     check(
         "casess: []\n",
         "scenario.yaml:1:1: expected one of the keys `plugin`, `config`, `node`, `environment`, `cel`, `clusters`, \
@@ -59,7 +59,7 @@ fn keys_that_are_not_known_are_refused() {
 }
 
 #[test]
-fn keys_that_must_be_there_are_missed() {
+fn missing_keys_are_errors() {
     check("seed: 1\n", "scenario.yaml:1:1: expected the key `cases`, but found none");
     check(
         "cases:\n  - direction: inbound\n",
@@ -72,7 +72,7 @@ fn keys_that_must_be_there_are_missed() {
 }
 
 #[test]
-fn values_of_another_type_are_refused() {
+fn values_of_the_wrong_type_are_errors() {
     check("cases: 1\n", "scenario.yaml:1:8: expected a list, but found `1`");
     check("cases:\n  name: a\n", "scenario.yaml:2:3: expected a list, but found a map");
     check("cases: [a]\n", "scenario.yaml:1:9: expected a map, but found `a`");
@@ -138,7 +138,7 @@ fn values_of_another_type_are_refused() {
 }
 
 #[test]
-fn what_is_not_one_yaml_document_is_refused() {
+fn several_documents_and_repeated_keys_are_errors() {
     check(
         "cases: []\n---\ncases: []\n",
         "scenario.yaml:3:1: expected one document, but found several",
@@ -150,15 +150,14 @@ fn what_is_not_one_yaml_document_is_refused() {
 }
 
 #[test]
-fn files_that_are_not_there_are_refused_at_the_place_that_names_them() {
+fn missing_files_are_errors_at_the_key_that_names_them() {
     check(
         "seed: 1\nplugin: absent.yaml\ncases: []\n",
         "scenario.yaml:2:9: expected a file, but found none at `absent.yaml`",
     );
-    let refused =
-        Loaded::read("absent/scenario.yaml".as_ref()).err().map(|refused| refused.to_string());
+    let error = Replay::read("absent/scenario.yaml".as_ref()).err().map(|error| error.to_string());
     assert_eq!(
-        refused.as_deref(),
+        error.as_deref(),
         Some(
             "absent/scenario.yaml: expected a readable file, but found: No such file or directory (os error 2)"
         )
@@ -166,7 +165,7 @@ fn files_that_are_not_there_are_refused_at_the_place_that_names_them() {
 }
 
 #[test]
-fn plugins_that_cannot_be_read_are_refused_with_their_own_place() {
+fn errors_in_plugin_files_have_positions_in_those_files() {
     check(
         "plugin: twice.yaml\ncases: []\n",
         "twice.yaml:2:1: expected each key once, but found `ratio` again",
@@ -178,7 +177,7 @@ fn plugins_that_cannot_be_read_are_refused_with_their_own_place() {
 }
 
 #[test]
-fn keys_that_exclude_each_other_are_refused() {
+fn keys_that_exclude_each_other_are_errors() {
     check(
         "plugin: plugin.yaml\nconfig: {}\ncases: []\n",
         "scenario.yaml:1:9: expected `plugin` or `config`, but found both",
@@ -190,14 +189,14 @@ fn keys_that_exclude_each_other_are_refused() {
 }
 
 #[test]
-fn scenarios_that_can_be_read_are_not_refused() {
+fn valid_scenarios_have_no_error() {
     check("plugin: plugin.yaml\ncases: []\n", "");
     check("configuration_error: x\n", "");
     check("cases:\n  - name: a\n    request: {headers: {X-A: 1}}\n    response: {flags: 32}\n", "");
 }
 
 #[test]
-fn replay_says_why_and_exits_with_2() {
+fn replay_prints_the_error_and_exits_with_2() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let scenario = folder.path().join("scenario.yaml");
     std::fs::write(&scenario, "cases:\n  - nam: a\n").expect("a file for the test");

@@ -1,5 +1,5 @@
-//! Values in a scenario that YAML has no type for: times, response flags, Envoy's attributes by
-//! path, attribute values.
+//! Values in a scenario for which YAML has no type: times, response flags, Envoy's attributes by path,
+//! and values of span attributes.
 
 use std::str::FromStr;
 
@@ -30,10 +30,10 @@ impl TryFrom<String> for Timestamp {
     }
 }
 
-/// Envoy's response flags as bits, written as such or by their short names: `"UF,URX"`.
+/// Envoy's response flags: their short names, such as `"UF,URX"`, or their bits as a number.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "Value")]
-pub struct ResponseFlags(pub u64);
+pub(crate) struct ResponseFlags(pub(crate) u64);
 
 impl TryFrom<Value> for ResponseFlags {
     type Error = String;
@@ -64,11 +64,11 @@ impl FromStr for ResponseFlags {
     }
 }
 
-/// Values of Envoy's attributes by the parts of their paths, written with dots between; a part that
-/// has a dot itself is in brackets.
+/// Values of Envoy's attributes by path. The parts of a path are separated by dots, and a part that
+/// contains a dot is in brackets: `metadata.filter_metadata[envoy.lb].canary`.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(try_from = "serde_json::Map<String, Value>")]
-pub struct Properties(pub Vec<(Vec<String>, Value)>);
+pub(crate) struct Properties(pub(crate) Vec<(Vec<String>, Value)>);
 
 impl TryFrom<serde_json::Map<String, Value>> for Properties {
     type Error = String;
@@ -79,7 +79,7 @@ impl TryFrom<serde_json::Map<String, Value>> for Properties {
     }
 }
 
-/// Reads `name *("." name / "[" name "]")`.
+/// Parses a path into its parts: `path = name *("." name / "[" name "]")`.
 fn parse_path(path: &str) -> Result<Vec<String>, String> {
     let found = || format!("expected a path such as a.b[c.d].e, but found {path:?}");
     let (mut parts, mut rest) = (Vec::new(), path);
@@ -100,10 +100,10 @@ fn parse_path(path: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// Value of an attribute of a span.
+/// Value of a span's attribute.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(try_from = "Value")]
-pub enum AttributeValue {
+pub(crate) enum AttributeValue {
     Bool(bool),
     Int(i64),
     Double(f64),
@@ -124,17 +124,17 @@ impl TryFrom<Value> for AttributeValue {
             Value::Number(number) => match (number.as_i64(), number.as_f64()) {
                 (Some(value), _) => Ok(Self::Int(value)),
                 (None, Some(value)) if number.is_f64() => Ok(Self::Double(value)),
-                _ => Err(format!("expected a number of 64 bits with sign, but found {number}")),
+                _ => Err(format!("expected a signed 64-bit number, but found {number}")),
             },
             Value::Null | Value::Object(_) => Err(format!(
-                "expected an attribute's value (text, number, true, false, or a list), but found \
-                 {value}"
+                "expected the value of an attribute (text, number, true, false, or a list), but \
+                 found {value}"
             )),
         }
     }
 }
 
-/// Short names of Envoy's core response flags; the place is the bit
+/// Short names of Envoy's core response flags; the index of a name is its bit
 /// (`envoy/stream_info/stream_info.h`, `CoreResponseFlag`).
 const RESPONSE_FLAGS: [&str; 30] = [
     "LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC",
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_have_dots_between_their_parts() {
+    fn parts_are_separated_by_dots_or_in_brackets() {
         check("a", Some(&["a"]));
         check("a.b_c.d-e", Some(&["a", "b_c", "d-e"]));
         check("a.b[c.d].e", Some(&["a", "b", "c.d", "e"]));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_say_less_than_a_name_are_refused() {
+    fn malformed_paths_are_rejected() {
         for path in ["", ".", "a.", ".a", "a..b", "[a", "a]", "[a]", "a[]", "a[b]c", "a[b.c"] {
             check(path, None);
         }
