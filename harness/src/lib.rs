@@ -37,3 +37,6 @@ pub mod otlp;
 pub mod host;
 
 pub mod token;
+
+#[cfg(test)]
+mod rooms;
