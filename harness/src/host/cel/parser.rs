@@ -139,17 +139,21 @@ fn exponent<'i>(input: &mut &'i str) -> Parsed<&'i str> {
     (one_of(['e', 'E']), opt(one_of(['+', '-'])), digit1).take().parse_next(input)
 }
 
-/// Parses a string in double or single quotes, with the escapes of one character.
+/// Parses a string in double or single quotes, with the escapes of one character and `\uXXXX`.
 fn string(input: &mut &str) -> Parsed<String> {
     let quoted = |quote: char| {
         let plain = none_of([quote, '\\', '\n', '\r']);
-        let escape = preceded('\\', one_of(['\\', '"', '\'', '`', '?', 'n', 'r', 't']));
-        let escape = escape.map(|escaped| match escaped {
-            'n' => '\n',
-            'r' => '\r',
-            't' => '\t',
-            other => other,
-        });
+        let short =
+            one_of(['\\', '"', '\'', '`', '?', 'n', 'r', 't']).map(|escaped| match escaped {
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                other => other,
+            });
+        let digits = take_while(4, |c: char| c.is_ascii_hexdigit());
+        let code_point = preceded('u', digits)
+            .verify_map(|digits| char::from_u32(u32::from_str_radix(digits, 16).ok()?));
+        let escape = preceded('\\', alt((short, code_point)));
         delimited(quote, repeat(0.., alt((plain, escape))), quote)
     };
     preceded(multispace0, alt((quoted('"'), quoted('\'')))).parse_next(input)

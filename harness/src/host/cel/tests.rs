@@ -114,6 +114,7 @@ fn values_are_compared_and_added() {
 #[test]
 fn strings_have_escapes() {
     check(r#"["a\"\\\n", 'a"']"#, list(&["a\"\\\n", "a\""]));
+    check(r#"["\u0001\u00e9"]"#, list(&["\u{1}é"]));
 }
 
 #[test]
@@ -133,6 +134,8 @@ fn text_outside_the_grammar_is_rejected() {
         "[has request.id ? 1 : 2]",
         "['a]",
         r#"["\q"]"#,
+        r#"["\u12"]"#,
+        r#"["\ud800"]"#,
         "\"a\nb\"",
         "a = b",
         "a & b",
