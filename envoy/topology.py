@@ -8,7 +8,9 @@ clusters, services and a filter configuration of its own.
 """
 
 import copy
+import functools
 import http.client
+import itertools
 import json
 import random
 import re
@@ -43,7 +45,7 @@ _LOG_TAIL_LINES = 30
 
 @dataclass(frozen=True)
 class Lane:
-    """What one copy of the bootstrap is to be like.
+    """The settings of one copy of the bootstrap.
 
     `filter` replaces keys of every listener's filter configuration, `listeners` those of the
     listener that it names; None takes a key away. `frontend` is what the frontend's sidecar has
@@ -90,7 +92,7 @@ class Program:
                 stdout=log,
                 stderr=log,
                 env=self._env,
-                # Ctrl-C in the terminal is for us, who stop it in order.
+                # Ctrl-C in the terminal goes to this process, which stops the program in order.
                 start_new_session=True,
             )
         return self
@@ -109,7 +111,7 @@ class Program:
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def wait_until(self, ready: Callable[[], bool]) -> None:
-        """Returns when the program is ready; raises with the end of its log when it will not be."""
+        """Returns when the program is ready; raises with the end of its log if it ends or takes too long."""
         deadline = time.monotonic() + _START_SECONDS
         while not ready():
             if (status := self._process.poll()) is not None:
@@ -152,7 +154,7 @@ class Running:
 
 
 class Topology(Running):
-    """A running Envoy with what is around it; a context manager that stops all of it."""
+    """A running Envoy with its services and its receiver; a context manager that stops them."""
 
     def __init__(
         self,
@@ -164,7 +166,7 @@ class Topology(Running):
         change: Callable[[dict], None] = lambda bootstrap: None,
         arguments: Iterable[str] = ("--disable-hot-restart",),
     ):
-        """`change` edits the whole bootstrap in the end; `arguments` are more of Envoy's."""
+        """`change` edits the whole bootstrap at the end; `arguments` are further ones for Envoy."""
         self._lanes = lanes or {"": Lane()}
         self._envoy = envoy
         self._node = node
@@ -304,14 +306,14 @@ def filter_stats(admin_port: int) -> dict[str, int]:
 
 
 def series(name: str) -> str:
-    """Returns what Prometheus calls a statistic, its labels as `stats_tags` extract them."""
+    """Returns the name that Prometheus shows for a statistic, with the labels that `stats_tags` extract."""
     labels = [f'{key}="{value}"' for key, value in _LABEL.findall(name)]
     family = _LABEL.sub("", name).removeprefix("wasmcustom.").replace(".", "_")
     return f"{family}{{{','.join(labels)}}}" if labels else family
 
 
 def books(stats: dict[str, int]) -> dict[str, int]:
-    """Returns how many spans went which way, those that were dropped by their reasons."""
+    """Returns the numbers of recorded, exported and queued spans, and of dropped ones by reason."""
     ways = {"recorded": "spans_recorded_total", "exported": "spans_exported_total", "queued": "spans_queued"}
     found = {way: stats[f"sidespan_{name}"] for way, name in ways.items()}
     dropped = {name: value for name, value in stats.items() if name.startswith("sidespan_spans_dropped_total")}
@@ -328,16 +330,21 @@ def exit_on_signals() -> None:
 
 
 def free_ports() -> Iterator[int]:
-    """Yields ports of loopback that nobody has, each once."""
-    candidates = list(PORTS)
-    random.shuffle(candidates)
-    for port in candidates:
+    """Yields free ports of loopback. None comes again before all others have: a program may not have bound it yet."""
+    for port in _shuffled_ports():
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
         yield port
+
+
+@functools.cache
+def _shuffled_ports() -> Iterator[int]:
+    ports = list(PORTS)
+    random.shuffle(ports)
+    return itertools.cycle(ports)
 
 
 def _set_endpoint(cluster: dict, port: int | None) -> None:

@@ -10,6 +10,15 @@ from traffic import Client
 ENVOY_VERSIONS = ["1.36.4", "1.37.0", "1.39.3", "1.40.0"]
 OLDEST_ENVOY, NEWEST_ENVOY = ENVOY_VERSIONS[0], ENVOY_VERSIONS[-1]
 
+# The files that take longest: where they began last, all but one process would wait for it.
+LONGEST = [
+    "test_invalid_configuration",
+    "test_faults",
+    "test_export",
+    "test_collector",
+    "test_envoy_gateway",
+    "test_differential",
+]
 RULES = [
     {"name": "health-checks", "match": {"path": [{"prefix": "/healthz"}]}, "decision": "drop"},
     {"name": "static-files", "match": {"path": [{"suffix": ".css"}]}, "decision": "ignore"},
@@ -46,7 +55,7 @@ def lane(
             "propagation": propagation or {},
             "exporter": {
                 "otlp": {"cluster": "otel-collector"},
-                "batch": {"interval_ms": 100} | (batch or {}),
+                "batch": {"interval_ms": 50} | (batch or {}),
             },
         },
         **options,
@@ -84,6 +93,13 @@ def pytest_configure(config):
         topology.PORTS = topology.PORTS[index :: worker["workercount"]]
 
 
+def pytest_collection_modifyitems(items):
+    """Keeps together what shares Envoys in a parallel run, and begins with what takes longest."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("envoys" if "envoys" in item.fixturenames else item.path.stem))
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def module():
     """The filter that all tests load; without it none can pass."""
@@ -98,10 +114,15 @@ def each_envoy(request):
     return tools.envoy(request.param)
 
 
+def flush_often(bootstrap: dict) -> None:
+    """Lets Envoy add up its histograms soon, by default every five seconds."""
+    bootstrap["stats_flush_interval"] = "0.5s"
+
+
 @pytest.fixture(scope="session")
 def envoys(each_envoy):
     """A running Envoy of each version with all LANES, shared by the tests: starting one takes a second."""
-    with Topology(LANES, envoy=each_envoy) as running:
+    with Topology(LANES, envoy=each_envoy, change=flush_often) as running:
         yield running
         # A trap or a refused hostcall shows here, even where every request was answered.
         assert [

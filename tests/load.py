@@ -13,10 +13,12 @@ from topology import books
 class Load:
     """Requests over several connections until it is stopped; a context manager that stops it."""
 
-    def __init__(self, port: int, connections: int = 3):
+    def __init__(self, port: int, connections: int = 3, pause_seconds: float = 0.003):
+        """Each connection makes a pause after each request, so that other programs have the CPU too."""
         self.statuses: Counter = Counter()
         self.longest_seconds = 0.0
         self._port = port
+        self._pause_seconds = pause_seconds
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._send) for _ in range(connections)]
@@ -48,7 +50,7 @@ class Load:
 
     def _send(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=20)
-        while not self._stop.is_set():
+        while not self._stop.wait(self._pause_seconds):
             started = time.monotonic()
             try:
                 connection.request("GET", "/a")

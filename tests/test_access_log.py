@@ -46,17 +46,24 @@ def lines(running: Topology, file, count: int) -> dict[str, dict]:
 
 
 def test_every_request_names_its_trace(each_envoy, tmp_path):
-    file = tmp_path / "access.json"
+    file, late_file = tmp_path / "access.json", tmp_path / "late.json"
     on = {"access_log": {"filter_state": True}}
-    lanes = {"": lane(0, listeners={"frontend-inbound": on}, change=log_to(file))}
-    sampled, unsampled = new_context(), new_context()
+    late = on | {"sampling": {"ratio": 0, "export_on": {"status": ["5xx"]}}}
+    lanes = {
+        "": lane(0, listeners={"frontend-inbound": on}, change=log_to(file)),
+        "late": lane(0, listeners={"frontend-inbound": late}, change=log_to(late_file)),
+    }
+    sampled, unsampled, failed = new_context(), new_context(), new_context()
     with Topology(lanes, envoy=each_envoy) as running, Client(running, "1.1") as client:
         client.through("", "/sampled", {"traceparent": sampled.traceparent("01")})
         client.through("", "/unsampled", {"traceparent": unsampled.traceparent("00")})
         client.through("", "/root")
         client.through("", "/a.css")
+        client.through("late", "/a?status=503", {"traceparent": failed.traceparent("00")})
         found = lines(running, file, 4)
+        (late_line,) = lines(running, late_file, 1).values()
         (span, *_) = client.spans(sampled.trace_id)
+        (late_span,) = client.spans(failed.trace_id, 1)
     for path, trace_id, span_id, flags in [
         ("/sampled", sampled.trace_id, span.span_id, "01"),
         ("/unsampled", unsampled.trace_id, unsampled.span_id, "00"),
@@ -71,22 +78,9 @@ def test_every_request_names_its_trace(each_envoy, tmp_path):
     root = found["/root"]
     assert root["traceparent"] == f"00-{root['trace_id']}-{root['span_id']}-{root['trace_flags']}"
     assert root["trace_flags"] == "00"
-    assert set(found["/a.css"].values()) == {None}, "a rule ignores it"
-
-
-def test_a_late_span_is_named(newest_envoy, tmp_path):
-    file = tmp_path / "access.json"
-    configuration = {
-        "access_log": {"filter_state": True},
-        "sampling": {"ratio": 0, "export_on": {"status": ["5xx"]}},
-    }
-    lanes = {"": lane(0, listeners={"frontend-inbound": configuration}, change=log_to(file))}
-    parent = new_context()
-    with Topology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
-        client.through("", "/a?status=503", {"traceparent": parent.traceparent("00")})
-        (line,) = lines(running, file, 1).values()
-        (span,) = client.spans(parent.trace_id, 1)
-    assert (line["trace_id"], line["span_id"], line["trace_flags"]) == (span.trace_id, span.span_id, "00")
+    assert set(found["/a.css"].values()) == {None}, "expected nothing of an ignored request"
+    late_ids = late_line["trace_id"], late_line["span_id"], late_line["trace_flags"]
+    assert late_ids == (late_span.trace_id, late_span.span_id, "00")
 
 
 def test_nothing_is_set_without_the_option(newest_envoy, tmp_path):

@@ -108,24 +108,27 @@ def speaks_http2(resources: dict, name: str = "otel-collector") -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("cluster", "otlp"),
-    [
-        pytest.param(None, {}, id="a cluster with a plain name"),
-        pytest.param(None, {"compression": "gzip"}, id="gzip"),
-        # A Host header with a `|` in it is refused by the Collector's HTTP server.
-        pytest.param(
-            "outbound|4318||otel-collector.shop.svc.cluster.local", {}, id="one of Istio's clusters"
-        ),
-        pytest.param(None, {"protocol": "grpc"}, id="gRPC"),
-        pytest.param(
-            "outbound|4317||otel-collector.shop.svc.cluster.local",
-            {"protocol": "grpc"},
-            id="gRPC to one of Istio's clusters",
-        ),
-    ],
-)
-def test_spans_pass_through_the_collector(collector, outermost_envoy, tmp_path, cluster, otlp):
+HTTP_CLUSTER = "outbound|4318||otel-collector.shop.svc.cluster.local"
+GRPC_CLUSTER = "outbound|4317||otel-collector.shop.svc.cluster.local"
+# By lane: the name of the Collector's cluster, and the exporter's settings.
+EXPORTERS = {
+    "plain": (None, {}),
+    "gzip": (None, {"compression": "gzip"}),
+    # A Host header with a `|` in it is refused by the Collector's HTTP server.
+    "istio": (HTTP_CLUSTER, {}),
+    "grpc": (None, {"protocol": "grpc"}),
+    "istio-grpc": (GRPC_CLUSTER, {"protocol": "grpc"}),
+}
+
+
+def exporting(http_port: int, grpc_port: int, cluster: str | None, otlp: dict) -> Lane:
+    port, change = (grpc_port, speaks_http2) if "protocol" in otlp else (http_port, lambda _: None)
+    given = lane(1, collector_port=port, collector_cluster=cluster, change=change)
+    given.filter["exporter"]["otlp"] |= otlp
+    return given
+
+
+def test_spans_pass_through_the_collector(collector, outermost_envoy, tmp_path):
     ports = free_ports()
     http_port, grpc_port, health_port = next(ports), next(ports), next(ports)
     traces = tmp_path / "traces.json"
@@ -139,40 +142,39 @@ def test_spans_pass_through_the_collector(collector, outermost_envoy, tmp_path, 
         "TRACES_FILE": str(traces),
         "BATCH_TIMEOUT": "100ms",
     }
-    parent, request_id, target = new_context(), str(uuid.uuid4()), "/orders/7?status=503"
+    lanes = {name: exporting(http_port, grpc_port, *settings) for name, settings in EXPORTERS.items()}
+    sent = {name: (new_context(), str(uuid.uuid4())) for name in lanes}
+    target = "/orders/7?status=503"
     with Program([collector, "--config", CONFIGURATION], tmp_path / "collector.log", environment) as program:
         program.wait_until(lambda: admin_answer(health_port, "/") is not None)
-        port, change = (grpc_port, speaks_http2) if "protocol" in otlp else (http_port, lambda _: None)
-        exported = lane(1, collector_port=port, collector_cluster=cluster, change=change)
-        exported.filter["exporter"]["otlp"] |= otlp
-        with Topology({"": exported}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
-            headers = {"traceparent": parent.traceparent("01"), "x-request-id": request_id}
-            client.through("", target, headers)
-            program.wait_until(lambda: len(exported_spans(traces, parent.trace_id)) == 3)
-            stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] == 3)
-            peer_port = client.lane("").backend_inbound
+        with Topology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+            for name, (parent, request_id) in sent.items():
+                client.through(name, target, {"traceparent": parent.traceparent("01"), "x-request-id": request_id})
+            program.wait_until(lambda: len(all_exported_spans(traces)) == 3 * len(lanes))
+            stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] == 3 * len(lanes))
+            peer_ports = {name: running.lane(name).backend_inbound for name in lanes}
 
-    server, outbound, backend = exported_spans(traces, parent.trace_id)
-    assert [(span["name"], span["kind"], span["status"]) for span in (server, outbound, backend)] == [
-        ("GET", SERVER, {"code": ERROR}),
-        ("GET", CLIENT, {"code": ERROR}),
-        ("GET", SERVER, {"code": ERROR}),
-    ]
-    parents = [span["parentSpanId"] for span in (server, outbound, backend)]
-    assert parents == [parent.span_id, server["spanId"], outbound["spanId"]]
-    resources = [span["resource"] for span in (server, outbound, backend)]
-    assert resources == [{"service.name": name} for name in ("frontend", "frontend", "backend")]
-    schemas = {span["schemaUrl"] for span in (server, outbound, backend)}
-    assert schemas == {"https://opentelemetry.io/schemas/1.42.0"}
-    error = {"http.response.status_code": 503, "error.type": "503"}
-    assert attributes(server) == server_attributes(
-        "frontend", "1.1", target, request_id, "", **error, **{"user_agent.original": "tests"}
-    )
-    assert attributes(outbound) == client_attributes(target, request_id, peer_port, "", **error)
-    assert attributes(backend) == server_attributes(
-        "backend", "1.1", target, request_id, "", **error, **{"user_agent.original": "frontend"}
-    )
-    assert books(stats) == {"recorded": 3, "exported": 3, "queued": 0}
+    assert books(stats) == {"recorded": 3 * len(lanes), "exported": 3 * len(lanes), "queued": 0}
+    for name, (parent, request_id) in sent.items():
+        spans = server, outbound, backend = exported_spans(traces, parent.trace_id)
+        assert [(span["name"], span["kind"], span["status"]) for span in spans] == [
+            ("GET", SERVER, {"code": ERROR}),
+            ("GET", CLIENT, {"code": ERROR}),
+            ("GET", SERVER, {"code": ERROR}),
+        ], name
+        parents = [span["parentSpanId"] for span in spans]
+        assert parents == [parent.span_id, server["spanId"], outbound["spanId"]], name
+        resources = [span["resource"] for span in spans]
+        assert resources == [{"service.name": name} for name in ("frontend", "frontend", "backend")]
+        assert {span["schemaUrl"] for span in spans} == {"https://opentelemetry.io/schemas/1.42.0"}
+        error = {"http.response.status_code": 503, "error.type": "503"}
+        assert attributes(server) == server_attributes(
+            "frontend", "1.1", target, request_id, name, **error, **{"user_agent.original": "tests"}
+        )
+        assert attributes(outbound) == client_attributes(target, request_id, peer_ports[name], name, **error)
+        assert attributes(backend) == server_attributes(
+            "backend", "1.1", target, request_id, name, **error, **{"user_agent.original": "frontend"}
+        )
 
 
 def test_a_collector_that_takes_only_small_messages_gets_them(collector, newest_envoy, tmp_path):

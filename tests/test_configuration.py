@@ -1,13 +1,17 @@
-"""What Envoy says of a filter configuration, before it takes any traffic."""
+"""Envoy refuses an invalid configuration and logs its path, the expected value and the value found."""
 
+import copy
 import json
-import subprocess
-
-import pytest
+import re
+from dataclasses import dataclass
+from pathlib import Path
 
 import topology
+from topology import Topology, admin_answer
 
-# Rows: the configuration, the path that is named, what is said of it.
+LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+
+# Rows: the configuration, the path in the error, other parts of the error.
 REFUSED = {
     "unknown key": (
         {"samplin": {}},
@@ -78,82 +82,98 @@ REFUSED = {
 }
 
 
-def validate(envoy, folder, text: str | None) -> subprocess.CompletedProcess:
-    """Runs Envoy's own check of a bootstrap whose first listener has the filter configured so."""
-    bootstrap = topology.load_bootstrap(topology.BOOTSTRAP)
-    (listener, *_) = bootstrap["static_resources"]["listeners"]
-    bootstrap["static_resources"]["listeners"] = [listener]
+@dataclass(frozen=True)
+class Checked:
+    """What Envoy made of a configuration: whether it took the listener, and the errors that the filter logged."""
+
+    is_taken: bool
+    errors: list[str]
+
+
+def checked(envoy: Path, folder: Path, texts: dict[str, str | None]) -> dict[str, Checked]:
+    """Gives one Envoy a listener for each configuration; None is no configuration at all.
+
+    Listener discovery takes the valid ones of an update and refuses the others. Each has a VM of its own, whose
+    id Envoy puts before the lines that it logs.
+    """
+    identifiers = {row: f"vm-{index}" for index, row in enumerate(texts)}
+    discovered = folder / "listeners.json"
+
+    def discover(bootstrap: dict) -> None:
+        # One valid filter stays, so that V8 keeps the compiled module for all others.
+        (template, *_) = bootstrap["static_resources"]["listeners"]
+        bootstrap["static_resources"]["listeners"] = [template]
+        listeners = [listener_with(template, identifiers[row], text) for row, text in texts.items()]
+        discovered.write_text(json.dumps({"version_info": "1", "resources": listeners}))
+        bootstrap["dynamic_resources"] = {"lds_config": {"path_config_source": {"path": str(discovered)}}}
+
+    with Topology(envoy=envoy, change=discover) as running:
+        running.program.wait_until(lambda: lds_updates(running.admin_port) == 1)
+        taken = admin_answer(running.admin_port, "/listeners")
+        log = running.log()
+    return {
+        row: Checked(
+            is_taken=f"{vm}::" in taken,
+            errors=re.findall(rf"\[error\].* wasm log {vm}: (.*)", log),
+        )
+        for row, vm in identifiers.items()
+    }
+
+
+def listener_with(template: dict, vm: str, text: str | None) -> dict:
+    listener = copy.deepcopy(template) | {"@type": LISTENER, "name": vm}
+    listener["address"]["socket_address"]["port_value"] = 0
     wasm = topology.wasm_configuration(listener)
-    wasm["vm_config"]["code"]["local"]["filename"] = str(topology.MODULE)
+    wasm["vm_config"]["vm_id"] = vm
     if text is None:
         del wasm["configuration"]
     else:
         wasm["configuration"]["value"] = text
-    file = folder / "envoy.json"
-    file.write_text(json.dumps(bootstrap))
-    return subprocess.run(
-        [envoy, "--mode", "validate", "-c", file], capture_output=True, text=True, timeout=120
-    )
+    return listener
 
 
-@pytest.mark.parametrize("row", REFUSED)
-def test_bad_configuration_is_refused_with_its_path(outermost_envoy, tmp_path, row):
-    configuration, path, findings = REFUSED[row]
-    checked = validate(outermost_envoy, tmp_path, json.dumps(configuration))
-
-    assert checked.returncode == 1
-    lines = [line for line in checked.stderr.splitlines() if "sidespan: configuration refused: " in line]
-    assert len(lines) == 1, checked.stderr
-    assert "[error]" in lines[0]
-    _, _, message = lines[0].partition("sidespan: configuration refused: ")
-    assert message.startswith(f"{path}: ")
-    assert all(finding in message for finding in findings), message
+def lds_updates(admin_port: int) -> int:
+    """Returns how many updates of listeners Envoy took or refused."""
+    target = "/stats?format=json&filter=^listener_manager.lds.update_(success|rejected)$"
+    return sum(stat["value"] for stat in json.loads(admin_answer(admin_port, target))["stats"])
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        pytest.param(
-            "{sampling",
-            "expected JSON, but found an error: key must be a string at line 1 column 2",
-            id="no JSON",
-        ),
-        pytest.param("[" * 127 + "]" * 127, "expected an object, but found an array", id="deep"),
-        pytest.param(
-            "[" * 100_000,
-            "[0]" * 127 + ": expected JSON, but found an error: recursion limit exceeded at line 1 column 128",
-            id="deeper than the stack",
-        ),
-        pytest.param(
-            '{"sampling": {"ratio": 1e400}}',
-            "sampling.ratio: expected JSON, but found an error: number out of range at line 1 column 28",
-            id="number that no double holds",
-        ),
-        pytest.param(
-            "sampling:\n  ratio: 0.1\n",
-            'expected one JSON object, but found what looks like YAML, with the key "sampling"; '
-            "Envoy's StringValue takes JSON",
-            id="YAML",
-        ),
-    ],
-)
-def test_text_that_is_no_configuration_is_refused(outermost_envoy, tmp_path, text, message):
-    checked = validate(outermost_envoy, tmp_path, text)
-
-    assert checked.returncode == 1
-    assert f"sidespan: configuration refused: {message}\n" in checked.stderr
+def test_bad_configuration_is_refused_with_its_path(outermost_envoy, tmp_path):
+    texts = {row: json.dumps(configuration) for row, (configuration, _, _) in REFUSED.items()}
+    for row, found in checked(outermost_envoy, tmp_path, texts).items():
+        _, path, findings = REFUSED[row]
+        (error,) = found.errors
+        assert not found.is_taken, row
+        assert error.startswith(f"sidespan: configuration refused: {path}: "), row
+        assert all(finding in error for finding in findings), (row, error)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(None, id="no configuration"),
-        pytest.param("", id="empty text"),
-        pytest.param("{}", id="empty object"),
-    ],
-)
-def test_empty_configuration_is_valid(outermost_envoy, tmp_path, text):
-    checked = validate(outermost_envoy, tmp_path, text)
+# Rows: the text and the error.
+INVALID_TEXTS = {
+    "no JSON": ("{sampling", "expected JSON, but found an error: key must be a string at line 1 column 2"),
+    "deep": ("[" * 127 + "]" * 127, "expected an object, but found an array"),
+    "deeper than the stack": (
+        "[" * 100_000,
+        "[0]" * 127 + ": expected JSON, but found an error: recursion limit exceeded at line 1 column 128",
+    ),
+    "number that no double holds": (
+        '{"sampling": {"ratio": 1e400}}',
+        "sampling.ratio: expected JSON, but found an error: number out of range at line 1 column 28",
+    ),
+    "YAML": (
+        "sampling:\n  ratio: 0.1\n",
+        'expected one JSON object, but found what looks like YAML, with the key "sampling"; '
+        "Envoy's StringValue takes JSON",
+    ),
+}
+EMPTY = {"no configuration": None, "empty text": "", "empty object": "{}"}
 
-    assert checked.returncode == 0, checked.stderr
-    assert "refused" not in checked.stderr
+
+def test_text_that_is_no_configuration_is_refused_and_an_empty_one_is_valid(outermost_envoy, tmp_path):
+    texts = EMPTY | {row: text for row, (text, _) in INVALID_TEXTS.items()}
+    refused = {
+        row: Checked(False, [f"sidespan: configuration refused: {message}"])
+        for row, (_, message) in INVALID_TEXTS.items()
+    }
+    valid = dict.fromkeys(EMPTY, Checked(True, []))
+    assert checked(outermost_envoy, tmp_path, texts) == valid | refused

@@ -106,7 +106,7 @@ class Gateway(topology.Running):
         self._resources.close()
 
     def publish(self, change: Callable[[dict], None]) -> None:
-        """Gives Envoy the example's resources anew, with another change."""
+        """Publishes the example's resources again, with another change."""
         self._gateway.stdin.write(f"{self._write(change)}\n")
         self._gateway.stdin.flush()
         self._answer()
@@ -280,8 +280,10 @@ def changing(program, newest_envoy, tmp_path_factory):
         yield running
 
 
-@pytest.mark.parametrize("file", MANIFESTS, ids=[file.name for file in MANIFESTS])
-def test_a_manifest_is_valid(program, file):
+def test_the_manifests_are_valid(program, tmp_path):
+    # In one file, since the program takes longest to start; an error names the resource.
+    file = tmp_path / "manifests.yaml"
+    file.write_text("\n---\n".join(manifest.read_text() for manifest in MANIFESTS))
     result = validate(program, file)
     assert (result.returncode, result.stderr) == (0, "")
 

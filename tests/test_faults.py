@@ -1,8 +1,9 @@
-"""What a collector may do to a filter, under load: no request is harmed, and every span is accounted for."""
+"""Faults of a collector under load: no request fails or waits, and every span is counted."""
 
 import json
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -21,7 +22,7 @@ from topology import Lane, Topology, books
 
 WORKERS = 2
 TIMEOUT_MS = 1_000
-# Far longer than any request takes, and shorter than a collector that is waited for.
+# Far longer than any request takes, and shorter than a call to a collector that does not answer.
 LONGEST_SECONDS = 0.9
 BATCH = {"interval_ms": 50}
 RETRY = {"initial_interval_ms": 100, "max_interval_ms": 400}
@@ -68,139 +69,178 @@ def faulty(port: int, **changes) -> Lane:
     return Lane(filter=filter, collector_port=port, change=answered_here)
 
 
+class Loaded:
+    """One lane of an Envoy under load: what the filter counts from now on, and what Envoy logged."""
+
+    def __init__(self, running: Topology, lane: str = ""):
+        self.load = Load(running.lane(lane).backend_inbound)
+        self.cluster = f"otel-collector.{lane}" if lane else "otel-collector"
+        self._running = running
+        self._counted_before = running.stats()
+
+    def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 10) -> dict[str, int]:
+        return self._counted(self._running.wait_for_stats(lambda stats: wanted(self._counted(stats)), timeout))
+
+    def settled(self) -> dict[str, int]:
+        """Stops the load and returns the books once nothing is queued; no request may have failed or waited."""
+        self.load.stop()
+        assert self.load.statuses.keys() == {200}
+        assert self.load.longest_seconds < LONGEST_SECONDS
+        stats = self.wait_for_stats(
+            lambda stats: stats["sidespan_spans_recorded_total"] == self.load.sent
+            and stats["sidespan_spans_queued"] == 0,
+            timeout=30,
+        )
+        assert is_balanced(stats) and stats["sidespan_queue_bytes"] == 0
+        found = books(stats)
+        assert found.pop("queued") == 0 and found.pop("recorded") == self.load.sent
+        return found
+
+    def logged_once(self, text: str) -> bool:
+        """Tells whether the filter logged this once: both workers meet every fault, again and again."""
+        return len([line for line in self._running.log().splitlines() if text in line]) == 1
+
+    def _counted(self, stats: dict[str, int]) -> dict[str, int]:
+        return {name: value - self._counted_before.get(name, 0) for name, value in stats.items()}
+
+
 @contextmanager
-def loaded(envoy: Path, lane: Lane, **options):
-    """Runs an Envoy under load whose books are read all the while."""
+def under_load(running: Topology, lane: str = "") -> Iterator[Loaded]:
+    """Puts load on one lane, and reads the Envoy's books all the while."""
+    loaded = Loaded(running, lane)
+    with Audit(running.stats) as audit, loaded.load:
+        yield loaded
+    assert audit.reads > 0
+
+
+@contextmanager
+def loaded(envoy: Path, lane: Lane, **options) -> Iterator[Loaded]:
+    """Runs an Envoy of its own under load."""
     with Topology({"": lane}, envoy=envoy, concurrency=WORKERS, **options) as running:
-        with Audit(running.stats) as audit, Load(running.lane().backend_inbound) as load:
-            yield running, load
-        assert audit.reads > 0
+        with under_load(running) as loaded:
+            yield loaded
 
 
-def settled(running: Topology, load: Load) -> dict[str, int]:
-    """Returns the books once nothing is queued; no request may have failed or waited for a collector."""
-    assert load.statuses.keys() == {200}
-    assert load.longest_seconds < LONGEST_SECONDS
-    stats = running.wait_for_stats(
-        lambda stats: stats["sidespan_spans_recorded_total"] == load.sent and stats["sidespan_spans_queued"] == 0,
-        timeout=30,
-    )
-    assert is_balanced(stats) and stats["sidespan_queue_bytes"] == 0
-    found = books(stats)
-    assert found.pop("queued") == 0 and found.pop("recorded") == load.sent
-    return found
+LANES = [
+    "absent-at-start",
+    "restarted",
+    "never-answers",
+    "closes",
+    "drips",
+    "unavailable",
+    "refuses",
+    "takes-a-part",
+]
 
 
-def logged_once(log: str, text: str) -> bool:
-    """Tells whether the filter said this once: both workers meet every fault, again and again."""
-    return len([line for line in log.splitlines() if text in line]) == 1
+@pytest.fixture(scope="module")
+def faulty_envoy(outermost_envoy):
+    """An Envoy with a lane for each fault, and the ports on which their collectors are to be."""
+    ports = dict(zip(LANES, topology.free_ports()))
+    lanes = {name: faulty(port) for name, port in ports.items()}
+    lanes["unavailable"] = faulty(ports["unavailable"], batch=BATCH | {"max_queue_spans": 200, "max_batch_spans": 100})
+    with Topology(lanes, envoy=outermost_envoy, concurrency=WORKERS) as running:
+        yield running, ports
 
 
-def test_collector_that_is_absent_at_start(outermost_envoy):
-    port = next(topology.free_ports())
-    with loaded(outermost_envoy, faulty(port)) as (running, load):
-        running.wait_for_stats(lambda stats: stats['sidespan_exports_total{result="retry"}'] >= 3)
-        with Receiver(port) as receiver:
+def test_collector_that_is_absent_at_start(faulty_envoy):
+    running, ports = faulty_envoy
+    with under_load(running, "absent-at-start") as loaded:
+        loaded.wait_for_stats(lambda stats: stats['sidespan_exports_total{result="retry"}'] >= 3)
+        with Receiver(ports["absent-at-start"]) as receiver:
             receiver.wait_for(Receiver.exports)
-            load.wait_for(500)
-            load.stop()
-            found = settled(running, load)
+            loaded.load.wait_for(500)
+            found = loaded.settled()
             spans = accepted(receiver.exports())
     assert found.pop("exported") == len(spans) == spans.total()
-    # Nothing but what the queue had no room for.
+    # Spans are lost only where the queue was full.
     assert found.keys() <= {"queue_full"}
 
 
-def test_collector_that_is_killed_and_restarted(outermost_envoy):
-    port = next(topology.free_ports())
+def test_collector_that_is_killed_and_restarted(faulty_envoy):
+    running, ports = faulty_envoy
     spans: Counter = Counter()
-    with loaded(outermost_envoy, faulty(port)) as (running, load):
+    with under_load(running, "restarted") as loaded:
         for _ in range(3):
-            with Receiver(port) as receiver:
+            with Receiver(ports["restarted"]) as receiver:
                 receiver.wait_for(lambda receiver: len(receiver.exports()) >= 3)
             spans += accepted(receiver.exports())
-        with Receiver(port) as receiver:
+        with Receiver(ports["restarted"]) as receiver:
             receiver.wait_for(lambda receiver: len(receiver.exports()) >= 3)
-            load.stop()
-            found = settled(running, load)
+            found = loaded.settled()
             spans += accepted(receiver.exports())
-    # What came with a call that the end of a collector cut off came again.
+    # The spans of a call that the collector's end cut off are sent again.
     assert found.pop("exported") == len(spans)
     assert found.keys() <= {"queue_full"}
 
 
 @pytest.mark.parametrize("fault", ["never answers", "closes", "drips"])
-def test_collector_that_loses_its_answers(outermost_envoy, fault):
-    with FaultyReceiver(fault=fault) as receiver:
-        with loaded(outermost_envoy, faulty(receiver.port)) as (running, load):
-            if fault == "never answers":
-                receiver.answers.clear()
-            retries = 'sidespan_exports_total{result="retry"}'
-            running.wait_for_stats(lambda stats: stats[retries] >= 2, timeout=30)
-            receiver.fault = None
-            receiver.answers.set()
-            running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] > 0, timeout=30)
-            load.stop()
-            found = settled(running, load)
+def test_collector_that_loses_its_answers(faulty_envoy, fault):
+    running, ports = faulty_envoy
+    name = fault.replace(" ", "-")
+    with FaultyReceiver(ports[name], fault) as receiver, under_load(running, name) as loaded:
+        if fault == "never answers":
+            receiver.answers.clear()
+        retries = 'sidespan_exports_total{result="retry"}'
+        loaded.wait_for_stats(lambda stats: stats[retries] >= 2, timeout=30)
+        receiver.fault = None
+        receiver.answers.set()
+        loaded.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] > 0, timeout=30)
+        found = loaded.settled()
         spans = accepted(receiver.exports())
     assert found.pop("exported") == len(spans)
-    assert spans.total() > len(spans), "it had taken spans, which nobody was told"
+    assert spans.total() > len(spans), "the collector took spans whose answers were lost"
     assert found.keys() <= {"queue_full"}
 
 
-def test_collector_that_is_unavailable_for_ten_seconds(newest_envoy):
-    with Receiver() as receiver:
-        with loaded(newest_envoy, faulty(receiver.port)) as (running, load):
-            receiver.status = 503
-            unavailable = time.monotonic()
-            running.wait_for_stats(lambda _: time.monotonic() > unavailable + 10, timeout=20)
-            receiver.status = 200
-            receiver.wait_for(lambda receiver: receiver.exports()[-1].status == 200)
-            load.stop()
-            found = settled(running, load)
-            log = running.log()
+def test_collector_that_is_unavailable_for_ten_seconds(faulty_envoy):
+    running, ports = faulty_envoy
+    with Receiver(ports["unavailable"]) as receiver, under_load(running, "unavailable") as loaded:
+        receiver.status = 503
+        unavailable = time.monotonic()
+        loaded.wait_for_stats(lambda _: time.monotonic() > unavailable + 10, timeout=20)
+        receiver.status = 200
+        receiver.wait_for(lambda receiver: receiver.exports()[-1].status == 200)
+        found = loaded.settled()
         exports = receiver.exports()
     spans = accepted(exports)
     assert found.pop("exported") == len(spans) == spans.total()
-    assert found.keys() == {"queue_full"}, "ten seconds of load are more than a queue holds"
+    assert found.keys() == {"queue_full"}, "expected more spans in ten seconds than a queue holds"
     refused = [export for export in exports if export.status == 503]
     # One worker or two had requests, each with pauses that grow to 0.4 s, give or take half.
     assert 10 / 0.7 < len(refused) < 2 * (5 + 10 / 0.2)
-    # What waited came out: it was not thrown away for what was newer.
+    # The oldest spans were exported, not dropped in favour of newer ones.
     assert {span.span_id for span in refused[-1].spans} <= spans.keys()
-    assert logged_once(log, 'the collector at cluster "otel-collector" takes no spans now: answered 503; ')
-    assert logged_once(log, 'spans for the collector at cluster "otel-collector" were dropped')
+    assert loaded.logged_once(f'the collector at cluster "{loaded.cluster}" takes no spans now: answered 503; ')
+    assert loaded.logged_once(f'spans for the collector at cluster "{loaded.cluster}" were dropped')
 
 
-def test_collector_that_refuses_for_ever(outermost_envoy):
-    with Receiver() as receiver:
+def test_collector_that_refuses_for_ever(faulty_envoy):
+    running, ports = faulty_envoy
+    with Receiver(ports["refuses"]) as receiver, under_load(running, "refuses") as loaded:
         receiver.status = 400
-        with loaded(outermost_envoy, faulty(receiver.port)) as (running, load):
-            load.wait_for(1_000)
-            load.stop()
-            found = settled(running, load)
-            log = running.log()
+        loaded.load.wait_for(1_000)
+        found = loaded.settled()
         sent = Counter(span.span_id for export in receiver.exports() for span in export.spans)
     assert found.pop("exported") == 0
-    assert set(sent.values()) == {1}, "what is refused is not sent again"
+    assert set(sent.values()) == {1}, "a rejected batch is not sent again"
     assert found.pop("rejected") == len(sent)
-    assert logged_once(log, " rejected; it answered 400")
+    assert loaded.logged_once(" rejected; it answered 400")
     assert found.keys() <= {"queue_full"}
 
 
-def test_collector_that_takes_a_part(outermost_envoy):
-    with FaultyReceiver(fault="partial success") as receiver:
-        with loaded(outermost_envoy, faulty(receiver.port)) as (running, load):
-            load.wait_for(1_000)
-            load.stop()
-            found = settled(running, load)
-            log = running.log()
-        exports = receiver.exports()
+def test_collector_that_takes_a_part(faulty_envoy):
+    running, ports = faulty_envoy
+    with FaultyReceiver(ports["takes-a-part"], "partial success") as receiver:
+        with under_load(running, "takes-a-part") as loaded:
+            loaded.load.wait_for(1_000)
+            found = loaded.settled()
+            exports = receiver.exports()
     spans = accepted(exports)
     assert found.pop("partial_success") == len(exports)
     assert found.pop("exported") == len(spans) - len(exports) == spans.total() - len(exports)
     assert found.keys() <= {"queue_full"}
-    assert logged_once(log, 'the collector at cluster "otel-collector" rejected 1 spans: too old')
+    assert loaded.logged_once(f'the collector at cluster "{loaded.cluster}" rejected 1 spans: too old')
 
 
 def test_cluster_that_is_added_later(outermost_envoy, tmp_path):
@@ -217,22 +257,20 @@ def test_cluster_that_is_added_later(outermost_envoy, tmp_path):
 
     with Receiver() as receiver:
         lane = faulty(receiver.port)
-        with loaded(outermost_envoy, lane, change=take_collector_away) as (running, load):
+        with loaded(outermost_envoy, lane, change=take_collector_away) as running:
             running.wait_for_stats(lambda stats: stats['sidespan_exports_total{result="retry"}'] >= 4)
             (tmp_path / "later.json").rename(clusters)
             receiver.wait_for(Receiver.exports)
-            load.stop()
-            found = settled(running, load)
-            log = running.log()
+            found = running.settled()
+            assert running.logged_once("takes no spans now: Envoy knows no such cluster; ")
         spans = accepted(receiver.exports())
     assert found.pop("exported") == len(spans) == spans.total()
     assert found.keys() <= {"queue_full"}
-    assert logged_once(log, "takes no spans now: Envoy knows no such cluster; ")
 
 
 @pytest.mark.parametrize("discovery", ["LDS", "ECDS"])
 def test_configuration_that_is_replaced(outermost_envoy, tmp_path, discovery):
-    """Five times, and the collector takes its time, so that a batch is always under way."""
+    """Five times, with a slow collector, so that a batch is always under way."""
     file = tmp_path / "discovered.json"
     discovered = {}
 
@@ -273,15 +311,14 @@ def test_configuration_that_is_replaced(outermost_envoy, tmp_path, discovery):
             "change": discover,
             "arguments": ["--disable-hot-restart", "--drain-time-s", "1", "--drain-strategy", "immediate"],
         }
-        with loaded(outermost_envoy, faulty(receiver.port), **options) as (running, load):
+        with loaded(outermost_envoy, faulty(receiver.port), **options) as running:
             for version in range(1, 6):
-                load.wait_for(200)
+                running.load.wait_for(200)
                 publish(version)
                 service = f"version-{version}"
                 receiver.wait_for(lambda receiver: any(span.service == service for span in receiver.spans()))
-            load.wait_for(200)
-            load.stop()
-            found = settled(running, load)
+            running.load.wait_for(200)
+            found = running.settled()
         spans = accepted(receiver.exports())
     assert found.pop("exported") == len(spans)
     assert found.keys() <= {"queue_full"}
@@ -302,7 +339,8 @@ def test_envoy_that_drains_and_restarts_hot(outermost_envoy, tmp_path):
         running = stack.enter_context(
             Topology({"": lane}, envoy=outermost_envoy, concurrency=WORKERS, change=flush_never, arguments=first)
         )
-        load = stack.enter_context(Load(running.lane().backend_inbound))
+        loaded = Loaded(running)
+        load = stack.enter_context(loaded.load)
         load.wait_for(500)
         second = [
             outermost_envoy,
@@ -312,14 +350,13 @@ def test_envoy_that_drains_and_restarts_hot(outermost_envoy, tmp_path):
         stack.enter_context(topology.Program(second, tmp_path / "second.log"))
         running.program.wait_for_end()
         load.wait_for(500)
-        load.stop()
-        found = settled(running, load)
+        found = loaded.settled()
         spans = accepted(receiver.exports())
     assert found == {"exported": len(spans)} and len(spans) == spans.total()
 
 
 class SlowReceiver(Receiver):
-    """A receiver that takes a while for each answer."""
+    """A receiver that answers slowly."""
 
     def answer(self, handler: BaseHTTPRequestHandler, status: int) -> None:
         time.sleep(0.03)

@@ -55,7 +55,7 @@ RUN_BY = {
         "tests/test_operations.py::test_counters_are_those_that_the_page_shows"
     ),
     r"envoy --mode validate(?: -c \S+)?": (
-        "tests/test_configuration.py::test_bad_configuration_is_refused_with_its_path"
+        "tests/test_invalid_configuration.py::test_node_and_variable_decide_whether_a_start_is_refused"
     ),
     r"envoy -c examples/envoys-own-tracer/envoy\.yaml": "tests/test_own_tracer.py::test_which_requests_have_a_span",
     r"cd /etc/envoy|cp sidespan\.yaml new\.yaml|\$EDITOR new\.yaml|mv new\.yaml sidespan\.yaml": (
@@ -65,7 +65,7 @@ RUN_BY = {
     r"kubectl kustomize istio/kustomize/overlays/staging": (
         "tests/test_manifests.py::test_overlay_makes_the_plugin_of_its_example"
     ),
-    r"egctl experimental validate -f .*": "tests/test_envoy_gateway.py::test_a_manifest_is_valid",
+    r"egctl experimental validate -f .*": "tests/test_envoy_gateway.py::test_the_manifests_are_valid",
     r"prometheus --config\.file=envoy/monitoring/prometheus\.yaml": (
         "tests/test_monitoring.py::test_shipped_files_are_valid"
     ),
@@ -179,7 +179,7 @@ def where(command: str) -> str | None:
     """Returns where a command runs, None if it does not."""
     if RUN_HERE.fullmatch(command):
         return "tests/test_pages.py::test_commands_run"
-    return next((place for pattern, place in RUN_BY.items() if re.fullmatch(pattern, command, re.DOTALL)), None)
+    return next((test for pattern, test in RUN_BY.items() if re.fullmatch(pattern, command, re.DOTALL)), None)
 
 
 def runs_or_says(command: Command) -> bool:

@@ -1,4 +1,4 @@
-"""What goes on upstream: every format in, every format out, and nothing malformed or stale."""
+"""Trace contexts that are sent upstream: from each format, in each format, none malformed or stale."""
 
 import base64
 import re
@@ -166,78 +166,67 @@ def filled(headers: dict[str, str], **ids: str) -> dict[str, str]:
     return {name: letters.sub(fill, value) for name, value in headers.items()}
 
 
-@pytest.mark.parametrize("row", CARRIED)
-def test_context_of_a_recorded_request_is_carried(client, row):
-    lane, sent, expected = CARRIED[row]
-    parent = new_context()
-    answer = client.through(lane, "/a", filled(sent, T=parent.trace_id, P=parent.span_id))
-
-    server, *_ = client.spans(parent.trace_id)
-    assert server.parent_span_id == parent.span_id
-    assert answer.calls[0].context() == filled(expected, T=parent.trace_id, S=server.span_id)
-
-
-@pytest.mark.parametrize("row", CARRIED_SHORT)
-def test_short_trace_id_is_carried_in_its_width(client, row):
-    lane, sent, expected = CARRIED_SHORT[row]
-    parent = new_context(trace_id_bytes=8)
-    answer = client.through(lane, "/a", filled(sent, H=parent.trace_id, P=parent.span_id))
-
-    server, _, backend = client.spans("0" * 16 + parent.trace_id)
-    assert server.parent_span_id == parent.span_id
-    assert [call.context() for call in answer.calls] == [
-        filled(expected, H=parent.trace_id, S=server.span_id),
-        filled(expected, H=parent.trace_id, S=backend.span_id),
-    ]
+def send_rows(client, rows, letter: str, trace_id_bytes: int = 16) -> dict:
+    """Sends the request of each row before any span is waited for; returns its context and the answer."""
+    sent = {}
+    for row, (lane, headers, _) in rows.items():
+        parent = new_context(trace_id_bytes)
+        headers = filled(headers, **{letter: parent.trace_id}, P=parent.span_id)
+        sent[row] = parent, client.through(lane, "/a", headers)
+    return sent
 
 
-@pytest.mark.parametrize("row", NOT_RECORDED)
-def test_context_of_an_unrecorded_request_keeps_its_ids(client, row):
-    lane, sent, expected = NOT_RECORDED[row]
-    parent = new_context()
-    answer = client.through(lane, "/a", filled(sent, T=parent.trace_id, P=parent.span_id))
-
-    assert answer.calls[0].context() == filled(expected, T=parent.trace_id, P=parent.span_id)
-
-
-@pytest.mark.parametrize("row", MALFORMED)
-def test_malformed_context_begins_a_new_trace(client, row):
-    check_new_trace(client, "ratio-1", MALFORMED[row])
+def test_context_of_a_recorded_request_is_carried(client):
+    for row, (parent, answer) in send_rows(client, CARRIED, "T").items():
+        server, *_ = client.spans(parent.trace_id)
+        assert server.parent_span_id == parent.span_id, row
+        expected = filled(CARRIED[row][2], T=parent.trace_id, S=server.span_id)
+        assert answer.calls[0].context() == expected, row
 
 
-@pytest.mark.parametrize("row", MALFORMED_OTHERS)
-def test_malformed_context_of_another_format_begins_a_new_trace(client, row):
-    check_new_trace(client, "migrating", MALFORMED_OTHERS[row])
+def test_short_trace_id_is_carried_in_its_width(client):
+    for row, (parent, answer) in send_rows(client, CARRIED_SHORT, "H", trace_id_bytes=8).items():
+        server, _, backend = client.spans("0" * 16 + parent.trace_id)
+        assert server.parent_span_id == parent.span_id, row
+        expected = [filled(CARRIED_SHORT[row][2], H=parent.trace_id, S=hop.span_id) for hop in (server, backend)]
+        assert [call.context() for call in answer.calls] == expected, row
 
 
-def check_new_trace(client, lane, headers):
-    answer = client.through(lane, "/a", headers)
-
-    assert answer.status == 200
-    context = answer.calls[0].context()
-    assert list(context) == ["traceparent"]
-    trace_id, span_id = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01", context["traceparent"]).groups()
-    assert not trace_id.startswith("4bf92f35")
-    server, *_ = client.spans(trace_id)
-    assert (server.span_id, server.parent_span_id) == (span_id, "")
+def test_context_of_an_unrecorded_request_keeps_its_ids(client):
+    for row, (parent, answer) in send_rows(client, NOT_RECORDED, "T").items():
+        expected = filled(NOT_RECORDED[row][2], T=parent.trace_id, P=parent.span_id)
+        assert answer.calls[0].context() == expected, row
 
 
-@pytest.mark.parametrize("format", OTHERS)
-def test_other_formats_are_read_and_removed(client, format):
-    sampled, not_sampled = new_context(), new_context()
+@pytest.mark.parametrize("lane, rows", [("ratio-1", MALFORMED), ("migrating", MALFORMED_OTHERS)], ids=["own", "others"])
+def test_malformed_context_begins_a_new_trace(client, lane, rows):
+    for row, answer in {row: client.through(lane, "/a", headers) for row, headers in rows.items()}.items():
+        assert answer.status == 200, row
+        context = answer.calls[0].context()
+        assert list(context) == ["traceparent"], row
+        trace_id, span_id = re.fullmatch(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01", context["traceparent"]).groups()
+        assert not trace_id.startswith("4bf92f35"), row
+        server, *_ = client.spans(trace_id)
+        assert (server.span_id, server.parent_span_id) == (span_id, ""), row
+
+
+def test_other_formats_are_read_and_removed(client):
     beside = {"uberctx-a": "1", "ot-baggage-a": "1", "x-datadog-origin": "rum"}
-    headers = OTHERS[format](sampled.trace_id, sampled.span_id, 1) | beside
-    answer = client.through("migrating", "/a", headers)
-    unsampled = client.through("migrating", "/a", OTHERS[format](not_sampled.trace_id, not_sampled.span_id, 0))
+    sent = {}
+    for format, written in OTHERS.items():
+        sampled, not_sampled = new_context(), new_context()
+        headers = written(sampled.trace_id, sampled.span_id, 1) | beside
+        answer = client.through("migrating", "/a", headers)
+        unsampled = client.through("migrating", "/a", written(not_sampled.trace_id, not_sampled.span_id, 0))
+        sent[format] = sampled, answer
+        assert unsampled.calls[0].context() == {"traceparent": not_sampled.traceparent("00")}, format
 
-    server, *_ = client.spans(sampled.trace_id)
-    assert server.parent_span_id == sampled.span_id
-    assert answer.calls[0].context() == {
-        "traceparent": f"00-{sampled.trace_id}-{server.span_id}-01",
-        "x-datadog-origin": "rum",
-    }
-    assert beside.items() <= dict(answer.calls[0].headers).items()
-    assert unsampled.calls[0].context() == {"traceparent": not_sampled.traceparent("00")}
+    for format, (sampled, answer) in sent.items():
+        server, *_ = client.spans(sampled.trace_id)
+        assert server.parent_span_id == sampled.span_id, format
+        expected = {"traceparent": f"00-{sampled.trace_id}-{server.span_id}-01", "x-datadog-origin": "rum"}
+        assert answer.calls[0].context() == expected, format
+        assert beside.items() <= dict(answer.calls[0].headers).items(), format
 
 
 def test_other_formats_are_written_at_every_hop(client):

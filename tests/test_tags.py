@@ -1,4 +1,4 @@
-"""Custom tags through a real Envoy: every source, redaction, credentials, limits."""
+"""Custom tags in a real Envoy: every source, redaction, credentials, limits."""
 
 import hashlib
 import json
@@ -8,9 +8,8 @@ import pytest
 
 from conftest import lane
 from peers import GRPC_SERVICE, Peers
-from receiver import Receiver
-from test_configuration import validate
-from topology import Topology, connection_manager
+from test_configuration import checked
+from topology import Lane, Topology, connection_manager
 from traffic import Client, new_context
 
 LISTENER = "frontend-inbound"
@@ -25,7 +24,7 @@ def metadata(kind: str, *path: str, **others) -> dict:
     return {"metadata": {"kind": {kind: {}}, "metadata_key": key, **others}}
 
 
-# Each tag, and what it is in the request below.
+# Each tag, and its value for the request below.
 SOURCES = {
     "literal": ({"literal": {"value": "v"}}, "v"),
     "environment": (named("environment", "REGION"), "eu-west-1"),
@@ -114,52 +113,25 @@ def add_metadata(resources: dict) -> None:
                 endpoint["metadata"] = {"filter_metadata": {TEAM: {"name": "host"}}}
 
 
-def tagged(tags: list | dict, *, key: str = "custom_tags", **others) -> dict:
-    return {LISTENER: {"custom_tags": None, key: tags, **others}}
+def tagged(tags: list | dict, *, key: str = "custom_tags", change=lambda resources: None, **others) -> Lane:
+    """Returns a lane whose first sidecar has these tags."""
+    return lane(1, listeners={LISTENER: {"custom_tags": None, key: tags, **others}}, change=change)
 
 
-def only_span(running: Topology, target: str = "/a", headers: list | None = None):
+def only_span(running: Topology, lane: str = "", target: str = "/a", headers: list | None = None):
     """Returns the span of the frontend's sidecar for one sampled request."""
     parent = new_context()
     with Client(running, "1.1") as client:
         sampled = [("traceparent", parent.traceparent("01")), *(headers or [])]
-        assert client.through("", target, sampled).status == 200
+        assert client.through(lane, target, sampled).status == 200
         return client.spans(parent.trace_id)[0]
-
-
-def test_every_source_has_its_value(each_envoy):
-    tags = [{"tag": f"tag.{name}", **tag} for name, (tag, _) in SOURCES.items()]
-    lanes = {"": lane(1, listeners=tagged(tags), change=add_metadata)}
-    with Topology(lanes, envoy=each_envoy) as running:
-        span = only_span(running, "/a?q=a%20b%2Bc", REQUEST)
-        assert [line for line in running.log().splitlines() if "[error]" in line] == []
-
-    found = {key: value for key, value in span.attributes.items() if key.startswith("tag.")}
-    expected = {f"tag.{name}": value for name, (_, value) in SOURCES.items() if value is not None}
-    assert found == expected
-
-
-def test_attributes_of_tags_are_read_with_those_of_the_span(outermost_envoy):
-    """A property that is read by itself costs Envoy four times as much as one of a list."""
-    sources = {name: source for name, source in SOURCES.items() if {"property", "metadata", "identity"} & source[0].keys()}
-    assert len(sources) >= 10
-    tags = [{"tag": f"tag.{name}", **tag} for name, (tag, _) in sources.items()]
-    lanes = {"": lane(1, listeners=tagged(tags), change=add_metadata)}
-    arguments = ["--component-log-level", "wasm:trace"]
-    with Topology(lanes, envoy=outermost_envoy, arguments=arguments) as running:
-        configured = len(running.log())
-        span = only_span(running, "/a", REQUEST)
-        hostcalls = running.log()[configured:]
-    found = {key: value for key, value in span.attributes.items() if key.startswith("tag.")}
-    assert found == {f"tag.{name}": value for name, (_, value) in sources.items() if value is not None}
-    assert "proxy_call_foreign_function(" in hostcalls
-    assert "proxy_get_property(" not in hostcalls
 
 
 def correct_header(resources: dict) -> None:
     """Has a filter behind ours correct a header, as one that authenticates does."""
+    header = {"key": "x-auth-email", "value": "ada@shop"}
+    correction = {"append": {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
     for listener in resources["listeners"]:
-        correction = {"append": {"header": {"key": "x-auth-email", "value": "ada@shop"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
         connection_manager(listener)["http_filters"].insert(
             -1,
             {
@@ -172,50 +144,25 @@ def correct_header(resources: dict) -> None:
         )
 
 
-def test_request_headers_are_read_when_the_tag_says(outermost_envoy):
-    email = "X-Auth-Email"
-    tags = {
-        "start": named("request_header", email),
-        "end": named("request_header", email, read="end"),
-        "absent": named("request_header", "x-none", read="end", default_value="d"),
-        "format": {"value": f"<%REQ({email})%>", "read": "end"},
-        # Read when the request arrives, though the other half is known at its end alone.
-        "joined": {"value": f"%REQ({email})%-%RESPONSE_CODE%"},
-    }
-    tags = [{"tag": f"tag.{name}", **tag} for name, tag in tags.items()]
-    lanes = {"": lane(1, listeners=tagged(tags), change=correct_header)}
-    with Topology(lanes, envoy=outermost_envoy) as running:
-        span = only_span(running, "/a", [("x-auth-email", "forged")])
-    found = {key: value for key, value in span.attributes.items() if key.startswith("tag.")}
-    assert found == {
-        "tag.start": "forged",
-        "tag.end": "ada@shop",
-        "tag.absent": "d",
-        "tag.format": "<ada@shop>",
-        "tag.joined": "forged-200",
-    }
+def keep_certificate(resources: dict) -> None:
+    for listener in resources["listeners"]:
+        connection_manager(listener)["forward_client_cert_details"] = "ALWAYS_FORWARD_ONLY"
 
 
-def test_trailers_are_read(each_envoy):
-    tags = [
-        {"tag": "status", **named("response_trailer", "grpc-status")},
-        {"tag": "format", "value": "%TRAILER(grpc-status)%-%RESP(content-type)%"},
-    ]
-    with Peers() as peers:
-        lanes = {"": lane(1, listeners=tagged(tags), change=peers.join)}
-        with Topology(lanes, envoy=each_envoy) as running:
-            address = f"127.0.0.1:{running.lane().frontend_inbound}"
-            with grpc.insecure_channel(address) as channel:
-                # It answers once, so that the status comes in trailers after a body.
-                call = channel.unary_stream(f"/{GRPC_SERVICE}/Break")
-                with pytest.raises(grpc.RpcError) as lost:
-                    list(call(b"", timeout=10))
-            (span,) = running.receiver.wait_for(Receiver.spans)
-
-    assert lost.value.code() == grpc.StatusCode.DATA_LOSS
-    assert (span.attributes["status"], span.attributes["format"]) == ("15", "15-application/grpc")
-
-
+EMAIL = "X-Auth-Email"
+READ_WHEN = {
+    "start": named("request_header", EMAIL),
+    "end": named("request_header", EMAIL, read="end"),
+    "absent": named("request_header", "x-none", read="end", default_value="d"),
+    "format": {"value": f"<%REQ({EMAIL})%>", "read": "end"},
+    # Read when the request arrives, though the other half is known at its end alone.
+    "joined": {"value": f"%REQ({EMAIL})%-%RESPONSE_CODE%"},
+}
+TRAILERS = [
+    {"tag": "status", **named("response_trailer", "grpc-status")},
+    {"tag": "format", "value": "%TRAILER(grpc-status)%-%RESP(content-type)%"},
+]
+# As people paste them, from a Telemetry resource and from a bootstrap.
 ISTIO = {
     "user": {"header": {"name": "x-user", "defaultValue": "-"}},
     "region": {"environment": {"name": "REGION", "defaultValue": "none"}},
@@ -230,16 +177,92 @@ BOOTSTRAP = [
     {"tag": "mesh", "literal": {"value": "prod"}},
     {"tag": "code", "value": "%RESPONSE_CODE%"},
 ]
+PASTED = {
+    f"{source}-{key}": tagged(tags, key=key)
+    for source, tags in [("telemetry", ISTIO), ("bootstrap", BOOTSTRAP)]
+    for key in ("custom_tags", "customTags")
+}
+TOO_MANY = [{"tag": f"tag.{index}", **named("request_header", "x-long")} for index in range(40)]
+TOO_MANY += [{"tag": "tag.end", **named("response_header", "content-type")}]
+LIMITS = {"attribute_count_limit": 30, "attribute_value_length_limit": 32}
+WHO = [{"tag": "who", **named("request_header", "x-forwarded-client-cert"), "redact": "hash"}]
 
 
-@pytest.mark.parametrize("key", ["custom_tags", "customTags"])
-@pytest.mark.parametrize("tags", [ISTIO, BOOTSTRAP], ids=["Telemetry", "bootstrap"])
-def test_tags_are_taken_as_they_are_pasted(newest_envoy, tags, key):
-    with Topology({"": lane(1, listeners=tagged(tags, key=key))}, envoy=newest_envoy) as running:
-        span = only_span(running, headers=[("x-user", "ada")])
+def named_tags(tags: dict[str, dict]) -> list[dict]:
+    return [{"tag": f"tag.{name}", **tag} for name, tag in tags.items()]
 
+
+@pytest.fixture(scope="module")
+def tagging_envoy(each_envoy):
+    """An Envoy with a lane for each set of tags."""
+    with Peers() as peers:
+        lanes = PASTED | {
+            "sources": tagged(named_tags({name: tag for name, (tag, _) in SOURCES.items()}), change=add_metadata),
+            "read-when": tagged(named_tags(READ_WHEN), change=correct_header),
+            "trailers": tagged(TRAILERS, change=peers.join),
+            "allowed": tagged(WHO, allow_sensitive_headers=["X-Forwarded-Client-Cert"], change=keep_certificate),
+            "limits": tagged(TOO_MANY, attribute_limits=LIMITS),
+        }
+        with Topology(lanes, envoy=each_envoy) as running:
+            yield running
+            assert [line for line in running.log().splitlines() if "[error]" in line] == []
+
+
+def test_every_source_has_its_value(tagging_envoy):
+    span = only_span(tagging_envoy, "sources", "/a?q=a%20b%2Bc", REQUEST)
+
+    found = {key: value for key, value in span.attributes.items() if key.startswith("tag.")}
+    expected = {f"tag.{name}": value for name, (_, value) in SOURCES.items() if value is not None}
+    assert found == expected
+
+
+def test_attributes_of_tags_are_read_with_those_of_the_span(outermost_envoy):
+    """A property that is read by itself costs Envoy four times as much as one of a list."""
+    sources = {name: source for name, source in SOURCES.items() if {"property", "metadata", "identity"} & source[0].keys()}
+    assert len(sources) >= 10
+    lanes = {"": tagged(named_tags({name: tag for name, (tag, _) in sources.items()}), change=add_metadata)}
+    arguments = ["--component-log-level", "wasm:trace"]
+    with Topology(lanes, envoy=outermost_envoy, arguments=arguments) as running:
+        configured = len(running.log())
+        span = only_span(running, headers=REQUEST)
+        hostcalls = running.log()[configured:]
+    found = {key: value for key, value in span.attributes.items() if key.startswith("tag.")}
+    assert found == {f"tag.{name}": value for name, (_, value) in sources.items() if value is not None}
+    assert "proxy_call_foreign_function(" in hostcalls
+    assert "proxy_get_property(" not in hostcalls
+
+
+def test_request_headers_are_read_when_the_tag_says(tagging_envoy):
+    span = only_span(tagging_envoy, "read-when", headers=[("x-auth-email", "forged")])
+    found = {key: value for key, value in span.attributes.items() if key.startswith("tag.")}
+    assert found == {
+        "tag.start": "forged",
+        "tag.end": "ada@shop",
+        "tag.absent": "d",
+        "tag.format": "<ada@shop>",
+        "tag.joined": "forged-200",
+    }
+
+
+def test_trailers_are_read(tagging_envoy):
+    parent = new_context()
+    address = f"127.0.0.1:{tagging_envoy.lane('trailers').frontend_inbound}"
+    with grpc.insecure_channel(address) as channel:
+        # It answers once, so that the status comes in trailers after a body.
+        call = channel.unary_stream(f"/{GRPC_SERVICE}/Break")
+        with pytest.raises(grpc.RpcError) as lost:
+            list(call(b"", timeout=10, metadata=[("traceparent", parent.traceparent("01"))]))
+    (span,) = tagging_envoy.receiver.trace(parent.trace_id, 1)
+
+    assert lost.value.code() == grpc.StatusCode.DATA_LOSS
+    assert (span.attributes["status"], span.attributes["format"]) == ("15", "15-application/grpc")
+
+
+def test_tags_are_taken_as_they_are_pasted(tagging_envoy):
     expected = {"user": "ada", "region": "eu-west-1", "zone": "none", "mesh": "prod", "code": "200"}
-    assert {key: span.attributes[key] for key in expected} == expected
+    for pasted in PASTED:
+        span = only_span(tagging_envoy, pasted, headers=[("x-user", "ada")])
+        assert {key: span.attributes[key] for key in expected} == expected, pasted
 
 
 CREDENTIALS = {
@@ -251,42 +274,28 @@ CREDENTIALS = {
 }
 
 
-@pytest.mark.parametrize("row", CREDENTIALS)
-def test_credentials_are_refused(newest_envoy, tmp_path, row):
-    tag, path = CREDENTIALS[row]
-    checked = validate(newest_envoy, tmp_path, json.dumps({"custom_tags": [{"tag": "a", **tag}]}))
+def test_credentials_are_refused(newest_envoy, tmp_path):
+    texts = {row: json.dumps({"custom_tags": [{"tag": "a", **tag}]}) for row, (tag, _) in CREDENTIALS.items()}
+    for row, found in checked(newest_envoy, tmp_path, texts).items():
+        (error,) = found.errors
+        assert not found.is_taken, row
+        assert error.startswith(f"sidespan: configuration refused: custom_tags[0].{CREDENTIALS[row][1]}: expected "), row
 
-    assert checked.returncode == 1
-    assert f"sidespan: configuration refused: custom_tags[0].{path}: expected " in checked.stderr
 
-
-def test_credentials_that_are_allowed_by_name_are_recorded(newest_envoy):
-    tags = [{"tag": "who", **named("request_header", "x-forwarded-client-cert"), "redact": "hash"}]
-    listeners = tagged(tags, allow_sensitive_headers=["X-Forwarded-Client-Cert"])
+def test_credentials_that_are_allowed_by_name_are_recorded(tagging_envoy):
     certificate = "By=spiffe://a;Hash=1"
-
-    def keep_certificate(resources: dict) -> None:
-        for listener in resources["listeners"]:
-            connection_manager(listener)["forward_client_cert_details"] = "ALWAYS_FORWARD_ONLY"
-
-    lanes = {"": lane(1, listeners=listeners, change=keep_certificate)}
-    with Topology(lanes, envoy=newest_envoy) as running:
-        span = only_span(running, headers=[("x-forwarded-client-cert", certificate)])
+    span = only_span(tagging_envoy, "allowed", headers=[("x-forwarded-client-cert", certificate)])
     assert span.attributes["who"] == hashlib.sha256(certificate.encode()).hexdigest()[:32]
 
 
-def test_attributes_beyond_the_limits_are_left_out_and_counted(each_envoy):
-    tags = [{"tag": f"tag.{place}", **named("request_header", "x-long")} for place in range(40)]
-    tags += [{"tag": "tag.end", **named("response_header", "content-type")}]
-    limits = {"attribute_count_limit": 30, "attribute_value_length_limit": 32}
-    listeners = tagged(tags, attribute_limits=limits)
-    with Topology({"": lane(1, listeners=listeners)}, envoy=each_envoy) as running:
-        span = only_span(running, headers=[("x-long", ("é" * 40).encode())])
-        kept = [key for key in span.attributes if key.startswith("tag.")]
-        dropped = len(tags) - len(kept)
-        running.wait_for_stats(lambda stats: stats["sidespan_attributes_dropped_total"] == dropped)
+def test_attributes_beyond_the_limits_are_left_out_and_counted(tagging_envoy):
+    dropped_before = tagging_envoy.stats()["sidespan_attributes_dropped_total"]
+    span = only_span(tagging_envoy, "limits", headers=[("x-long", ("é" * 40).encode())])
+    kept = [key for key in span.attributes if key.startswith("tag.")]
+    dropped = dropped_before + len(TOO_MANY) - len(kept)
+    tagging_envoy.wait_for_stats(lambda stats: stats["sidespan_attributes_dropped_total"] == dropped)
 
     assert len(span.attributes) == 30
-    assert kept == [f"tag.{place}" for place in range(len(kept))]
+    assert kept == [f"tag.{index}" for index in range(len(kept))]
     assert {span.attributes[key] for key in kept} == {"é" * 32}
     assert "http.response.status_code" in span.attributes
