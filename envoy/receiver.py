@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Export:
-    """One request that the receiver got, as it came, and the status that it answered."""
+    """One request to the receiver, unchanged, and the status of the response."""
 
     received_at: float
     path: str
@@ -71,9 +71,9 @@ class Span:
 class Receiver:
     """A running receiver; a context manager that stops it. Port 0 takes a free one.
 
-    `status` is what it answers from now on, with `retry_after` where that is set, and 413 to what has
-    more than `most_bytes`; only what it accepted counts among `spans`. While `answers` is cleared it
-    takes requests and answers none.
+    `status` is the status of its responses from now on, with `retry_after` where that is set; a body of
+    more than `most_bytes` gets 413. `spans` has only spans of accepted requests. While `answers` is
+    cleared, no request is answered.
     """
 
     def __init__(self, port: int = 0):
@@ -208,7 +208,7 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request, client_address):
-        """Says nothing of a connection that was closed under an answer."""
+        """Prints nothing when a connection is closed during a response."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 service for the demo: says what it received, and calls the next service.
+"""A small HTTP/1.1 service for the demo: returns the headers that it got, and calls the next service.
 
 Like an application that was written for a mesh, it knows nothing of tracing but this: it
 copies the trace headers of a request to the requests that it makes because of it.
@@ -20,7 +20,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-# What carries a trace's context, over all formats.
+# The headers of trace contexts in all formats.
 CONTEXT_HEADERS = (
     "traceparent",
     "tracestate",

@@ -1,7 +1,7 @@
-"""Finds or fetches what the demo and the tests run: Python packages, Envoy, the Collector, Zipkin.
+"""Finds or fetches the programs of the demo and the tests: Python packages, Envoy, the Collector, Zipkin.
 
-Everything fetched lives in the user's cache folder, keyed by what it was made from, and
-appears there whole or not at all. Only the standard library is used here, since this file
+Everything fetched is in the user's cache folder, keyed by its sources, and appears there whole
+or not at all. Only the standard library is used here, since this file
 runs before any package is installed.
 """
 
@@ -38,7 +38,7 @@ _COMPLETE = ".complete"  # the last file that is made in a virtual environment
 
 
 class ToolError(Exception):
-    """A tool could not be had; the message says which, and what its installer printed last."""
+    """A tool is not available; the message names it, with the last output of its installer."""
 
 
 def progress(message: str) -> None:

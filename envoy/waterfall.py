@@ -182,7 +182,7 @@ def _custom_tags(span: Span) -> dict[str, object]:
 
 
 def _shared_tags(trace: list[Span]) -> dict[str, object]:
-    """Returns what all spans of a trace of several say alike, to be said once."""
+    """Returns the attributes that all spans of a trace have alike, which are printed once."""
     first, *others = [_custom_tags(span) for span in trace]
     return {
         key: value

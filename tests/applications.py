@@ -60,7 +60,7 @@ def started(applications: dict[str, Application], folder: Path) -> Iterator[dict
 
 
 def maker(span: Span) -> str:
-    """Returns who made a span, by the attributes that collectors tell it by."""
+    """Returns whether the mesh or the application made a span, by the attributes that collectors use."""
     marks = {key: span.attributes.get(key) for key in ("component", "span.source")}
     return {("proxy", "mesh"): "mesh", (None, None): "application"}[tuple(marks.values())]
 

@@ -61,7 +61,7 @@ def main() -> None:
         "sampled http": lane(http_port),
         "sampled gRPC": lane(grpc_port, protocol="grpc"),
         "sampled gzip": lane(http_port, compression="gzip"),
-        # Port 1 is nobody's: it refuses.
+        # Nothing listens on port 1: connections are refused.
         DOWN: lane(1),
     } | {name: lane(grpc_port if kind == "grpc" else http_port, protocol=kind) for name, (_, kind) in TRACERS.items()}
     with tempfile.TemporaryDirectory(prefix="sidespan-") as name:
@@ -162,7 +162,7 @@ def lane(port: int, ratio: float = 1, **otlp) -> Lane:
 
 
 def lay_out(upstream_port: int, bootstrap: dict) -> None:
-    """Has the other Envoy answer, and gives lanes a tracer, or nothing, in place of the filter."""
+    """Lets the other Envoy answer, and replaces the filter of lanes by a tracer or by nothing."""
     for cluster in bootstrap["static_resources"]["clusters"]:
         if cluster["name"].startswith("backend-service."):
             (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]

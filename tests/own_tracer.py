@@ -178,7 +178,7 @@ def shares(observed: dict, key: str) -> str:
 
 
 def _share(observed: list[Observed]) -> str:
-    # Where there is a span the service is told so, and where there is none it is told that as well.
+    # The headers that the service gets agree with the span: sampled where there is one, else not sampled.
     assert [it.is_sampled_upstream() for it in observed] == [it.span is not None for it in observed]
     spans = sum(it.span is not None for it in observed)
     return {0: "none", len(observed): "all"}.get(spans, f"{PERCENT} %")

@@ -83,7 +83,7 @@ def use_mutual_tls(resources: dict, folder: Path) -> None:
 
 
 class _HttpService(ThreadingHTTPServer):
-    """An HTTP service whose answer is told by the path: silent, flaky, cut, closed, chunked."""
+    """An HTTP service that answers by the path: silent, flaky, cut, closed, chunked."""
 
     daemon_threads = True
     block_on_close = False
@@ -193,7 +193,7 @@ def _break(request, context):
 
 
 def _watch(request, context):
-    """Answers once, and then waits until nobody listens any more."""
+    """Answers once, and then waits until the client is gone."""
     yield request
     _wait(request, context)
 
@@ -204,7 +204,7 @@ def _refuse(_, context):
 
 
 def _wait(_, context):
-    """Answers when nobody listens any more."""
+    """Answers when the client is gone."""
     over = threading.Event()
     context.add_callback(over.set)
     over.wait()

@@ -1,4 +1,4 @@
-"""Proxies that sample different shares of the same traces agree, and say so in tracestate."""
+"""Consistent sampling: proxies with different ratios agree, and announce their thresholds in tracestate."""
 
 import re
 
@@ -15,14 +15,14 @@ FORCE = {"name": "debug", "match": {"headers": {"name": "x-debug", "present": Tr
 
 @pytest.fixture(scope="module")
 def consistent_client(outermost_envoy):
-    anew = {
+    ignore_flags = {
         "sampling": {"ratio": 2 / 3, "precision": 6, "rules": [FORCE]},
         "propagation": {"trust": "ignore_flags"},
     }
     lanes = {
         "tenth": lane(1, listeners={"frontend-inbound": {"sampling": {"ratio": 0.1}}}),
         "half": lane(1, listeners={"frontend-inbound": {"sampling": {"ratio": 0.5}}}),
-        "anew": lane(1, listeners={"frontend-inbound": anew}),
+        "ignore-flags": lane(1, listeners={"frontend-inbound": ignore_flags}),
     }
     with Topology(lanes, envoy=outermost_envoy) as topology, Client(topology, "1.1") as client:
         yield client
@@ -42,7 +42,7 @@ def test_a_trace_is_sampled_by_its_id(consistent_client, name, threshold, announ
     sampled = 0
     for _ in range(TRACES):
         context = new_context()
-        # Whoever sends this leaves the decision open.
+        # This context leaves the decision open.
         found = states(consistent_client, name, {"b3": f"{context.trace_id}-{context.span_id}"})
         takes = int(context.trace_id[-14:], 16) >= threshold
         assert found == [announced if takes else None] * 2
@@ -51,14 +51,14 @@ def test_a_trace_is_sampled_by_its_id(consistent_client, name, threshold, announ
     assert {span.trace_state for span in consistent_client.topology.receiver.spans()} <= {"ot=th:e666", "ot=th:8"}
 
 
-def test_what_is_not_trusted_is_decided_by_randomness_of_the_proxys_own(consistent_client):
-    """The proxy states it, so that whoever is behind decides by the same."""
+def test_untrusted_context_is_decided_by_randomness_of_the_proxys_own(consistent_client):
+    """The proxy announces it, so that the next ones decide by the same."""
     sampled = 0
     for number in range(100):
         context = new_context()
         claimed = "00000000000000" if number % 2 else "ffffffffffffff"
         headers = {"traceparent": context.traceparent("01"), "tracestate": f"a=1,ot=th:0;rv:{claimed}"}
-        first, second = states(consistent_client, "anew", headers)
+        first, second = states(consistent_client, "ignore-flags", headers)
         assert first == second
         if first != "a=1":
             assert int(OWN.fullmatch(first)[1], 16) >= 0x55555500000000
@@ -67,12 +67,12 @@ def test_what_is_not_trusted_is_decided_by_randomness_of_the_proxys_own(consiste
     assert 38 <= sampled <= 95
 
 
-def test_what_is_forced_has_no_threshold(consistent_client):
+def test_forced_trace_has_no_threshold(consistent_client):
     context = new_context()
     headers = {
         "traceparent": context.traceparent("01"),
         "tracestate": "ot=th:8;rv:ffffffffffffff,a=1",
         "x-debug": "1",
     }
-    assert states(consistent_client, "anew", headers) == ["a=1"] * 2
+    assert states(consistent_client, "ignore-flags", headers) == ["a=1"] * 2
     assert [span.trace_state for span in consistent_client.spans(context.trace_id)] == ["a=1"] * 3

@@ -1,4 +1,4 @@
-"""What is traced: each decision, seen in the services' headers and in the spans that came or did not."""
+"""Sampling decisions, seen in the headers of the services and in the exported spans."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What an anonymous client sends to do harm, in real Envoys: it changes nothing for anybody else."""
+"""Requests that an anonymous client sends to do harm, in real Envoys: no other request is affected."""
 
 import http.client
 import json
@@ -54,7 +54,7 @@ def lanes() -> dict:
                 }
             )
         },
-        "anew": {"sampling": rules(ratio=0.001), "propagation": {"trust": "ignore_flags"}},
+        "ignore-flags": {"sampling": rules(ratio=0.001), "propagation": {"trust": "ignore_flags"}},
         "flood": {"sampling": rules(TOKEN_RULE, limit={"per_second": 0.001, "burst": 20})},
         "tags": {
             "custom_tags": [
@@ -160,7 +160,7 @@ def test_nobody_chooses_the_randomness_that_is_not_trusted(topology):
     for number in range(200):
         traceparent = f"00-{number + 1:018x}ffffffffffffff-00f067aa0ba902b7-01"
         headers = {"traceparent": traceparent, "tracestate": "ot=rv:ffffffffffffff"}
-        sampled += is_sampled(send(topology, "anew", headers=headers)[1])
+        sampled += is_sampled(send(topology, "ignore-flags", headers=headers)[1])
     # Of 200 at a ratio of 0.001, five are less likely than one in 300,000.
     assert sampled < 5
 
@@ -209,7 +209,7 @@ def parent() -> dict:
     return {"traceparent": new_context().traceparent("01")}
 
 
-def test_who_says_grpc_hides_no_503(topology):
+def test_grpc_content_type_hides_no_503(topology):
     context = new_context()
     headers = {"traceparent": context.traceparent("00"), "content-type": "application/grpc"}
     send(topology, "grpc", headers=headers, method="POST")

@@ -10,7 +10,7 @@ import tools
 from test_manifests import HELM_VALUES, KUSTOMIZE, MANIFESTS, OVERLAYS, ROOT, build
 
 COLLECTOR = ROOT / "istio" / "collector"
-# What is applied together; the rest is analyzed file by file.
+# Files that are applied together; all files are analyzed one by one as well.
 TOGETHER = [
     [COLLECTOR / name for name in ["collector.yaml", "in-mesh.yaml", "grpc.yaml", "sidecar.yaml"]],
     [COLLECTOR / name for name in ["collector.yaml", "without-sidecar.yaml", "grpc.yaml", "sidecar.yaml"]],
@@ -42,19 +42,19 @@ def identifier(files) -> str:
 def test_every_manifest_is_valid():
     result = validate(MANIFESTS)
     assert result.returncode == 0, result.stderr
-    said = result.stdout + result.stderr
-    assert said.count('" is valid') + said.count('" has warnings') == len(MANIFESTS)
+    output = result.stdout + result.stderr
+    assert output.count('" is valid') + output.count('" has warnings') == len(MANIFESTS)
 
 
 @pytest.mark.parametrize("files", [*TOGETHER, *([file] for file in MANIFESTS)], ids=identifier)
-def test_nothing_is_to_be_said_about_manifests(files):
+def test_analysis_of_manifests_finds_nothing(files):
     result = analyze(files)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "No validation issues found" in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("environment", OVERLAYS)
-def test_nothing_is_to_be_said_about_overlays(tmp_path, environment):
+def test_analysis_of_overlays_finds_nothing(tmp_path, environment):
     file = tmp_path / "built.yaml"
     file.write_text(yaml.safe_dump_all(build(KUSTOMIZE / "overlays" / environment)))
     for result in [validate([file]), analyze([file])]:

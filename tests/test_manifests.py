@@ -1,4 +1,4 @@
-"""Every manifest strictly by its schema, and what has the filter loaded by a real Envoy."""
+"""Every manifest follows its schema strictly, and a real Envoy loads the filters in them."""
 
 import copy
 import json
@@ -54,7 +54,7 @@ def documents(files) -> list:
 
 
 DOCUMENTS = [it for it in documents(MANIFESTS) if it.values[0]["kind"] in WITH_FILTER]
-# What examples bring along for a mesh, such as what it had before.
+# Other resources of Istio in the examples, such as the ones that the filter replaces.
 OTHERS = [
     it
     for it in documents(sorted({*ROOT.glob("examples/**/*.yaml")} - {*MANIFESTS}))
@@ -162,10 +162,10 @@ def test_unknown_field_fails_the_schema(schemas, path, value):
     document = yaml.safe_load((ROOT / "istio" / "wasmplugin.yaml").read_text())
     document["spec"]["match"] = [{"mode": "SERVER"}]
     check(schemas, document)
-    place = document
+    part = document
     for key in path:
-        place = place[key]
-    place[value] = "anything"
+        part = part[key]
+    part[value] = "anything"
     with pytest.raises(jsonschema.ValidationError, match=value):
         check(schemas, document)
 

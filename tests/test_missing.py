@@ -1,4 +1,4 @@
-"""What is missing or moves while Envoy runs harms no request, and its loss is known."""
+"""Attributes, clusters and functions that are missing or change while Envoy runs harm no request."""
 
 import json
 

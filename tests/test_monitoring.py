@@ -31,7 +31,7 @@ ALERTS = yaml.safe_load((MONITORING / "alerts.yaml").read_text())
 RULES = [rule for group in ALERTS["groups"] for rule in group["rules"]]
 (COLLECTORS,) = [it["query"] for it in DASHBOARD["templating"]["list"] if it["name"] == "collector"]
 FIRING = 'ALERTS{alertstate="firing"}'
-# What Grafana would put in, and windows that a test can fill.
+# The values that Grafana would insert, with windows that a test can fill.
 VARIABLES = {"$__rate_interval": "20s", "$job": "envoy", "$instance": ".*", "$collector": COLLECTORS}
 ISTIO_MODULE = BOOTSTRAP.parents[1] / "tests" / "istio-xds" / "go.mod"
 EXPORTER = {
@@ -58,7 +58,7 @@ def every_prometheus(tmp_path_factory) -> Iterator[dict[tuple[str, str], int]]:
             watched = scraped_envoy(version, labels, tmp_path_factory.mktemp("prometheus"))
             ports[version, labels] = running.enter_context(watched)
         deadline = time.monotonic() + SOON_SECONDS
-        # What did not come until then fails in the tests that ask for it.
+        # Series that are missing then fail the tests that query them.
         while not all(map(has_seen_all, ports.values())) and time.monotonic() < deadline:
             time.sleep(0.2)
         yield ports
@@ -73,7 +73,7 @@ def has_seen_all(port: int) -> bool:
 
 @pytest.fixture(params=SETTINGS, ids=" ".join)
 def prometheus(request, every_prometheus) -> int:
-    """The port of a Prometheus that has seen a filter in all its moods."""
+    """The port of a Prometheus that has scraped a filter whose exports ended in each way."""
     return every_prometheus[request.param]
 
 
@@ -120,7 +120,7 @@ def scraped_envoy(version: str, labels: str, folder: Path) -> Iterator[int]:
 
 @contextmanager
 def requests_until_the_end(running: Topology) -> Iterator[None]:
-    """Sends requests all the while, to a collector that is away, one that refuses, and one that is well in turns."""
+    """Sends requests all the while; the collector answers 503, 400 and 200 in turns."""
     ending = threading.Event()
 
     def send() -> None:
@@ -255,7 +255,7 @@ def test_every_variable_has_values(prometheus, variable):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_every_alert_fires(prometheus, rule):
-    # They come and go with the collector's moods, so their whole past is asked.
+    # They fire and end with the collector's answers, so the query covers the past.
     past = f'count_over_time(ALERTS{{alertname="{rule["alert"]}", alertstate="firing"}}[1m])'
     assert query(prometheus, past) != []
 

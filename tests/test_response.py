@@ -13,7 +13,7 @@ WRITTEN = ("x-trace-id", "traceresponse", "server-timing")
 
 
 def no_route_for_nowhere(resources: dict) -> None:
-    """Leaves `/nowhere` without a route, and makes every response say something of its own."""
+    """Leaves `/nowhere` without a route, and gives every response values of the upstream's own."""
     for listener in resources["listeners"]:
         (virtual_host,) = connection_manager(listener)["route_config"]["virtual_hosts"]
         for route in virtual_host["routes"]:
@@ -54,7 +54,7 @@ def answer(topology: Topology, name: str, target: str, flags: str, headers: dict
     return parent, response.status_code, sorted(lines)
 
 
-def told(trace_id: str, span_id: str, flags: str, *others: tuple[str, str]) -> list[tuple[str, str]]:
+def expected_lines(trace_id: str, span_id: str, flags: str, *others: tuple[str, str]) -> list[tuple[str, str]]:
     context = f"00-{trace_id}-{span_id}-{flags}"
     own = [
         ("x-trace-id", trace_id),
@@ -67,24 +67,24 @@ def told(trace_id: str, span_id: str, flags: str, *others: tuple[str, str]) -> l
 UPSTREAMS = [("server-timing", "db;dur=53"), ("x-trace-id", "not ours")]
 
 
-def test_client_is_told_the_span_of_its_request(topology):
+def test_response_names_the_span_of_its_request(topology):
     parent, status, lines = answer(topology, "always", "/a", "01")
 
     with Client(topology, "1.1") as client:
         span = client.spans(parent.trace_id)[0]
-    assert (status, lines) == (200, told(parent.trace_id, span.span_id, "01", UPSTREAMS[0]))
+    assert (status, lines) == (200, expected_lines(parent.trace_id, span.span_id, "01", UPSTREAMS[0]))
 
 
-def test_client_is_told_what_went_upstream_where_nothing_is_recorded(topology):
+def test_response_names_the_upstream_context_of_an_unrecorded_request(topology):
     parent, status, lines = answer(topology, "always", "/a", "00")
 
-    assert (status, lines) == (200, told(parent.trace_id, parent.span_id, "00", UPSTREAMS[0]))
+    assert (status, lines) == (200, expected_lines(parent.trace_id, parent.span_id, "00", UPSTREAMS[0]))
 
 
 def test_answers_of_envoy_itself_are_covered(topology):
     parent, status, lines = answer(topology, "always", "/nowhere", "00")
 
-    assert (status, lines) == (404, told(parent.trace_id, parent.span_id, "00"))
+    assert (status, lines) == (404, expected_lines(parent.trace_id, parent.span_id, "00"))
 
 
 def test_ignored_requests_are_left_alone(topology):
@@ -93,7 +93,7 @@ def test_ignored_requests_are_left_alone(topology):
     assert (status, lines) == (200, UPSTREAMS)
 
 
-def test_only_what_is_asked_for_is_written(topology):
+def test_only_configured_headers_are_written(topology):
     parent, _, lines = answer(topology, "one", "/a", "00")
     context = f"00-{parent.trace_id}-{parent.span_id}-00"
     assert lines == sorted([("traceresponse", context), *UPSTREAMS])
@@ -113,10 +113,10 @@ FORCED = {"x-debug-trace": "true"}
         ("forced", "00", FORCED, True),
     ],
 )
-def test_requests_are_told_apart(topology, name, flags, headers, expected):
+def test_condition_selects_requests(topology, name, flags, headers, expected):
     parent, _, lines = answer(topology, name, "/a", flags, headers)
 
     assert (("x-trace-id", parent.trace_id) in lines) == expected
     assert any(line[0] == "traceresponse" for line in lines) == expected
-    # What the upstream forges does not pass for the filter's.
+    # Values that the upstream forges are removed.
     assert ("x-trace-id", "not ours") not in lines

@@ -1,4 +1,4 @@
-"""Whose contexts are followed, who may force a trace, and what is exported late: in real Envoys."""
+"""Trust in contexts, tokens that force a trace, and late export, in real Envoys."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ EDGE = {
             "match": {"source_ranges": ["127.0.0.0/8"], "headers": {"name": "x-mesh", "present": True}},
             "trust": "accept",
         },
-        {"match": {"headers": {"name": "x-anew", "present": True}}, "trust": "ignore_flags"},
+        {"match": {"headers": {"name": "x-ignore-flags", "present": True}}, "trust": "ignore_flags"},
     ],
 }
 EGRESS = [{"authority": [{"exact": "backend"}], "action": "strip"}]
@@ -129,9 +129,9 @@ def test_a_context_is_trusted_by_address_and_header(sampling_client):
     assert (server.parent_span_id, server.links) == (parent.span_id, ())
 
 
-def test_sampling_may_be_decided_anew_in_the_same_trace(sampling_client):
+def test_flags_are_ignored_and_the_trace_is_kept(sampling_client):
     parent = new_context()
-    headers = {"traceparent": parent.traceparent("00"), "x-anew": "1"}
+    headers = {"traceparent": parent.traceparent("00"), "x-ignore-flags": "1"}
     sampling_client.through("edge", "/a", headers)
     server, _, _ = sampling_client.spans(parent.trace_id)
     assert (server.parent_span_id, server.attributes["sidespan.reason"]) == (parent.span_id, "ratio")
@@ -145,13 +145,13 @@ def test_no_context_leaves_to_an_authority_that_is_stripped(sampling_client):
     frontend, backend = answer.calls
     assert frontend.context()["baggage"] == "k=v"
     (root,) = [backend.context()["traceparent"]]
-    assert SAMPLED_ROOT.fullmatch(root).group(1) != parent.trace_id, "the backend's sidecar starts anew"
+    assert SAMPLED_ROOT.fullmatch(root).group(1) != parent.trace_id, "the backend's sidecar begins a new trace"
     assert "baggage" not in backend.context()
     server, outbound = sampling_client.spans(parent.trace_id, 2)
     assert (server.kind, outbound.kind) == ("SERVER", "CLIENT")
 
 
-def test_a_failed_request_is_exported_late_and_alone(sampling_client):
+def test_failed_request_is_exported_late_and_alone(sampling_client):
     parent = new_context()
     answer = sampling_client.through("late", "/a", {"traceparent": parent.traceparent("00")})
 

@@ -1,4 +1,4 @@
-"""How a request ended, as its span tells: gRPC and WebSocket, retries, time-outs, resets, sizes."""
+"""Outcomes of requests in their spans: gRPC and WebSocket, retries, time-outs, resets, sizes."""
 
 import contextlib
 import secrets
@@ -15,7 +15,7 @@ from topology import Topology
 from traffic import Client, new_context
 
 LANE = "peers"
-# What other tests look at: who asked for what, of whom, and when.
+# Attributes of the request, the peers and the time, which other tests compare.
 COMMON = {
     "http.request.method",
     "url.scheme",
@@ -84,8 +84,8 @@ def port(client: Client, kind: str) -> int:
 
 
 def outcome(span: Span) -> dict:
-    told = {key: value for key, value in span.attributes.items() if key not in COMMON}
-    return {"name": span.name, "status": span.status, "events": span.events, **told}
+    attributes = {key: value for key, value in span.attributes.items() if key not in COMMON}
+    return {"name": span.name, "status": span.status, "events": span.events, **attributes}
 
 
 def check(client: Client, kind: str, trace_id: str, expected: dict) -> None:
@@ -219,7 +219,7 @@ def error(status: str) -> dict:
     return {"status": "ERROR", "error.type": status}
 
 
-# What a server does not have, a client must not be able to name spans by.
+# A client must not be able to name spans by methods that the server does not have.
 UNKNOWN_METHOD = {
     "name": "grpc",
     "rpc.method": "_OTHER",
@@ -241,7 +241,7 @@ GRPC = {
         {},
         error("PERMISSION_DENIED"),
     ),
-    "a method that nobody has": (
+    "an unknown method": (
         "Missing",
         grpc_outcome("Missing", "UNIMPLEMENTED"),
         UNKNOWN_METHOD | error("UNIMPLEMENTED"),
@@ -279,7 +279,7 @@ def test_grpc_call_that_its_client_gives_up(client, peers, kind):
 
     expected = grpc_outcome("Hold", None, **failed("DR", "DR", "http2.remote_reset", "reset"))
     del expected[STATUS]
-    # A client that does not wait for an answer must not be able to name spans either.
+    # Neither must a client that does not wait for an answer.
     unknown = UNKNOWN_METHOD | {"rpc.method_original": f"{GRPC_SERVICE}/Hold"}
     check(client, kind, context.trace_id, expected | (unknown if kind == "SERVER" else {}))
 
@@ -300,11 +300,11 @@ def test_grpc_web_has_its_status_in_the_body(client, kind):
     headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc-web+proto"}
     httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/web", content=b"1234567", headers=headers)
 
-    told = {"rpc.system.name": "grpc", "rpc.method": "http/web"}
-    check(client, kind, context.trace_id, http_outcome("http/web", **{SENT: 7, RECEIVED: 5}, **told))
+    rpc = {"rpc.system.name": "grpc", "rpc.method": "http/web"}
+    check(client, kind, context.trace_id, http_outcome("http/web", **{SENT: 7, RECEIVED: 5}, **rpc))
 
 
-def test_who_says_grpc_to_a_plain_service_makes_up_no_name(client, kind):
+def test_grpc_content_type_at_a_plain_service_makes_no_rpc_span(client, kind):
     context = new_context()
     headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc"}
     httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/made-up", content=b"1234567", headers=headers)
@@ -313,7 +313,7 @@ def test_who_says_grpc_to_a_plain_service_makes_up_no_name(client, kind):
     check(client, kind, context.trace_id, expected)
 
 
-def test_who_says_grpc_where_no_upstream_is_makes_up_no_name(client):
+def test_grpc_content_type_without_an_upstream_names_no_method(client):
     context = new_context()
     headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc"}
     httpx.post(f"http://127.0.0.1:{port(client, 'SERVER')}/nowhere/made-up", content=b"", headers=headers)

@@ -1,4 +1,4 @@
-"""What a span says, compared whole: ids, times, kind, status, resource, attributes."""
+"""Whole spans: ids, times, kind, status, resource, attributes."""
 
 import http.client
 import socket

@@ -1,4 +1,4 @@
-"""What becomes of spans when Envoy loses a configuration while it runs."""
+"""Spans of a configuration that Envoy removes while it runs."""
 
 import json
 import re
@@ -41,8 +41,8 @@ def removal(folder: Path) -> tuple[Callable[[dict], None], Callable[[], None]]:
     return discover, lambda: update.rename(discovery)
 
 
-@pytest.mark.parametrize("left", [None, ANOTHER_TENANT], ids=["nobody exports", "another tenant exports"])
-def test_spans_that_a_removed_configuration_leaves_are_counted_as_dropped(outermost_envoy, tmp_path, left):
+@pytest.mark.parametrize("left", [None, ANOTHER_TENANT], ids=["no other exporter", "exporter of another tenant"])
+def test_spans_of_a_removed_configuration_are_counted_as_dropped(outermost_envoy, tmp_path, left):
     discover, remove = removal(tmp_path)
     hourly = lane(1, batch=HOURLY, listeners={"frontend-inbound": {"exporter": left}})
     arguments = ["--disable-hot-restart", "--drain-time-s", "1"]

@@ -23,7 +23,7 @@ MANIFEST = (Path(__file__).parents[1] / "Cargo.toml").read_text()
 VERSION = re.search(r'^version = "(.+)"$', MANIFEST, re.MULTILINE).group(1)
 SCOPE = {"otel.scope.name": "sidespan", "otel.scope.version": VERSION}
 POD = {"k8s.pod.name": "shop-1"}
-# A tracestate may have in it what stands between the parts of a link.
+# A tracestate may have a `|`, which separates the parts of a link.
 STATE, BARRED_STATE = "a=1", "a=1|2"
 
 
@@ -93,7 +93,7 @@ def zipkin_lane(port: int, compression: str = "none", **options) -> Lane:
 
 
 def edge_lane(port: int) -> Lane:
-    """A lane that follows nobody's context, and whose backend has a tenth of a second to answer."""
+    """A lane that follows no context, and whose backend has a tenth of a second to answer."""
 
     def hurry(resources: dict) -> None:
         for listener in resources["listeners"]:
@@ -227,7 +227,7 @@ def test_the_collector_reads_back_what_was_recorded(collector, newest_envoy, sta
     assert {span["traceState"] for span in (server, outbound, backend)} == {state}
     resources = [span["resource"] for span in (server, outbound, backend)]
     assert resources == [{"service.name": name, **POD} for name in ("frontend", "frontend", "backend")]
-    # What has no place in Zipkin but a tag, and what the Collector makes of Zipkin's endpoint.
+    # Attributes that Zipkin keeps as tags, and those that the Collector makes of Zipkin's endpoint.
     error = {"http.response.status_code": 503, "error.type": "503", "error": "", **SCOPE}
     peer = {"peer.service": "backend", "net.peer.ip": LOOPBACK}
     given = "1.1", FAILING, request_id, ""
