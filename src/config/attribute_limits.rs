@@ -1,4 +1,4 @@
-//! `attribute_limits`: how many attributes a span has, and how long they are.
+//! `attribute_limits`: how many attributes a span may have, and how long their values may be.
 
 use serde::Deserialize;
 
@@ -6,16 +6,17 @@ use super::error::{InPath, Result};
 use super::shapes::within;
 use crate::span::encoding::AttributeLimits;
 
-/// Limits as in OpenTelemetry's declarative configuration.
+/// The `attribute_limits` of OpenTelemetry's declarative configuration.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawAttributeLimits {
-    /// Attributes of a span, from 0 to 1024. The span's own are always there; custom tags
-    /// beyond the limit are left out and counted: those that come last of fixed values, then of the
-    /// request's, then of those at its end. Default: `128`. Example: `64`.
+    /// The most attributes of a span, from 0 to 1024. The span's own attributes are always recorded.
+    /// Custom tags beyond the limit are left out and counted. Tags with fixed values come first, then
+    /// those that are known when the request arrives, then those that are known at its end; the last
+    /// are left out. Default: `128`. Example: `64`.
     #[serde(alias = "attributeCountLimit")]
     pub attribute_count_limit: Option<u32>,
-    /// Characters of a string value, from 32 to 16384; longer ones are cut and counted.
+    /// The most characters of a string value, from 32 to 16384. Longer values are cut and counted.
     /// Default: `1024`. Example: `256`.
     #[serde(alias = "attributeValueLengthLimit")]
     pub attribute_value_length_limit: Option<u32>,

@@ -1,4 +1,7 @@
-//! The text of a configuration: one JSON object (RFC 8259), and what people give instead.
+//! The text of a configuration: one JSON object (RFC 8259).
+//!
+//! A YAML document and a protobuf `Struct` are common mistakes. Both are recognized, and the error
+//! names them.
 //!
 //! <https://www.rfc-editor.org/rfc/rfc8259>
 
@@ -8,7 +11,7 @@ use prost_types::Struct;
 use super::error::{ConfigError, Result, quoted};
 use super::value::Value;
 
-/// Parses the text. Empty input and white space alone are the empty object.
+/// Parses the text. Empty input, and input of white space alone, means the empty object.
 pub fn parse(input: &[u8]) -> Result<Value> {
     let text = std::str::from_utf8(input).map_err(|_| {
         let found = if is_protobuf_struct(input) { PROTOBUF } else { "bytes that are not UTF-8" };
@@ -24,7 +27,7 @@ pub fn parse(input: &[u8]) -> Result<Value> {
     Ok(value)
 }
 
-/// Returns the error of a text that serde_json refused.
+/// Returns the error of a text that serde_json refuses.
 fn refused(text: &str, error: &serde_json::Error) -> ConfigError {
     if error.is_data() {
         return serde::de::Error::custom(error);
@@ -42,7 +45,7 @@ fn refused(text: &str, error: &serde_json::Error) -> ConfigError {
     ConfigError::new("JSON", format_args!("an error: {error}"))
 }
 
-/// Tells whether the bytes are a `google.protobuf.Struct` that is not empty.
+/// Tells whether the bytes are a `google.protobuf.Struct` with at least one field.
 ///
 /// <https://protobuf.dev/reference/protobuf/google.protobuf/#struct>
 fn is_protobuf_struct(bytes: &[u8]) -> bool {
@@ -52,7 +55,7 @@ fn is_protobuf_struct(bytes: &[u8]) -> bool {
     !fields.is_empty() && fields.iter().all(|(key, value)| !key.is_empty() && value.kind.is_some())
 }
 
-/// Returns the first key of a block mapping of YAML, and none for a text that begins as JSON does.
+/// Returns the first key of a YAML block mapping. Returns `None` for a text that begins like JSON.
 fn yaml_key(text: &str) -> Option<&str> {
     if text.trim_start().starts_with(['{', '[']) {
         return None;
@@ -70,7 +73,7 @@ fn yaml_key(text: &str) -> Option<&str> {
 const EXPECTED: &str = "one JSON object";
 const PROTOBUF: &str =
     "a protobuf message; give Envoy the configuration as a google.protobuf.StringValue";
-/// What JSON calls so, which is less than Unicode does.
+/// White space of JSON, which is less than that of Unicode.
 const WHITE_SPACE: &[u8] = b" \t\n\r";
 
 #[cfg(test)]
@@ -85,7 +88,7 @@ mod tests {
         assert_eq!(error.to_string(), expected);
     }
 
-    /// A field of protobuf that is bytes.
+    /// Encodes a length-delimited field of protobuf.
     fn field(number: u8, content: &[u8]) -> Vec<u8> {
         let len = content.len();
         let mut bytes = vec![number << 3 | 2];
@@ -97,14 +100,14 @@ mod tests {
         bytes
     }
 
-    /// An entry of a `Struct`, whose value is text.
+    /// Encodes an entry of a `Struct` whose value is text.
     fn entry(key: &str, text: &str) -> Vec<u8> {
         let value = field(3, text.as_bytes());
         field(1, &[field(1, key.as_bytes()), field(2, &value)].concat())
     }
 
     #[test]
-    fn broken_json_is_refused_with_its_place() {
+    fn malformed_json_is_refused_with_its_position() {
         for (text, expected) in [
             (
                 "{",
@@ -139,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_protobuf_struct_is_told_from_text() {
+    fn a_protobuf_struct_is_recognized() {
         let long = entry("service_name", &"a".repeat(200));
         let double =
             field(1, &[field(1, b"ratio"), field(2, b"\x11\0\0\0\0\0\0\xf0\x3f")].concat());
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn yaml_is_told_by_its_keys() {
+    fn yaml_is_recognized_by_its_keys() {
         for (text, key) in [
             ("sampling:\n  ratio: 0.1\n", "sampling"),
             ("# comment\n\nservice_name: checkout", "service_name"),
@@ -180,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_what_serde_json_reads(text in r#"[\[\]{}:,"ab0-9.e -]{0,12}"#) {
+        fn the_same_texts_are_read_as_by_serde_json(text in r#"[\[\]{}:,"ab0-9.e -]{0,12}"#) {
             let theirs = serde_json::from_str::<serde_json::Value>(&text);
             match parse(text.as_bytes()) {
                 Ok(_) => prop_assert!(theirs.is_ok() || text.trim().is_empty(), "{text}"),

@@ -1,4 +1,8 @@
-//! Why a configuration is refused: where, what was expected there, and what was found.
+//! Errors of a configuration: the path, what was expected there, and what was found.
+//!
+//! ```text
+//! sampling.rules[2].match.path.regex: expected a valid regular expression, but found "("
+//! ```
 
 use std::fmt;
 
@@ -6,11 +10,11 @@ use serde::de::{self, Expected, Unexpected};
 
 use crate::http::digits;
 
-/// One refused value. Displays as `path: expected X, but found Y`.
+/// A refused value. Displays as `path: expected X, but found Y`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     path: String,
-    /// What was expected, and what was found.
+    /// `expected X, but found Y`.
     reason: String,
 }
 
@@ -27,8 +31,8 @@ impl ConfigError {
         Self { path: String::new(), reason }
     }
 
-    /// Returns the error as seen one object further out, where the value stands under `key`. Like
-    /// those of values, the beginning of a long key is shown.
+    /// Puts a key in front of the path: the value stands under `key` of an object. Only the beginning
+    /// of a long key is shown, since it may be a secret.
     #[inline(never)]
     pub fn under(mut self, key: &str) -> Self {
         if !self.path.is_empty() && !self.path.starts_with('[') {
@@ -41,19 +45,19 @@ impl ConfigError {
         self
     }
 
-    /// Returns the error as seen one array further out, where the value stands at `index`.
+    /// Puts an index in front of the path: the value is the element at `index` of an array.
     #[inline(never)]
     pub fn at(self, index: usize) -> Self {
         self.under(&format!("[{index}]"))
     }
 
-    /// Returns the error of a deserializer with the path where it stopped.
+    /// Puts the path at which a deserializer stopped in front of the error's own.
     pub fn locate(self, path: &serde_path_to_error::Path) -> Self {
         use serde_path_to_error::Segment;
         path.iter().rev().fold(self, |error, segment| match segment {
             Segment::Seq { index } => error.at(*index),
             Segment::Map { key } => error.under(key),
-            // A key that is no string, or the name of an enum's variant.
+            // A key that is not a string, or the name of an enum's variant.
             Segment::Unknown | Segment::Enum { .. } => error,
         })
     }
@@ -70,7 +74,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The errors of serde's derived code, in the words of this crate.
+/// The errors of serde's derived code, in this crate's wording.
 impl de::Error for ConfigError {
     fn custom<T: fmt::Display>(reason: T) -> Self {
         Self { path: String::new(), reason: reason.to_string() }
@@ -81,7 +85,7 @@ impl de::Error for ConfigError {
         let expected = expected.to_string();
         match (found, expected.as_str()) {
             (_, SECRET) => Self::new("a string", "something else, which is not shown"),
-            // In place of a token's keys, say, it may be a secret.
+            // The string may be a secret, for example in place of a token's keys.
             (Unexpected::Str(_), OBJECT) => Self::new(OBJECT, "a string"),
             _ => Self::new(expected, shown(found)),
         }
@@ -98,7 +102,7 @@ impl de::Error for ConfigError {
 
     #[inline(never)]
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        // Aliases are in the list too, and the documented keys have no capital letters.
+        // The list includes the aliases in camelCase; documented keys have no capital letters.
         let is_documented = |key: &&str| !key.bytes().any(|byte| byte.is_ascii_uppercase());
         let keys: Vec<&str> = expected.iter().copied().filter(is_documented).collect();
         if keys.is_empty() {
@@ -144,13 +148,13 @@ fn shown(found: Unexpected<'_>) -> String {
         Unexpected::Unit => "null".to_owned(),
         Unexpected::Seq => "an array".to_owned(),
         Unexpected::Map => "an object".to_owned(),
-        // Nothing else comes from a JSON value.
+        // A JSON value is none of the others.
         _ => "another value".to_owned(),
     }
 }
 
-/// Quotes a string from the configuration. Of one that may be a secret in the wrong place, by its
-/// length, the beginning is shown.
+/// Quotes a string from the configuration. Only the beginning of a long string is shown, since it may
+/// be a secret in the wrong place.
 pub fn quoted(found: &str) -> String {
     if !is_long(found) {
         return format!("{found:?}");
@@ -167,7 +171,7 @@ fn start_of(text: &str) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// Joins names into `one of …`.
+/// Lists names for an error: ``one of `a`, `b` ``.
 pub fn one_of(names: &[&str]) -> String {
     match names {
         [only] => format!("`{only}`"),
@@ -175,10 +179,10 @@ pub fn one_of(names: &[&str]) -> String {
     }
 }
 
-/// What a visitor expects that takes an object.
+/// What a visitor of an object expects.
 pub const OBJECT: &str = "an object";
-/// What a visitor expects that takes a secret: nothing else that it finds is shown.
+/// What a visitor of a secret expects. An error does not show what it found instead.
 pub const SECRET: &str = "a secret";
-/// Keys of tokens have as many at least.
+/// Strings of at least this many characters may be secrets: no key of a token is shorter.
 const SECRET_CHARS: usize = 32;
 const SHOWN_CHARS: usize = 16;

@@ -1,4 +1,9 @@
-//! The configuration: JSON text in, everything that a request needs compiled out.
+//! The configuration: JSON text in, compiled settings out.
+//!
+//! [`Config::parse`] takes three steps: `document` reads the text as a [`value::Value`], serde reads
+//! that as [`RawConfig`], and `compile` checks and compiles it. Each section of the configuration is a
+//! file, which holds its raw structs and their compilation. The doc comments of the raw structs are the
+//! users' reference: docs/configuration.md is written from them (see `page`).
 
 mod access_log;
 mod attribute_limits;
@@ -48,36 +53,36 @@ use self::shapes::{Entries, Environment, non_empty};
 
 pub use self::error::ConfigError;
 
-/// A configuration in force.
+/// A compiled configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub resource: ResourceSettings,
     pub propagation: Propagation,
     pub trust: TrustPolicy,
-    /// Share of roots that are sampled where no rule says otherwise.
+    /// Share of root requests that are sampled where no rule says otherwise.
     pub ratio: Ratio,
-    /// The same as it was written.
+    /// The same share, as the configuration has it.
     configured_ratio: f64,
     pub rules: Rules,
-    /// Spans that are made at most, of all reasons.
+    /// The limit of all spans, whatever their reason.
     pub limit: Option<Limit>,
     pub export_on: Option<ExportOn>,
-    /// Headers that hold tokens, by the indices that conditions name.
+    /// Headers that hold tokens. Conditions refer to them by index.
     pub tokens: Vec<TokenHeader>,
-    /// Headers that are removed before the upstream.
+    /// Headers that are removed before the request goes upstream.
     pub strip: Vec<String>,
     pub span: SpanSettings,
     pub response: Response,
-    /// Access logs get the trace context.
+    /// Whether access logs get the trace context.
     pub logs_context: bool,
     pub exporter: Option<ExporterSettings>,
 }
 
 impl Config {
-    /// Reads a configuration. `environment` looks a variable of the VM up.
+    /// Parses a configuration. `environment` returns the value of one of the VM's variables.
     ///
-    /// The first thing that is wrong is returned, with its path, what was expected there and what
-    /// was found. An empty input is the empty object, which is valid.
+    /// Returns the first error, with its path, what was expected there and what was found. Empty input
+    /// means the empty object, which is valid.
     pub fn parse(
         json: &[u8],
         environment: &dyn Fn(&str) -> Option<String>,
@@ -85,7 +90,8 @@ impl Config {
         document::parse(json)?.read::<RawConfig>()?.compile(environment)
     }
 
-    /// Says in one line what is configured: rules, ratio, where spans go and how, the formats.
+    /// Returns one line for the log: the number of rules, the ratio, the receiver of the spans, and the
+    /// formats of contexts.
     pub fn summary(&self) -> String {
         let rules = self.rules.iter().count();
         let names = |formats: &[Format]| match formats {
@@ -111,18 +117,18 @@ impl Config {
     }
 }
 
-/// The whole configuration, `pluginConfig` in Istio.
+/// The whole configuration: `pluginConfig` in Istio.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawConfig {
-    /// `service.name` of the resource. Default: the VM's variable `OTEL_SERVICE_NAME`, else from the
-    /// node (Istio's canonical service label, its `WORKLOAD_NAME`, the node's cluster, else
-    /// `unknown_service:envoy`). Example: `checkout`.
+    /// `service.name` of the resource. Default: the VM's variable `OTEL_SERVICE_NAME`, else the first
+    /// of Istio's label for the canonical service, Istio's `WORKLOAD_NAME` and the cluster of Envoy's
+    /// node, else `unknown_service:envoy`. Example: `checkout`.
     #[serde(alias = "serviceName")]
     service_name: Option<String>,
-    /// More resource attributes; they replace those of the VM's variable `OTEL_RESOURCE_ATTRIBUTES`,
-    /// and these those of the node. Default: none.
-    /// A value is a string, or an object with `literal` or `environment` as in `custom_tags`.
+    /// More resource attributes. A value is a string, or an object with `literal` or `environment` as in
+    /// `custom_tags`. These attributes replace those of the VM's variable `OTEL_RESOURCE_ATTRIBUTES`,
+    /// which replace those of Envoy's node. Default: none.
     /// Example: `{deployment.environment.name: production, cloud.region: {environment: {name: REGION}}}`.
     #[serde(alias = "resourceAttributes")]
     resource_attributes: Entries<resource::RawResourceValue>,
@@ -130,24 +136,24 @@ struct RawConfig {
     propagation: propagation::RawPropagation,
     /// Which requests are traced.
     sampling: sampling::RawSampling,
-    /// Attributes of the operator's own on every span: a list as Envoy's `CustomTag`, or an object
-    /// by name as in Istio's Telemetry. Default: none.
+    /// Attributes that you add to every span: a list as in Envoy's `CustomTag`, or an object by name as
+    /// in Istio's Telemetry. Default: none.
     #[serde(alias = "customTags")]
     custom_tags: tags::RawCustomTags,
-    /// Headers that hold credentials and that tags may record all the same. Default: none.
+    /// Headers with credentials that tags may record nevertheless. Default: none.
     /// Example: `[x-forwarded-client-cert]`.
     #[serde(alias = "allowSensitiveHeaders")]
     allow_sensitive_headers: Vec<String>,
-    /// How many attributes a span has, and how long they are.
+    /// How many attributes a span may have, and how long their values may be.
     #[serde(alias = "attributeLimits")]
     attribute_limits: attribute_limits::RawAttributeLimits,
-    /// What every span is made of.
+    /// What spans record.
     span: span::RawSpan,
-    /// Where spans go. Default: nowhere; the filter then decides and propagates only.
+    /// Where spans are sent. Default: nowhere; the filter then only decides and propagates.
     exporter: Option<exporter::RawExporter>,
-    /// What the client is told of its trace, in headers of the response. Default: nothing.
+    /// Response headers that tell the client its trace. Default: none.
     response: response::RawResponse,
-    /// What Envoy's access logs can show of the trace. Default: nothing.
+    /// Whether Envoy's access logs can name the trace. Default: no.
     #[serde(alias = "accessLog")]
     access_log: access_log::RawAccessLog,
 }

@@ -1,6 +1,6 @@
-//! docs/configuration.md lists the keys by the doc comments of the raw structs: this makes its tables.
+//! Makes the tables of keys in docs/configuration.md from the doc comments of the raw structs.
 //!
-//! `make docs` writes them, and the test fails where they are out of date.
+//! `make docs` writes the tables, and a test fails where they are out of date.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -9,14 +9,15 @@ use std::path::Path;
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Expr, Fields, GenericArgument, Item, Lit, Meta, PathArguments, Token, Type};
 
-/// Structs that many keys share have a table of their own: the struct, its heading, what keys say of it.
+/// Structs that many keys share, and that have a table of their own: the struct, the heading of its
+/// table, and the words by which keys refer to it.
 const SHAPES: [(&str, &str, &str); 4] = [
     ("RawStringMatch", "String conditions", "a [string condition](#string-conditions)"),
     ("RawHeaderMatch", "Header conditions", "a [header condition](#header-conditions)"),
     ("RawToken", "Tokens", "a [token](#tokens)"),
     ("RawLimit", "Limits", "a [limit](#limits)"),
 ];
-/// Types that are read by code of their own: what their values are made of.
+/// Types with a hand-written `Deserialize`, and the types that document their values.
 const STAND_FOR: [(&str, &str); 3] = [
     ("RawMethodMatch", "RawStringMatch"),
     ("RawCustomTags", "RawCustomTag"),
@@ -25,7 +26,7 @@ const STAND_FOR: [(&str, &str); 3] = [
 const BEGIN: &str = "<!-- keys: written by `make docs` -->\n";
 const END: &str = "<!-- end of keys -->\n";
 
-/// A raw struct's fields, or an enum's values, with what their comments say.
+/// The fields of a raw struct, or the values of an enum, with their comments.
 #[derive(Default)]
 struct Documented {
     is_enum: bool,
@@ -39,7 +40,7 @@ struct Member {
     kind: Kind,
 }
 
-/// What the value of a field is.
+/// The type of a field's value.
 #[derive(Clone, Default)]
 struct Kind {
     name: String,
@@ -94,7 +95,7 @@ fn documented() -> HashMap<String, Documented> {
     found
 }
 
-/// Whether a type is read field by field, by serde's derived code.
+/// Tells whether a type derives serde's `Deserialize`.
 fn is_read(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let Meta::List(list) = &attribute.meta else { return false };
@@ -115,7 +116,7 @@ fn comment(attributes: &[Attribute]) -> String {
     lines.collect::<Vec<_>>().join(" ").trim().to_owned()
 }
 
-/// Looks through `Option`, lists and maps.
+/// Returns the type inside `Option`, lists and maps.
 fn kind(of: &Type) -> Kind {
     let Type::Path(path) = of else { return Kind::default() };
     let Some(last) = path.path.segments.last() else { return Kind::default() };
@@ -147,7 +148,7 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
-/// Returns the tables: one of all keys, and one for each of the shapes.
+/// Returns the table of all keys, and one table for each shape.
 fn tables() -> String {
     let documented = documented();
     let mut page = String::new();
@@ -175,9 +176,9 @@ fn add_rows(
         let stands_for = STAND_FOR.iter().find(|(from, _)| from == name).map(|(_, to)| *to);
         let name = stands_for.unwrap_or(name);
         let [mut meaning, default, example] = parts(&member.comment);
-        if let Some((_, _, said)) = SHAPES.iter().find(|(shape, _, _)| *shape == name) {
-            let said = if *is_list { said.replacen("a ", "each ", 1) } else { (*said).to_owned() };
-            meaning = format!("{meaning} ({said})");
+        if let Some((_, _, link)) = SHAPES.iter().find(|(shape, _, _)| *shape == name) {
+            let link = if *is_list { link.replacen("a ", "each ", 1) } else { (*link).to_owned() };
+            meaning = format!("{meaning} ({link})");
         }
         let values = documented.get(name);
         if let Some(values) = values.filter(|values| values.is_enum) {
@@ -202,7 +203,7 @@ fn add_rows(
     }
 }
 
-/// Parts a comment into meaning, default and example.
+/// Splits a comment into meaning, default and example.
 fn parts(comment: &str) -> [String; 3] {
     let (rest, example) = comment.split_once("Example: ").unwrap_or((comment, ""));
     let (meaning, default) = match rest.split_once("Default: ") {
@@ -227,7 +228,7 @@ fn write_table(page: &mut String, rows: &[[String; 4]]) {
 }
 
 #[test]
-fn the_page_has_the_keys_as_they_are_documented() {
+fn the_page_has_the_keys_of_the_raw_structs() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let page = std::fs::read_to_string(&file).unwrap();
     let (before, rest) = page.split_once(BEGIN).unwrap();

@@ -1,4 +1,4 @@
-//! `resource_attributes`: attributes of the resource, from fixed values and the environment.
+//! `resource_attributes`: attributes of the resource, with fixed values or from the environment.
 
 use std::fmt;
 
@@ -15,14 +15,14 @@ pub enum RawResourceValue {
     Source(RawResourceSource),
 }
 
-/// Where the value of a resource attribute is: exactly one source.
+/// The source of a resource attribute: exactly one of the two.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawResourceSource {
     /// A fixed value.
     pub literal: Option<RawLiteral>,
-    /// The value of an environment variable of the VM; without it, and without a default value, the
-    /// attribute is left out.
+    /// The value of an environment variable of the VM. If the variable is missing and has no default
+    /// value, the attribute is left out.
     pub environment: Option<RawNamed>,
 }
 
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn values_come_from_the_text_and_from_the_environment() {
+    fn values_are_fixed_or_from_the_environment() {
         check(r#"{"a": "b", "c": {"literal": {"value": "d"}}}"#, &[("a", "b"), ("c", "d")]);
         check(r#"{"p": {"environment": {"name": "POD_NAME"}}}"#, &[("p", "checkout-1")]);
         check(r#"{"p": {"environment": {"name": "ZONE", "default_value": "-"}}}"#, &[("p", "-")]);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn each_value_has_one_source() {
+    fn a_value_has_one_source() {
         for (value, path, finding) in [
             ("{}", "", "neither"),
             (r#"{"literal": {"value": "a"}, "environment": {"name": "A"}}"#, "", "both"),

@@ -1,4 +1,4 @@
-//! `response`: what the client is told of its trace.
+//! `response`: headers that tell the client its trace.
 
 use serde::Deserialize;
 
@@ -10,28 +10,29 @@ use crate::propagation::response::{Response, When};
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawResponse {
-    /// Name of a header that gets the trace id, 32 hex digits. Default: none.
+    /// Name of a response header that gets the trace id, as 32 hex digits. Default: none.
     /// Example: `x-trace-id`.
     #[serde(alias = "traceIdHeader")]
     pub trace_id_header: Option<String>,
     /// Whether the response gets W3C's `traceresponse`. Default: `false`.
     pub traceresponse: bool,
-    /// Whether it gets the same in `server-timing`, which scripts in browsers can read.
-    /// Default: `false`.
+    /// Whether the response gets the context of `traceresponse` in `server-timing`, which scripts in
+    /// browsers can read. Default: `false`.
     #[serde(alias = "serverTiming")]
     pub server_timing: bool,
-    /// Which requests get these headers: `always`, `sampled` or `forced`. Default: `always`.
+    /// Which responses get these headers: `always`, `sampled` or `forced`. Default: `always`.
     pub when: Option<RawWhen>,
 }
 
-/// Which requests get headers of the response.
+/// Which responses get the headers.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawWhen {
+    /// All responses.
     Always,
-    /// Requests that are sampled.
+    /// Responses to sampled requests.
     Sampled,
-    /// Requests that a rule forced.
+    /// Responses to requests that a rule forced.
     Forced,
 }
 
@@ -51,7 +52,7 @@ impl RawResponse {
     }
 }
 
-/// Checks that a trace id in this header replaces nothing else.
+/// Checks that no other part of the response needs this header.
 fn free_header(name: &str) -> Result<String> {
     let name = header_name(name)?;
     let is_taken = TAKEN_HEADERS.contains(&name.as_str())
@@ -63,7 +64,7 @@ fn free_header(name: &str) -> Result<String> {
     Ok(name)
 }
 
-/// Headers of a response that its message, caches, the browser or this filter need.
+/// Headers that clients, caches, browsers or this filter itself need.
 const TAKEN_HEADERS: &[&str] = &[
     "accept-ch",
     "accept-patch",
@@ -135,7 +136,7 @@ mod tests {
     use crate::config::testing::{check_refused, parse};
 
     #[test]
-    fn responses_are_refused_with_their_path() {
+    fn wrong_response_headers_are_refused_with_their_path() {
         let taken = "a header that says nothing else of the response";
         for (members, path, findings) in [
             (r#""trace_id_header": "x y""#, "trace_id_header", ["name of a header", "\"x y\""]),

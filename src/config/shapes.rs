@@ -1,4 +1,4 @@
-//! Shapes that several sections have, and checks of their values.
+//! Types that several sections are made of, and checks of values.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,11 +12,11 @@ use serde::de::{
 use super::error::{ConfigError, InPath, OBJECT, Result, SECRET, quoted};
 use crate::http::head;
 
-/// Looks a variable of the VM's environment up.
+/// Returns the value of a variable of the VM's environment.
 pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
-/// Checks that a variable holds neither a token's key nor a credential of the exporter: all who read
-/// spans would read it.
+/// Checks that a variable holds neither a token's key nor a credential of the exporter: everybody who
+/// can read spans could read it.
 pub fn public_variable(name: &str, secrets: &[String]) -> Result<()> {
     if secrets.iter().any(|secret| secret == name) {
         let found = format_args!("{}, which is also that of a secret", quoted(name));
@@ -25,14 +25,14 @@ pub fn public_variable(name: &str, secrets: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A value, or an array of at least one.
+/// One value, or an array of at least one value.
 pub enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
 }
 
 impl<T> OneOrMany<T> {
-    /// Compiles each value; the path of an error has an index where there is an array.
+    /// Compiles each value. In an array, the path of an error has the index.
     pub fn compile<C>(self, compile: &mut dyn FnMut(T) -> Result<C>) -> Result<Vec<C>> {
         match self {
             Self::One(value) => Ok(vec![compile(value)?]),
@@ -68,7 +68,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for OneOrManyVisitor<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> std::result::Result<Self::Value, A::Error> {
         let values = Vec::deserialize(SeqAccessDeserializer::new(seq))?;
         if values.is_empty() {
-            // A condition without anything in it would hold for everything.
+            // As a condition, an empty array would hold for every request.
             return Err(de::Error::custom(ConfigError::new("at least one", "an empty array")));
         }
         Ok(OneOrMany::Many(values))
@@ -95,7 +95,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for OneOrManyVisitor<T> {
     }
 }
 
-/// An object with any keys, in the order of the text.
+/// An object with any keys. They stay in the order of the text.
 pub struct Entries<T>(pub Vec<(String, T)>);
 
 impl<T> Default for Entries<T> {
@@ -131,7 +131,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for EntriesVisitor<T> {
     }
 }
 
-/// A string that no log and no error may show.
+/// A string that must not appear in any log or error.
 pub struct Secret(pub String);
 
 impl<'de> Deserialize<'de> for Secret {
@@ -154,17 +154,19 @@ impl Visitor<'_> for SecretVisitor {
     }
 }
 
-/// Reads a key that may be absent, but not null.
+/// Reads the value of a key that may be absent, but not null.
 pub fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
+/// Checks that a string is not empty.
 pub fn non_empty(value: String) -> Result<String> {
     if value.is_empty() { Err(ConfigError::new("a non-empty string", "\"\"")) } else { Ok(value) }
 }
 
+/// Checks the lower bound of a number.
 pub fn at_least(least: u32, value: u32) -> Result<u32> {
     if value < least {
         return Err(ConfigError::new(format_args!("a whole number from {least} up"), value));
@@ -172,6 +174,7 @@ pub fn at_least(least: u32, value: u32) -> Result<u32> {
     Ok(value)
 }
 
+/// Checks both bounds of a number, which may be reached.
 pub fn within(least: u32, most: u32, value: u32) -> Result<u32> {
     if (least..=most).contains(&value) {
         return Ok(value);
@@ -179,8 +182,8 @@ pub fn within(least: u32, most: u32, value: u32) -> Result<u32> {
     Err(ConfigError::new(format_args!("a whole number from {least} to {most}"), value))
 }
 
-/// Checks a header's name (a token of RFC 9110, section 5.6.2, or a pseudo header of a request)
-/// and returns it in lower case, as Envoy keeps it.
+/// Checks the name of a header: a token of RFC 9110, section 5.6.2, or a pseudo-header of a request.
+/// Returns the name in lower case, as Envoy keeps it.
 pub fn header_name(name: &str) -> Result<String> {
     let lower = name.to_ascii_lowercase();
     let pseudo = [head::PATH, head::METHOD, head::AUTHORITY, head::SCHEME];

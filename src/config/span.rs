@@ -1,16 +1,17 @@
-//! `span`: what every span is made of.
+//! `span`: what spans record.
 
 use serde::Deserialize;
 
 use super::error::{ConfigError, Result, quoted};
 use crate::http::redaction::{SecretKeys, normalized_key};
 
-/// What every span is made of.
+/// What spans record.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawSpan {
-    /// More query parameters whose values are replaced by `REDACTED`. `*` means all; a name with `-` in
-    /// front of it is recorded though it looks like a secret's. Default: none.
+    /// More query parameters whose values `REDACTED` replaces. `*` means all parameters. A parameter
+    /// with `-` in front of its name is recorded, although the name looks like that of a secret.
+    /// Default: none.
     /// Example: `[promo_code, "-sort_key"]`.
     #[serde(alias = "redactQuery")]
     pub redact_query: Vec<String>,
@@ -43,7 +44,7 @@ mod tests {
     use crate::config::testing::{check_refused, parse};
 
     #[test]
-    fn keys_are_added_and_excepted() {
+    fn parameters_are_added_and_excepted() {
         let config = parse(r#"{"span": {"redactQuery": ["Promo_Code", "-sort-key"]}}"#).unwrap();
         assert_eq!(config.span.secret_keys.added, [b"promocode"]);
         assert_eq!(config.span.secret_keys.excepted, [b"sortkey"]);

@@ -1,4 +1,4 @@
-//! What the tests of all sections share.
+//! Functions that the tests of all sections share.
 
 use std::cell::RefCell;
 
@@ -8,14 +8,14 @@ use serde::forward_to_deserialize_any;
 
 use super::{Config, ConfigError};
 
-/// Reads a configuration in an environment of one variable.
+/// Parses a configuration in an environment with one variable.
 pub fn parse(json: &str) -> Result<Config, ConfigError> {
     let environment = |name: &str| (name == "POD_NAME").then(|| "checkout-1".to_owned());
     Config::parse(json.as_bytes(), &environment)
 }
 
-/// Checks where a configuration is refused, and that the reason has these parts in this order.
-/// Returns the whole error.
+/// Checks that a configuration is refused at `path`, and that the reason has the `findings` in this
+/// order. Returns the whole error.
 #[track_caller]
 pub fn check_refused(json: &str, path: &str, findings: &[&str]) -> String {
     let error = parse(json).map(|_| json.to_owned()).unwrap_err().to_string();
@@ -35,24 +35,24 @@ pub fn check_refused(json: &str, path: &str, findings: &[&str]) -> String {
     error
 }
 
-/// A rule at index 1 with this member beside its name.
+/// Returns a configuration whose second rule has this member beside its name.
 pub fn rule(member: &str) -> String {
     format!(r#"{{"sampling": {{"rules": [{{"name": "a"}}, {{"name": "b", {member}}}]}}}}"#)
 }
 
-/// A custom tag with this member beside its key.
+/// Returns a configuration with a custom tag that has this member beside its key.
 pub fn tag(member: &str) -> String {
     format!(r#"{{"custom_tags": [{{"tag": "a", {member}}}]}}"#)
 }
 
-/// Returns the keys that serde's derived code reads a struct from, aliases among them.
+/// Returns the keys of a struct that derives `Deserialize`, with their aliases.
 pub fn fields<T: for<'de> Deserialize<'de>>() -> Vec<&'static str> {
     let fields = RefCell::default();
     let _ = T::deserialize(FieldRecorder(&fields));
     fields.into_inner()
 }
 
-/// Reads nothing, and notes the fields that it is asked for.
+/// A deserializer without a value, which records the fields that a struct asks for.
 struct FieldRecorder<'f>(&'f RefCell<Vec<&'static str>>);
 
 impl<'de> Deserializer<'de> for FieldRecorder<'_> {

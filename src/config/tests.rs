@@ -6,7 +6,7 @@ use crate::propagation::Format;
 use crate::propagation::TrustAction;
 
 #[test]
-fn the_summary_says_what_operators_ask_first() {
+fn the_summary_has_rules_ratio_receiver_and_formats() {
     for (json, expected) in [
         (
             "{}",
@@ -32,7 +32,7 @@ fn the_summary_says_what_operators_ask_first() {
 }
 
 #[test]
-fn nothing_configured_is_valid() {
+fn an_empty_configuration_is_valid() {
     for nothing in ["", " \n", "{}", r#"{"sampling": {}, "propagation": {}, "exporter": null}"#] {
         let config = parse(nothing).unwrap();
         let read = vec![Format::TraceContext, Format::B3Single, Format::B3Multi];
@@ -44,9 +44,9 @@ fn nothing_configured_is_valid() {
     }
 }
 
-/// The words that operators get; the other tests look at paths and at parts of the reasons.
+/// Compares whole messages; the other tests compare paths and parts of the reasons.
 #[test]
-fn errors_say_where_and_what_was_expected_and_found() {
+fn errors_have_the_path_what_was_expected_and_what_was_found() {
     for (json, expected) in [
         ("[]", "expected an object, but found an array"),
         (r#""secret""#, "expected an object, but found a string"),
@@ -171,12 +171,12 @@ fn no_secret_is_shown() {
     let config = Config::parse(config.as_bytes(), &environment).unwrap();
     for shown in [format!("{config:?}"), format!("{:#?}", config.exporter.unwrap())] {
         assert!(!shown.contains("secret-"), "{shown}");
-        // The bytes of "secret-", as a vector of them is shown.
+        // The bytes of "secret-", as `Debug` shows a vector of bytes.
         assert!(!shown.contains("115, 101, 99, 114, 101, 116"), "{shown}");
     }
 }
 
-/// Pasted in the place of something else, a secret is not shown whole.
+/// A secret that was pasted in the wrong place is not shown whole.
 #[test]
 fn no_secret_in_the_wrong_place_is_shown() {
     let secret = "secret-4-89abcdef0123456789abcdef";
@@ -196,7 +196,7 @@ fn no_secret_in_the_wrong_place_is_shown() {
 }
 
 #[test]
-fn variables_of_secrets_are_in_no_attribute() {
+fn a_variable_with_a_secret_is_refused_in_tags_and_resource() {
     let environment =
         |name: &str| (name == "KEY").then(|| "0123456789abcdef0123456789abcdef".to_owned());
     let token = r#""sampling": {"rules": [{"name": "r", "match": {"headers": {"name": "x-t", "token":
@@ -222,7 +222,7 @@ fn variables_of_secrets_are_in_no_attribute() {
     }
 }
 
-/// The objects of the configuration, with the keys that each may have, aliases among them.
+/// The objects of the configuration, each with its keys and their aliases.
 fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
     vec![
         ("", fields::<RawConfig>()),

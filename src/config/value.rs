@@ -1,9 +1,9 @@
-//! A JSON value between the text and the structs that are read from it.
+//! A JSON value: the step between the text and the raw structs.
 //!
-//! It is stricter than serde_json's own: an object has each key once, a struct is read from an
-//! object alone, and an enum from a name alone. It is also more lenient: a whole number may be
-//! written as a double, since Istio's `pluginConfig` passes through a protobuf `Struct`, where every
-//! number is one.
+//! [`Value`] is stricter than serde_json's own value: an object has each key once, a struct is read
+//! from an object only, and an enum from a name only. It is also more lenient: a whole number may be
+//! written as a double, since Istio's `pluginConfig` passes through a protobuf `Struct`, which stores
+//! every number as a double.
 
 use std::fmt;
 use std::iter::Enumerate;
@@ -19,7 +19,7 @@ use serde::forward_to_deserialize_any;
 use super::error::{ConfigError, InPath, OBJECT, Result, one_of, quoted};
 use crate::http::digits;
 
-/// A JSON value. The keys of an object are in the order of the text.
+/// A JSON value. The keys of an object stay in the order of the text.
 pub enum Value {
     Null,
     Bool(bool),
@@ -30,11 +30,12 @@ pub enum Value {
 }
 
 impl Value {
-    /// Reads a value of this type; an error names the path of the wrong value.
+    /// Deserializes the value. An error has the path of the wrong value.
     pub fn read<T: DeserializeOwned>(self) -> Result<T> {
         T::deserialize(self)
     }
 
+    /// Returns the error that the value is not `expected`.
     #[inline(never)]
     fn unlike(&self, expected: &str) -> ConfigError {
         let found = match self {
@@ -49,7 +50,7 @@ impl Value {
         ConfigError::new(expected, found)
     }
 
-    /// Returns the error that an array or an object was expected. A string or a number is not
+    /// Returns the error that the value is not an array or an object. A string or a number is not
     /// shown: in place of the exporter's headers, or of a token's keys, it may be a secret.
     #[inline(never)]
     fn unlike_shape(&self, expected: &str) -> ConfigError {
@@ -120,7 +121,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
-/// The value of a repeated key: never read, so that the error's path names the key.
+/// The value of a repeated key. Reading it always fails, so that the path of the error has the key.
 struct Duplicate;
 
 impl<'de> Deserialize<'de> for Duplicate {
@@ -150,7 +151,8 @@ impl<'de> Deserializer<'de> for Value {
         }
     }
 
-    // Each asks the visitor for what it can take alone, since all else would be compiled as well.
+    // Each method calls only the visitor's methods that can succeed: every other call would add code to
+    // the module.
 
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         match self {
@@ -225,7 +227,7 @@ impl<'de> Deserializer<'de> for Value {
     }
 }
 
-/// The elements of an array; an error gets the index in front of its path.
+/// The elements of an array. Puts the index in front of an error's path.
 struct Elements(Enumerate<IntoIter<Value>>);
 
 impl Elements {
@@ -245,10 +247,10 @@ impl<'de> SeqAccess<'de> for Elements {
     }
 }
 
-/// The members of an object; an error gets the key, as it is written, in front of its path.
+/// The members of an object. Puts the key, as it is written, in front of an error's path.
 struct Members {
     rest: IntoIter<(String, Value)>,
-    /// The member whose key was read.
+    /// The member whose key was read last.
     current: (String, Value),
 }
 

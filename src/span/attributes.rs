@@ -14,25 +14,26 @@ pub use opentelemetry_semantic_conventions::attribute::{
     SERVICE_VERSION, URL_FULL, URL_PATH, URL_QUERY, URL_SCHEME, USER_AGENT_ORIGINAL,
 };
 
-/// Deprecated in the conventions; custom tags may have it, and Zipkin names a span's callee by it.
+/// Deprecated in the conventions. A custom tag may have this key; Zipkin then shows its value as the
+/// service that a span calls.
 pub const PEER_SERVICE: &str = "peer.service";
-/// Envoy's tag with the value `proxy`, by which collectors tell mesh from application spans.
+/// Envoy's tag with the value `proxy`: tells the spans of proxies from those of applications.
 pub const COMPONENT: &str = "component";
-/// `mesh`, for the same end.
+/// Has the value `mesh`, for the same purpose.
 pub const SPAN_SOURCE: &str = "span.source";
 pub const REQUEST_ID: &str = "guid:x-request-id";
 pub const RESPONSE_CODE_DETAILS: &str = "response_code_details";
 pub const RESPONSE_FLAGS: &str = "response_flags";
 pub const UPSTREAM_ADDRESS: &str = "upstream_address";
 pub const UPSTREAM_CLUSTER: &str = "upstream_cluster";
-/// Time from the start of the span to the head of the upstream's response, in milliseconds.
+/// Milliseconds from the start of the span to the head of the upstream's response.
 pub const UPSTREAM_TIME_TO_FIRST_BYTE_MS: &str = "upstream_time_to_first_byte_ms";
-/// Why the span exists: the name of the rule that forced it, else `parent`, `ratio` or `late`.
+/// Why the request was recorded: the name of the rule that forced it, else `parent`, `ratio` or `late`.
 pub const REASON: &str = "sidespan.reason";
-/// Which condition of `sampling.export_on` a late span met, by its key.
+/// The key of the condition in `sampling.export_on` that a late span met.
 pub const EXPORT_ON: &str = "sidespan.export_on";
 
-/// What a span may hold already, and no custom tag may be called: OTLP wants keys to be unique.
+/// Keys that a span may have already. A custom tag must not use them: OTLP wants each key once.
 pub const RESERVED: [&str; 34] = [
     CLIENT_ADDRESS,
     ERROR_TYPE,

@@ -1,4 +1,4 @@
-//! Attribute paths as CEL expressions, as Envoy's `expr_create` takes them.
+//! Paths of Envoy's attributes as CEL expressions, which Envoy's foreign function `expr_create` compiles.
 //!
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
 //!
@@ -6,10 +6,11 @@
 //! path  = IDENT *( "." IDENT / "[" STRING "]" )
 //! ```
 
-/// Returns an expression for the value of an attribute, and for `""` where any part of its path is
-/// absent. `path` is its parts with a zero byte between them. There is none for a path of one part,
-/// whose absence CEL cannot test, nor where the first part is no identifier: it would stand in the
-/// expression as it is.
+/// Returns an expression for the value of an attribute, or for `""` where any part of its path is
+/// absent. `path` has a zero byte between its parts.
+///
+/// Returns `None` for a path of one part, whose absence CEL cannot test, and where the first part is
+/// not an identifier, since that part is written into the expression unquoted.
 pub fn value_or_empty(path: &str) -> Option<String> {
     let mut parts = path.split('\0');
     let mut value = parts.next().filter(|root| is_identifier(root))?.to_owned();
@@ -37,7 +38,7 @@ fn is_identifier(part: &str) -> bool {
         && !RESERVED.contains(&part)
 }
 
-/// Returns a string literal.
+/// Returns a CEL string literal.
 fn quoted(text: &str) -> String {
     let mut literal = String::from("\"");
     for char in text.chars() {
@@ -51,10 +52,11 @@ fn quoted(text: &str) -> String {
     literal
 }
 
-/// Attributes that Envoy has as null where there is nothing (`source/extensions/filters/common/expr`).
+/// Attributes that Envoy sets to null instead of leaving them out
+/// (`source/extensions/filters/common/expr`).
 const NULLABLE: [&str; 3] =
     ["xds.cluster_metadata", "xds.route_metadata", "xds.upstream_host_metadata"];
-/// Words that are no identifiers.
+/// Words that CEL reserves, which are not identifiers.
 const RESERVED: [&str; 20] = [
     "as",
     "break",
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_of_a_path_is_tested() {
+    fn every_part_of_a_path_is_tested() {
         check("response/code", r#"(has(response.code)?response.code:"")"#);
         check(
             "request/headers/x-user",
@@ -103,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_that_may_be_null_is_tested_for_that() {
+    fn an_attribute_that_may_be_null_is_tested_for_null() {
         check(
             "xds/upstream_host_metadata/filter_metadata",
             "(has(xds.upstream_host_metadata)&&xds.upstream_host_metadata!=null\
@@ -113,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn no_path_is_an_expression_of_its_own() {
+    fn a_path_cannot_inject_an_expression() {
         for path in [
             "plugin_name",
             "request.headers/authorization",
@@ -129,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn no_key_ends_its_string() {
+    fn keys_are_quoted() {
         check("a/\"]\\\n", r#"("\"]\\\u000a" in a?a["\"]\\\u000a"]:"")"#);
         check("a/é", r#"("é" in a?a["é"]:"")"#);
         check("a/1b", r#"("1b" in a?a["1b"]:"")"#);

@@ -2,9 +2,9 @@
 //!
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/v1.9.0/opentelemetry/proto/trace/v1/trace.proto>
 //!
-//! A message tree per span would cost an allocation an attribute, for a span that is encoded
-//! seconds later anyway. Protobuf fields may stand in any order, so a span is encoded as its facts
-//! become known: half at its request, half at its end.
+//! A tree of messages would cost one allocation for each attribute, and would be encoded seconds
+//! later anyway. The fields of a protobuf message may stand in any order, so a span is encoded as its
+//! facts become known: half when the request arrives, half at its end.
 
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags, TraceId};
 
@@ -15,55 +15,55 @@ use super::protobuf::{
 use super::text::{first_chars, printable};
 use crate::propagation::Link;
 
-/// How many attributes a span may have, and how long their values may be: OpenTelemetry's
-/// `attribute_limits`.
+/// OpenTelemetry's `attribute_limits`: how many attributes a span may have, and how long their values
+/// may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttributeLimits {
-    /// All attributes of a span. Its own are always there; tags give way.
+    /// All attributes of a span. Its own are always there; custom tags beyond the limit are left out.
     pub count: u32,
     /// Characters of a string value.
     pub value_length: u32,
 }
 
 impl Default for AttributeLimits {
-    /// OpenTelemetry's number; its own default for the length is none.
+    /// Returns OpenTelemetry's default for the number. OpenTelemetry does not limit the length.
     fn default() -> Self {
         Self { count: 128, value_length: 1_024 }
     }
 }
 
-/// Attributes as a span holds them, encoded one after the other.
+/// Encoded attributes, one after the other, as a span holds them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attributes {
     bytes: Vec<u8>,
     count: u32,
     max_chars: usize,
-    /// Values that were cut or left out for their length.
+    /// How many values were cut.
     truncated: u32,
 }
 
-/// The fields of one `Span` message, as far as they are known.
+/// The fields of one `Span` message that are known so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpanFields {
-    /// The span's own attributes, and its other fields among them.
+    /// The span's own attributes. The other fields of the span stand between them.
     pub own: Attributes,
-    /// Attributes that are left out where the span has too many.
+    /// Custom tags, which are left out where the span has too many attributes.
     pub tags: Attributes,
     max_count: u32,
 }
 
-/// A span that is over, encoded, and what it lacks.
+/// A finished span, encoded, and counts of what the limits removed from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedSpan {
     pub bytes: Vec<u8>,
-    /// Values that were cut or left out for their length.
+    /// How many values were cut.
     pub truncated: u32,
-    /// Attributes that were left out for their number.
+    /// How many attributes were left out.
     pub dropped: u32,
 }
 
 impl SpanFields {
-    /// Starts a span. `trace_state` is left out where it is empty or not UTF-8.
+    /// Starts a span. A `trace_state` that is empty or not UTF-8 is left out.
     pub fn start(ids: SpanIds<'_>, start_unix_nanos: u64, limits: AttributeLimits) -> Self {
         let mut bytes = Vec::with_capacity(TYPICAL_SPAN_BYTES);
         bytes.extend_from_slice(&[len_tag(span::TRACE_ID), 16]);
@@ -127,8 +127,8 @@ impl SpanFields {
         bytes.extend_from_slice(&flags.to_le_bytes());
     }
 
-    /// Ends a span and returns its fields. A name that is not UTF-8, or too long for an attribute,
-    /// is treated as an attribute's value is.
+    /// Ends the span and returns its encoding. The name is made printable and cut like the value of an
+    /// attribute.
     pub fn end(
         self,
         name: &[u8],
@@ -160,13 +160,13 @@ impl SpanFields {
 }
 
 impl Attributes {
-    /// Starts with none; values get at most `max_chars` characters.
+    /// Starts without attributes. Values get at most `max_chars` characters.
     pub fn new(max_chars: usize) -> Self {
         Self { bytes: Vec::new(), count: 0, max_chars, truncated: 0 }
     }
 
-    /// Adds a string attribute, which has no ASCII control character. Bytes that are not UTF-8 and
-    /// other characters that break a line become U+FFFD, and a value that is too long is cut.
+    /// Adds a string attribute. The value must not have ASCII control characters. Bytes that are not
+    /// UTF-8 and other characters that break a line become U+FFFD, and a value that is too long is cut.
     pub fn text(&mut self, key: &str, value: &[u8]) {
         self.count += 1;
         self.truncated +=
@@ -175,40 +175,40 @@ impl Attributes {
 
     /// Adds an integer attribute.
     pub fn integer(&mut self, key: &str, value: u64) {
-        self.head(key, 1 + varint_len(value));
+        self.put_head(key, 1 + varint_len(value));
         self.bytes.push(varint_tag(any_value::INT));
         put_varint(&mut self.bytes, value);
     }
 
     /// Adds a boolean attribute.
     pub fn boolean(&mut self, key: &str, value: bool) {
-        self.head(key, 2);
+        self.put_head(key, 2);
         self.bytes.extend_from_slice(&[varint_tag(any_value::BOOL), u8::from(value)]);
     }
 
     /// Adds a floating-point attribute.
     pub fn number(&mut self, key: &str, value: f64) {
-        self.head(key, 9);
+        self.put_head(key, 9);
         put_fixed64(&mut self.bytes, any_value::DOUBLE, value.to_bits());
     }
 
-    /// Adds attributes that were encoded before.
+    /// Adds attributes that are encoded already.
     pub fn append(&mut self, others: &Self) {
         self.count += others.count;
         self.bytes.extend_from_slice(&others.bytes);
     }
 
-    /// Counts a value that was cut before it came here.
+    /// Counts a value that was cut before it was added.
     pub fn count_truncated(&mut self) {
         self.truncated += 1;
     }
 
-    fn head(&mut self, key: &str, any_len: usize) {
+    fn put_head(&mut self, key: &str, any_len: usize) {
         self.count += 1;
         put_attribute_head(&mut self.bytes, span::ATTRIBUTES, key, any_len);
     }
 
-    /// The bytes of the first so many attributes.
+    /// Returns the bytes of the first `count` attributes.
     fn first(&self, count: u32) -> &[u8] {
         if count == self.count {
             return &self.bytes;
@@ -217,7 +217,7 @@ impl Attributes {
     }
 }
 
-/// Who a span is, and below whom.
+/// The ids of a span and of its parent, and what `traceparent` and `tracestate` say beside them.
 #[derive(Debug, Clone, Copy)]
 pub struct SpanIds<'a> {
     pub trace_id: TraceId,
@@ -227,15 +227,16 @@ pub struct SpanIds<'a> {
     pub trace_state: &'a [u8],
 }
 
+/// Writes a string attribute. Returns whether the value was cut.
 fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8], max_chars: usize) -> bool {
     let short = key.len() + value.len() <= SHORT_ATTRIBUTE_BYTES && value.len() <= max_chars;
     if short && value.is_ascii() {
         put_short_text_attribute(bytes, key, value);
         return false;
     }
-    // No character has more than four bytes, and each byte that is none becomes a character.
+    // A character has at most four bytes, and each byte that is not UTF-8 becomes one character.
     let start = value.get(..max_chars.saturating_mul(4)).unwrap_or(value);
-    // Envoy lets no ASCII control character through in a header.
+    // Envoy refuses headers with ASCII control characters.
     let text = if start.is_ascii() { String::from_utf8_lossy(start) } else { printable(start) };
     let kept = first_chars(&text, max_chars);
     put_attribute_head(bytes, span::ATTRIBUTES, key, field_len(kept.len()));
@@ -243,8 +244,8 @@ fn put_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8], max_chars: u
     kept.len() < text.len() || start.len() < value.len()
 }
 
-/// What [`put_text_attribute`] does, where every length takes one byte: nearly always, and for all
-/// attributes of a span, so that room is asked for once for each.
+/// Writes a string attribute whose lengths take one byte each, as nearly all do. It reserves room once
+/// for the whole attribute: this code runs for every attribute of every span.
 fn put_short_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) {
     let (key_len, value_len) = (key.len() as u8, value.len() as u8);
     let pair_len = key_len + value_len + 6;
@@ -252,13 +253,13 @@ fn put_short_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) {
     let any = [len_tag(key_value::VALUE), value_len + 2, len_tag(any_value::STRING), value_len];
     let (start, len) = (bytes.len(), key.len() + value.len() + 8);
     bytes.reserve(len);
-    // SAFETY: there is room for `len` bytes behind the last, and all of them are written.
+    // SAFETY: `bytes` has room for `len` more bytes, and all of them are written.
     unsafe {
-        let place = bytes.as_mut_ptr().add(start);
-        place.cast::<[u8; 4]>().write(head);
-        place.add(4).copy_from_nonoverlapping(key.as_ptr(), key.len());
-        place.add(4 + key.len()).cast::<[u8; 4]>().write(any);
-        place.add(8 + key.len()).copy_from_nonoverlapping(value.as_ptr(), value.len());
+        let end = bytes.as_mut_ptr().add(start);
+        end.cast::<[u8; 4]>().write(head);
+        end.add(4).copy_from_nonoverlapping(key.as_ptr(), key.len());
+        end.add(4 + key.len()).cast::<[u8; 4]>().write(any);
+        end.add(8 + key.len()).copy_from_nonoverlapping(value.as_ptr(), value.len());
         bytes.set_len(start + len);
     }
 }
@@ -280,12 +281,12 @@ fn kind_number(kind: &SpanKind) -> u8 {
     }
 }
 
-/// Key and value up to here have lengths of one byte, and so has the pair.
+/// Up to this many bytes of key and value, the length of the whole attribute takes one byte.
 const SHORT_ATTRIBUTE_BYTES: usize = 121;
 
 const TYPICAL_SPAN_BYTES: usize = 1024;
 
-/// `SpanFlags`: whether the parent was remote is known, and it was.
+/// Bits of `SpanFlags`: it is known whether the parent is remote, and it is.
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 const STATUS_CODE_ERROR: u8 = 2;
@@ -304,7 +305,7 @@ mod span {
     pub const EVENTS: u8 = 11;
     pub const LINKS: u8 = 13;
     pub const STATUS: u8 = 15;
-    /// Field 16, fixed32: the one tag of two bytes.
+    /// Field 16, fixed32: the only tag with two bytes.
     pub const FLAGS_TAG: [u8; 2] = [0x85, 0x01];
     pub const STATUS_MESSAGE: u8 = 2;
     pub const STATUS_CODE: u8 = 3;
@@ -367,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tracestate_that_is_text_is_repeated() {
+    fn a_tracestate_is_recorded_if_it_is_text() {
         for (state, expected) in [("a=1,b=2".as_bytes(), "a=1,b=2"), (b"", ""), (b"a=\xff", "")] {
             assert_eq!(decoded(fields(state)).trace_state, expected);
         }
@@ -425,7 +426,7 @@ mod tests {
             fields.tags.boolean("5", true);
             fields.tags.number("6", 0.5);
             fields.tags.text("7", b"");
-            // It comes last, and stays.
+            // An attribute of the span's own stays, although it is added last.
             fields.text("own", b"");
             let encoded = fields.end(b"", &SpanKind::Server, 2, &Status::Unset);
             let span = Span::decode(encoded.bytes.as_slice()).unwrap();
@@ -437,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_cut_at_so_many_characters() {
+    fn values_are_cut_at_the_limit_in_characters() {
         for (value, expected, truncated) in
             [("abc", "abc", 0), ("abcd", "abc", 1), ("ééé", "ééé", 0), ("éééé", "ééé", 1)]
         {
@@ -455,9 +456,9 @@ mod tests {
     }
 
     proptest! {
-        /// Lengths around 128 need a second byte in the pair, the value or the text.
+        /// Around 128 bytes, the length of the pair, of the value or of the text takes a second byte.
         #[test]
-        fn attributes_decode_to_what_they_were(
+        fn attributes_are_decoded_as_they_were_encoded(
             key in "[a-z.]{1,140}", text in "[^\\p{C}\\p{Zl}\\p{Zp}]{0,200}", number: u64,
         ) {
             let mut fields = fields(b"");

@@ -1,12 +1,13 @@
-//! The wire format of protobuf: fields with numbers below 16, whose tags have one byte.
+//! The wire format of protobuf, for fields with numbers below 16: their tags have one byte.
 //!
 //! <https://protobuf.dev/programming-guides/encoding/>
 
-/// Bytes of a length-delimited field whose number is below 16.
+/// Returns how many bytes a length-delimited field takes, whose value takes `len`.
 pub fn field_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
+/// Returns how many bytes a varint takes.
 pub fn varint_len(value: u64) -> usize {
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
@@ -19,6 +20,7 @@ pub fn put_varint(bytes: &mut Vec<u8>, mut value: u64) {
     bytes.push(value as u8);
 }
 
+/// Writes the tag and the length of a field, whose value must follow.
 pub fn put_len(bytes: &mut Vec<u8>, field: u8, len: usize) {
     bytes.push(len_tag(field));
     put_varint(bytes, len as u64);
@@ -34,17 +36,17 @@ pub fn put_fixed64(bytes: &mut Vec<u8>, field: u8, value: u64) {
     bytes.extend_from_slice(&value.to_le_bytes());
 }
 
-/// The tag of a field below 16, whose value has a length.
+/// Returns the tag of a length-delimited field.
 pub const fn len_tag(field: u8) -> u8 {
     field << 3 | WIRE_LEN
 }
 
-/// The tag of a field below 16, whose value is a varint.
+/// Returns the tag of a field whose value is a varint.
 pub const fn varint_tag(field: u8) -> u8 {
     field << 3 | WIRE_VARINT
 }
 
-/// Returns the first so many of fields as [`split_field`] takes them.
+/// Returns the bytes of the first `count` length-delimited fields.
 pub fn first_fields(fields: &[u8], count: u32) -> &[u8] {
     let mut rest = fields;
     for _ in 0..count {
@@ -53,8 +55,7 @@ pub fn first_fields(fields: &[u8], count: u32) -> &[u8] {
     fields.get(..fields.len() - rest.len()).unwrap_or_default()
 }
 
-/// Splits the first of several fields off, whose tags have one byte and whose values have a length.
-/// Returns its value and the other fields.
+/// Splits off the first of several length-delimited fields. Returns its value, and the other fields.
 pub fn split_field(fields: &[u8]) -> Option<(&[u8], &[u8])> {
     let (_, mut rest) = fields.split_first()?;
     let len = prost::decode_length_delimiter(&mut rest).ok()?;

@@ -1,4 +1,4 @@
-//! The resource of all spans: what the configuration says, else the environment, else Envoy's node.
+//! The resource of all spans, from the configuration, the environment and Envoy's node.
 //!
 //! <https://opentelemetry.io/docs/specs/semconv/resource/>
 
@@ -7,14 +7,14 @@ use percent_encoding::percent_decode_str;
 
 use crate::span::attributes as key;
 
-/// What the configuration says of the resource.
+/// The part of the configuration that describes the resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResourceSettings {
     pub service_name: Option<String>,
     pub attributes: Vec<(String, String)>,
 }
 
-/// What Envoy's node tells; empty where it does not.
+/// Facts about the workload from Envoy's node. A field is empty where the node does not have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Node {
     /// `node.cluster`.
@@ -33,17 +33,17 @@ pub struct Node {
     pub cluster_id: String,
 }
 
-/// What OpenTelemetry's variables of the environment say.
+/// OpenTelemetry's environment variables that describe the resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResourceVariables {
     /// `OTEL_SERVICE_NAME`; empty where it is not set.
     pub service_name: String,
-    /// `OTEL_RESOURCE_ATTRIBUTES`, decoded; of a malformed list nothing is used.
+    /// `OTEL_RESOURCE_ATTRIBUTES`, decoded. A malformed list is ignored as a whole.
     pub attributes: Result<Vec<(String, String)>, String>,
 }
 
 impl ResourceVariables {
-    /// Reads the variables. `environment` looks one up.
+    /// Reads the variables. `environment` returns the value of one.
     ///
     /// <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#general-sdk-configuration>
     pub fn read(environment: &dyn Fn(&str) -> Option<String>) -> Self {
@@ -55,8 +55,8 @@ impl ResourceVariables {
     }
 }
 
-/// Decodes a list of attributes. Whatever is wrong with one makes the whole list an error, as the
-/// specification says.
+/// Decodes a list of attributes. One malformed attribute makes the whole list an error, as the
+/// specification demands.
 ///
 /// ```text
 /// list      = [ attribute *( "," attribute ) [ "," ] ]
@@ -84,16 +84,16 @@ fn attributes(list: &str) -> Result<Vec<(String, String)>, String> {
     read.collect()
 }
 
-/// Returns the attributes, each key once. The configuration wins over the environment, and that over
-/// the node; `service_name` and `OTEL_SERVICE_NAME` win over `service.name` among the attributes
-/// beside them.
+/// Returns the attributes of the resource, each key once. The configuration wins over the
+/// environment, and the environment over the node. Within each of the first two, `service_name` and
+/// `OTEL_SERVICE_NAME` win over an attribute `service.name`.
 pub fn resource(
     settings: &ResourceSettings,
     variables: &ResourceVariables,
     node: &Node,
 ) -> Vec<KeyValue> {
     let configured = settings.attributes.iter();
-    let of_variables = variables.attributes.iter().flatten();
+    let from_variables = variables.attributes.iter().flatten();
     let pair = |(key, value): &'_ (String, String)| (key.clone(), value.clone());
     let from_node = [
         (key::SERVICE_NAME, service_name_of(node)),
@@ -110,7 +110,7 @@ pub fn resource(
         .into_iter()
         .chain(configured.map(pair))
         .chain(named(variable))
-        .chain(of_variables.map(pair))
+        .chain(from_variables.map(pair))
         .chain(from_node.map(owned));
     let mut attributes: Vec<KeyValue> = Vec::new();
     for (key, value) in all {
@@ -130,7 +130,7 @@ fn service_name_of(node: &Node) -> &str {
 
 const SERVICE_NAME_VARIABLE: &str = "OTEL_SERVICE_NAME";
 const ATTRIBUTES_VARIABLE: &str = "OTEL_RESOURCE_ATTRIBUTES";
-/// The SDK specification's default: `unknown_service:` and the process.
+/// The default of OpenTelemetry's specification: `unknown_service:` and the name of the process.
 const UNKNOWN_SERVICE: &str = "unknown_service:envoy";
 
 #[cfg(test)]
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// The resource, where `variables` are `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`.
+    /// Checks the resource. `variables` are `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`.
     #[track_caller]
     fn check(
         config: &str,
@@ -162,7 +162,7 @@ mod tests {
     const UNSET: [&str; 2] = ["", ""];
 
     #[test]
-    fn the_service_is_called_by_the_first_name_there_is() {
+    fn the_first_name_that_exists_is_the_service_name() {
         let full = Node {
             cluster: "cluster".to_owned(),
             canonical_name: "canonical".to_owned(),
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read_as_the_specification_says() {
+    fn lists_follow_the_specification() {
         for (list, expected) in [
             ("", Ok(&[][..])),
             ("a=b", Ok(&[("a", "b")][..])),

@@ -1,8 +1,9 @@
-//! Values as text in one line.
+//! Values as one line of text.
 
 use std::borrow::Cow;
 
-/// Reads text. Bytes that are not UTF-8 and characters that have no place in one line become U+FFFD.
+/// Returns a value as one line of text. Bytes that are not UTF-8, control characters and line
+/// separators become U+FFFD.
 pub fn printable(value: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(value);
     match text.contains(is_unprintable) {
@@ -11,14 +12,14 @@ pub fn printable(value: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// Tells whether a character has no place in one line of text.
+/// Tells whether a character is a control character, or ends a line.
 pub fn is_unprintable(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
 }
 
-/// Returns the first so many characters of a text.
+/// Returns the first `max_chars` characters of a text.
 pub fn first_chars(text: &str, max_chars: usize) -> &str {
-    // No text has more characters than bytes.
+    // A text never has more characters than bytes.
     if text.len() <= max_chars {
         return text;
     }

@@ -1,4 +1,4 @@
-//! What is done to a value before it is recorded.
+//! How a value is hidden and cut before it is recorded.
 
 use std::borrow::Cow;
 
@@ -7,27 +7,28 @@ use sha2::{Digest, Sha256};
 use crate::http::digits;
 use crate::span::text::{first_chars, printable};
 
-/// First the whole value is redacted, then what is left is cut.
+/// How a value is changed: it is redacted as a whole first, and cut then.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Transformation {
     pub redact: Option<Redaction>,
-    /// Characters that are recorded at most.
+    /// The most characters that are recorded.
     pub max_length: Option<u32>,
 }
 
 /// How a value is made unreadable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Redaction {
-    /// The first half of its SHA-256, in hex: equal values stay equal.
+    /// The first half of its SHA-256, in hex. Equal values have equal hashes.
     Hash,
-    /// A `*` for each character but the last four; for all where there are fewer than eight.
+    /// `*` in place of each character but the last four, or of all characters where there are fewer
+    /// than eight.
     Mask,
 }
 
 impl Transformation {
-    /// Returns what is recorded of a value, and whether it was cut. An empty value stays empty.
-    /// Bytes that are not UTF-8 are hashed as they are, and else become U+FFFD; so do control
-    /// characters and what else ends a line.
+    /// Returns the text to record, and whether it was cut. An empty value stays empty. A hash is over
+    /// the bytes as they are; otherwise bytes that are not UTF-8, control characters and line
+    /// separators become U+FFFD.
     pub fn apply<'v>(&self, value: &'v [u8]) -> (Cow<'v, str>, bool) {
         let text = match self.redact {
             _ if value.is_empty() => Cow::Borrowed(""),
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_show_the_last_four_of_eight() {
+    fn masks_show_the_last_four_of_at_least_eight_characters() {
         let mask = Some(Redaction::Mask);
         for (value, expected) in [
             ("4111111111111111", "************1111"),
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_breaks_a_line() {
+    fn characters_that_break_a_line_are_replaced() {
         for value in ["a\nb", "a\0b", "a\x7fb", "a\u{85}b", "a\u{2028}b", "a\u{2029}b", "a\tb"] {
             check(None, None, value.as_bytes(), ("a\u{fffd}b", false));
             check(Some(Redaction::Mask), None, value.as_bytes(), ("***", false));
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_cut_between_characters() {
+    fn long_values_are_cut_between_characters() {
         check(None, Some(2), b"abc", ("ab", true));
         check(None, Some(2), "éàü".as_bytes(), ("éà", true));
         check(None, Some(3), "éàü".as_bytes(), ("éàü", false));

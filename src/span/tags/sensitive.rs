@@ -1,11 +1,11 @@
-//! Headers whose values are credentials: no tag records them unless the configuration says so.
+//! Headers that hold credentials. No tag records them unless `allow_sensitive_headers` names them.
 
-/// Whether a header, by its name in lower case, holds what lets its bearer act as somebody.
+/// Tells whether a header holds credentials. `header` is its name in lower case.
 pub fn is_sensitive(header: &str) -> bool {
     HEADERS.contains(&header)
 }
 
-/// The list that docs/spans.md shows.
+/// Headers that hold credentials. docs/spans.md shows the same list.
 pub const HEADERS: [&str; 35] = [
     "api-key",
     "apikey",
