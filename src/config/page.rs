@@ -9,6 +9,8 @@ use std::path::Path;
 use syn::punctuated::Punctuated;
 use syn::{Attribute, Expr, Fields, GenericArgument, Item, Lit, Meta, PathArguments, Token, Type};
 
+use super::propagation::{NAMES, NONE};
+
 /// Structs that many keys share, and that have a table of their own: the struct, the heading of its
 /// table, and the words by which keys refer to it.
 const SHAPES: [(&str, &str, &str); 4] = [
@@ -113,7 +115,14 @@ fn comment(attributes: &[Attribute]) -> String {
         let Lit::Str(text) = &literal.lit else { return None };
         pair.path.is_ident("doc").then(|| text.value().trim().to_owned())
     });
-    lines.collect::<Vec<_>>().join(" ").trim().to_owned()
+    let comment = lines.collect::<Vec<_>>().join(" ");
+    comment.replace("[`NAMES`]", &names_of_formats()).trim().to_owned()
+}
+
+/// Returns the names of formats as the page lists them; it describes `none` apart from the others.
+fn names_of_formats() -> String {
+    let names = NAMES.iter().filter(|name| **name != NONE);
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the type inside `Option`, lists and maps.

@@ -1,13 +1,16 @@
 //! `propagation`: which contexts are read, written and trusted, and where they go.
 
+use std::fmt;
+
 use serde::Deserialize;
+use serde::de::{self, Deserializer, EnumAccess, Visitor};
 
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::matching::{
     HeaderConditions, RawDirection, RawHeaderMatch, RawStringMatch, port_number,
 };
 use super::shapes::{OneOrMany, at_least};
-use crate::propagation::baggage::Limits;
+use crate::propagation::baggage::{BAGGAGE, Limits};
 use crate::propagation::{Format, Propagation, TrustAction};
 use crate::sampling::cidr::Cidr;
 use crate::sampling::conditions::Conditions;
@@ -17,9 +20,9 @@ use crate::sampling::trust::{EgressRule, TrustPolicy, TrustRule};
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawPropagation {
-    /// Formats to read, in order; the first valid context wins: `tracecontext`, `b3`, `b3multi`, `jaeger`,
-    /// `xray`, `ottrace`, `datadog`, `grpc-trace-bin`, `baggage`. `b3` and `b3multi` both read both forms
-    /// of B3. With `none` alone every request is a root. Default: `[tracecontext, b3, baggage]`.
+    /// Formats to read, in order; the first valid context wins: [`NAMES`]. `b3` and `b3multi` both read
+    /// both forms of B3. With `none` alone every request is a root. Default:
+    /// `[tracecontext, b3, baggage]`.
     pub extract: Option<Vec<RawFormat>>,
     /// Formats to write, of the same names; `none` alone writes nothing. `b3` is the single header, `b3multi` the `x-b3-*` headers.
     /// Default: `[tracecontext, baggage]`.
@@ -41,19 +44,11 @@ pub struct RawPropagation {
     pub random_flag: bool,
 }
 
-/// A name in `propagation.extract` or `propagation.inject`.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// A name in `propagation.extract` or `propagation.inject`, one of [`NAMES`].
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum RawFormat {
-    TraceContext,
-    B3,
-    B3Multi,
-    Jaeger,
-    XRay,
-    OtTrace,
-    Datadog,
-    #[serde(rename = "grpc-trace-bin")]
-    GrpcTraceBin,
+    Context(Format),
+    /// The `baggage` header, which is passed on whether it is named or not.
     Baggage,
     None,
 }
@@ -139,13 +134,16 @@ impl RawPropagation {
         no_contradiction(&extract).under("extract")?;
         no_contradiction(&inject).under("inject")?;
         let mut read: Vec<Format> = Vec::new();
-        for format in extract.iter().flat_map(|format| format.read()) {
-            if !read.contains(&format) {
-                read.push(format);
+        for format in extract.iter().filter_map(|name| name.context()) {
+            // `b3` and `b3multi` both read both encodings.
+            for encoding in format.encodings() {
+                if !read.contains(&encoding) {
+                    read.push(encoding);
+                }
             }
         }
         let silent = inject.is_empty() || inject.contains(&RawFormat::None);
-        let written = || inject.iter().filter_map(|format| format.written()).collect();
+        let written = || inject.iter().filter_map(|name| name.context()).collect();
         let baggage = self.baggage.compile().under("baggage")?;
         let mut propagation = Propagation::new(read, (!silent).then(written), baggage);
         let mut rules = Vec::new();
@@ -175,27 +173,42 @@ fn no_contradiction(formats: &[RawFormat]) -> Result<()> {
 }
 
 impl RawFormat {
-    /// The format that is written. Baggage goes on as it came.
-    fn written(self) -> Option<Format> {
-        match self {
-            Self::TraceContext => Some(Format::TraceContext),
-            Self::B3 => Some(Format::B3Single),
-            Self::B3Multi => Some(Format::B3Multi),
-            Self::Jaeger => Some(Format::Jaeger),
-            Self::XRay => Some(Format::XRay),
-            Self::OtTrace => Some(Format::OtTrace),
-            Self::Datadog => Some(Format::Datadog),
-            Self::GrpcTraceBin => Some(Format::GrpcTraceBin),
-            Self::Baggage | Self::None => None,
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            BAGGAGE => Some(Self::Baggage),
+            NONE => Some(Self::None),
+            _ => {
+                Format::ALL.iter().find(|format| format.name() == name).copied().map(Self::Context)
+            }
         }
     }
 
-    /// The forms that are read, in order: both of B3, by either name.
-    fn read(self) -> Vec<Format> {
+    fn context(self) -> Option<Format> {
         match self {
-            Self::B3 | Self::B3Multi => vec![Format::B3Single, Format::B3Multi],
-            other => other.written().into_iter().collect(),
+            Self::Context(format) => Some(format),
+            Self::Baggage | Self::None => None,
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for RawFormat {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_enum("format", NAMES, NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = RawFormat;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a format")
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, name: A) -> std::result::Result<RawFormat, A::Error> {
+        let (name, _) = name.variant::<String>()?;
+        RawFormat::named(&name).ok_or_else(|| de::Error::unknown_variant(&name, NAMES))
     }
 }
 
@@ -261,9 +274,26 @@ impl RawEgressRule {
     }
 }
 
-const DEFAULT_EXTRACT: [RawFormat; 3] =
-    [RawFormat::TraceContext, RawFormat::B3, RawFormat::Baggage];
-const DEFAULT_INJECT: [RawFormat; 2] = [RawFormat::TraceContext, RawFormat::Baggage];
+/// The names of all formats, `baggage` and `none`, in the order in which errors list them.
+#[expect(clippy::indexing_slicing, reason = "an index out of bounds does not compile here")]
+pub const NAMES: &[&str] = &{
+    let mut names = [NONE; Format::ALL.len() + 2];
+    let mut index = 0;
+    while index < Format::ALL.len() {
+        names[index] = Format::ALL[index].name();
+        index += 1;
+    }
+    names[index] = BAGGAGE;
+    names
+};
+pub const NONE: &str = "none";
+const DEFAULT_EXTRACT: [RawFormat; 3] = [
+    RawFormat::Context(Format::TraceContext),
+    RawFormat::Context(Format::B3Single),
+    RawFormat::Baggage,
+];
+const DEFAULT_INJECT: [RawFormat; 2] =
+    [RawFormat::Context(Format::TraceContext), RawFormat::Baggage];
 
 #[cfg(test)]
 mod tests;

@@ -89,7 +89,7 @@ impl Tally {
         self.contexts_restarted += u64::from(request.restarted);
         let faults = &request.faults;
         for format in &faults.invalid {
-            // The formats are in the order of `Format::ALL`.
+            // The counts are in the order of `Format::ALL`.
             if let Some(count) = self.invalid_contexts.get_mut(*format as usize) {
                 *count += 1;
             }

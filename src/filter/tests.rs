@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::propagation::Format;
+use crate::propagation::format::tracecontext;
 use crate::propagation::testing::{applied, head};
-use crate::propagation::tracecontext;
 use crate::sampling::limit::take_permits;
 
 type Headers<'a> = &'a [(&'a str, &'a str)];

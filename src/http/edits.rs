@@ -54,8 +54,8 @@ impl<'h, 'n> Edits<'h, 'n> {
 
     /// Makes sure that no line is left whose name is one of these.
     #[inline(never)]
-    pub fn remove_all(&mut self, is_one: impl Fn(&[u8]) -> bool) {
-        let mut names: Vec<_> = self.head.names().filter(|name| is_one(name)).collect();
+    pub fn remove_where(&mut self, is_match: impl Fn(&[u8]) -> bool) {
+        let mut names: Vec<_> = self.head.names().filter(|name| is_match(name)).collect();
         names.sort_unstable();
         names.dedup();
         for name in names {

@@ -1,57 +1,87 @@
-//! Which headers speak of a trace, whatever their format: those that go no further where a client is
-//! not trusted, or the way leads out of the mesh.
+//! The names of headers that hold a trace context or baggage, in any tracing system.
+//!
+//! Such headers are removed when the caller is not trusted, or when a request leaves the mesh. That
+//! includes formats that the filter does not read: an application behind it may.
 
 use super::baggage;
+use super::format::Format;
 use super::tracestate::TRACESTATE;
+use crate::http::head::Head;
 
-/// Tells whether a header holds a context, or a part of one, in any format.
+/// Tells whether a header holds a context, or a part of one, in any tracing system.
 pub fn holds_context(name: &[u8]) -> bool {
-    // What most headers begin with is looked up no further.
-    matches!(
-        name.first(),
-        Some(b'b' | b'e' | b'g' | b'j' | b'n' | b'o' | b's' | b't' | b'u' | b'x')
-    ) && CONTEXTS.iter().any(|known| is_spelled(name, known))
+    let is_one_of = |known: &[&str]| known.iter().any(|known| is_spelled(name, known));
+    // Few names get past their first byte.
+    FIRST_LETTERS & letter_bit(name) != 0
+        && (Format::HEADERS.iter().any(|headers| is_one_of(headers)) || is_one_of(OTHER_CONTEXTS))
 }
 
-/// Tells whether a header holds baggage, in any format.
+/// Tells whether a header holds baggage, in any tracing system.
 pub fn holds_baggage(name: &[u8]) -> bool {
     let begins =
         |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| is_spelled(start, prefix));
-    BAGGAGE.iter().any(|it| is_spelled(name, it)) || BAGGAGE_PREFIXES.iter().any(begins)
+    BAGGAGE.iter().any(|known| is_spelled(name, known)) || BAGGAGE_PREFIXES.iter().any(begins)
 }
 
-/// Tells whether an application may take a header's name for this one: some take `_` and `-` for the
-/// same.
+/// Tells whether a header holds a context in a known format, or W3C's baggage.
+pub fn is_known_header(name: &str) -> bool {
+    name == baggage::BAGGAGE || Format::HEADERS.iter().any(|headers| headers.contains(&name))
+}
+
+/// Returns the lines that name a trace and its parent span, in all known formats, sorted.
+pub fn trace_headers(head: &Head<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let names = Format::HEADERS.iter().copied().flatten();
+    let mut lines = Vec::new();
+    for name in names.filter(|name| **name != TRACESTATE) {
+        let line = |value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
+        lines.extend(head.all(name).map(line));
+    }
+    lines.sort_unstable();
+    lines
+}
+
+/// Tells whether an application may take a header's name for this one: some treat `_` and `-` as
+/// the same.
 fn is_spelled(name: &[u8], known: &str) -> bool {
     // Most names of the same length differ at their end.
     let is_same = |(one, other): (&u8, u8)| *one == other || (*one == b'_' && other == b'-');
     name.len() == known.len() && name.iter().zip(known.bytes()).rev().all(is_same)
 }
 
-/// Headers of all formats, of those too that are not read here, and of a trace besides its context.
-const CONTEXTS: &[&str] = &[
-    "traceparent",
-    TRACESTATE,
+/// A bit for each letter that begins a header with a context.
+const FIRST_LETTERS: u32 = {
+    let mut letters = first_letters(OTHER_CONTEXTS);
+    let mut formats = Format::HEADERS;
+    while let [headers, rest @ ..] = formats {
+        letters |= first_letters(headers);
+        formats = rest;
+    }
+    letters
+};
+
+const fn first_letters(mut names: &[&str]) -> u32 {
+    let mut letters = 0;
+    while let [name, rest @ ..] = names {
+        letters |= letter_bit(name.as_bytes());
+        names = rest;
+    }
+    letters
+}
+
+/// Returns a bit by the low five bits of the first byte, which differ between lower-case letters.
+const fn letter_bit(name: &[u8]) -> u32 {
+    match name {
+        [first, ..] => 1 << (*first & 31),
+        [] => 0,
+    }
+}
+
+/// Headers of formats that are not read here, and headers that tell of a trace besides its context.
+const OTHER_CONTEXTS: &[&str] = &[
     "traceresponse",
-    "b3",
-    "x-b3-traceid",
-    "x-b3-spanid",
-    "x-b3-parentspanid",
-    "x-b3-sampled",
-    "x-b3-flags",
-    "uber-trace-id",
     "jaeger-debug-id",
-    "x-amzn-trace-id",
-    "ot-tracer-traceid",
-    "ot-tracer-spanid",
-    "ot-tracer-sampled",
     "x-ot-span-context",
-    "x-datadog-trace-id",
-    "x-datadog-parent-id",
-    "x-datadog-sampling-priority",
-    "x-datadog-tags",
     "x-datadog-origin",
-    "grpc-trace-bin",
     "x-cloud-trace-context",
     "elastic-apm-traceparent",
     "newrelic",
@@ -67,23 +97,41 @@ const BAGGAGE_PREFIXES: &[&str] = &["ot-baggage-", "uberctx-"];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::propagation::Format;
+    use crate::propagation::testing::head;
 
     #[test]
-    fn the_headers_of_every_format_are_contexts_in_any_spelling() {
-        for name in Format::ALL.iter().flat_map(|format| format.headers()) {
+    fn contexts_are_known_in_any_spelling() {
+        for name in Format::HEADERS.iter().copied().flatten().chain(OTHER_CONTEXTS) {
             assert!(holds_context(name.as_bytes()), "{name}");
             assert!(holds_context(name.replace('-', "_").as_bytes()), "{name}");
             assert!(!holds_baggage(name.as_bytes()), "{name}");
+            assert!(!holds_context(format!("{name}-2").as_bytes()), "{name}-2");
         }
-        assert!(CONTEXTS.iter().all(|name| holds_context(name.as_bytes())));
-        for name in
-            ["traceparen", "x-b3", "x-b3-traceid-2", "x-request-id", "tracestat_", "b-3", ""]
-        {
+        for name in ["traceparen", "x-b3", "x-request-id", "tracestat_", "b-3", ":path", ""] {
             assert!(!holds_context(name.as_bytes()), "{name}");
         }
+    }
+
+    #[test]
+    fn baggage_is_known_in_any_spelling() {
         for name in ["baggage", "uberctx-a", "uberctx_a", "ot-baggage-b", "jaeger_baggage"] {
             assert!(holds_baggage(name.as_bytes()), "{name}");
+            assert!(!holds_context(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn trace_headers_do_not_depend_on_their_order() {
+        let one = head(&[("traceparent", "a"), ("accept", "b"), ("x-b3-traceid", "c")]);
+        let other = head(&[("x-b3-traceid", "c"), ("tracestate", "d"), ("traceparent", "a")]);
+        assert_eq!(trace_headers(&one), trace_headers(&other));
+        for changed in [
+            head(&[("traceparent", "b"), ("x-b3-traceid", "c")]),
+            head(&[("traceparent", "a")]),
+            head(&[("traceparent", "a"), ("x-b3-traceid", "c"), ("b3", "0")]),
+            head(&[("traceparent", "a"), ("traceparent", "a"), ("x-b3-traceid", "c")]),
+        ] {
+            assert_ne!(trace_headers(&one), trace_headers(&changed));
         }
     }
 }

@@ -10,7 +10,7 @@
 
 use crate::http::digits::encode_hex;
 use crate::propagation::context::Context;
-use crate::propagation::tracecontext;
+use crate::propagation::format::tracecontext;
 
 /// Which headers a response gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

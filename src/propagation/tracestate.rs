@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use opentelemetry::trace::TraceId;
 
 use super::ot::{self, ThresholdUpdate};
+use crate::http::edits::Edits;
 use crate::http::head::Head;
 
 /// A list as it goes on.
@@ -48,13 +49,13 @@ impl TraceState<'_> {
     #[inline(never)]
     pub fn update_threshold(
         &mut self,
-        threshold_update: ThresholdUpdate,
+        update: ThresholdUpdate,
         sampled: bool,
         trace_id: TraceId,
         own_randomness: Option<u64>,
     ) {
         let value = if own_randomness.is_some() { &[] } else { self.ot() };
-        let threshold = match threshold_update {
+        let threshold = match update {
             ThresholdUpdate::Set(threshold) => Some(threshold),
             ThresholdUpdate::Erase => None,
             ThresholdUpdate::Keep => {
@@ -106,7 +107,16 @@ fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == b',').filter(|member| !member.is_empty())
 }
 
-/// Reads all lines as one list. One member that breaks the grammar makes all of it invalid.
+/// Writes a list as the one line of the header, or removes the header if the list is empty.
+pub fn inject(list: &[u8], edits: &mut Edits<'_, '_>) {
+    if list.is_empty() {
+        edits.remove(TRACESTATE);
+    } else {
+        edits.set(TRACESTATE, list);
+    }
+}
+
+/// Reads all lines as one list. One member that breaks the grammar makes the whole list invalid.
 pub fn extract<'a>(head: &Head<'a>) -> Result<TraceState<'a>, &'static str> {
     let sizes = head.all(TRACESTATE).map(<[u8]>::len);
     if sizes.sum::<usize>() > MAX_READ_BYTES {

@@ -1,17 +1,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::propagation::context::parse_trace_id;
 use sidespan::http::head::Head;
-use sidespan::propagation::ot::{ThresholdUpdate, randomness, rewritten, threshold};
+use sidespan::propagation::extracted::parse_trace_id;
+use sidespan::propagation::ot::{RANDOMNESS, ThresholdUpdate, randomness, rewritten, threshold};
 use sidespan::propagation::tracestate::{MAX_BYTES, TRACESTATE, extract};
-use sidespan::propagation::ot::RANDOMNESS;
 use sidespan_fuzz::lines;
 
 fuzz_target!(|input: &[u8]| {
     let stated = threshold(input);
     assert!(stated.is_none_or(|threshold| threshold < RANDOMNESS));
-    // Longer values are in no valid list, and have no room for a threshold.
+    // A valid list holds no longer value, and a longer one leaves no room for a threshold.
     if input.len() <= 256 {
         let again = rewritten(input, stated);
         assert_eq!((threshold(&again), randomness(&again)), (stated, randomness(input)));
@@ -20,13 +19,13 @@ fuzz_target!(|input: &[u8]| {
 
     let head = Head::new(lines(&[TRACESTATE], input));
     let id = parse_trace_id(b"4bf92f3577b34da6a3ce929d0e0e4736").unwrap();
-    for threshold_update in [ThresholdUpdate::Keep, ThresholdUpdate::Erase, ThresholdUpdate::Set(1 << 55)] {
+    for update in [ThresholdUpdate::Keep, ThresholdUpdate::Erase, ThresholdUpdate::Set(1 << 55)] {
         if let Ok(mut state) = extract(&head) {
-            state.update_threshold(threshold_update, true, id, None);
+            state.update_threshold(update, true, id, None);
             assert!(state.list.len() <= MAX_BYTES);
             let sent = Head::new(vec![(TRACESTATE.as_bytes(), &*state.list)]);
             let mut again = extract(&sent).unwrap();
-            again.update_threshold(threshold_update, true, id, None);
+            again.update_threshold(update, true, id, None);
             assert_eq!(again.list, state.list);
         }
     }

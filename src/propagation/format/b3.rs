@@ -2,25 +2,43 @@
 //!
 //! ```text
 //! b3                = [ x-b3-traceid "-" x-b3-spanid [ "-" state [ "-" x-b3-parentspanid ] ] ] / state
-//! state             = "0" / "1" / "d"            ; d is debug: sampled, and a person asked for it
+//! state             = "0" / "1" / "d"            ; d is debug: sampled, at a person's request
 //! x-b3-traceid      = 16HEXDIGLC / 32HEXDIGLC    ; not all zeros
 //! x-b3-spanid       = 16HEXDIGLC                 ; not all zeros
 //! x-b3-parentspanid = 16HEXDIGLC
-//! x-b3-sampled      = "0" / "1"                  ; "true" and "false" in any case, before it was fixed
-//! x-b3-flags        = "1"                        ; debug; what else it holds says nothing
+//! x-b3-sampled      = "0" / "1"                  ; old senders: "true" and "false", in any case
+//! x-b3-flags        = "1"                        ; debug; any other value is ignored
 //! ```
 //!
 //! Ids are lower-case hex: the specification has no other, and Zipkin's own library and
-//! OpenTelemetry for Go refuse upper case too. `d` in `x-b3-sampled` stands for debug, as
-//! OpenTelemetry's SDKs read it.
+//! OpenTelemetry for Go refuse upper case too. `d` in `x-b3-sampled` is read as debug, as
+//! OpenTelemetry's SDKs do.
 
 use crate::http::digits::decode_hex;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
-use crate::propagation::context::{Context, Extracted, Sampling};
+use crate::propagation::context::{Context, Sampling};
+use crate::propagation::extracted::Extracted;
+use crate::propagation::format::{Format, FormatDefinition};
+
+pub const SINGLE_HEADER: FormatDefinition = FormatDefinition {
+    name: "b3",
+    headers: &[SINGLE],
+    extract: extract_single,
+    inject: inject_single,
+    other_encoding: Some(Format::B3Multi),
+};
+
+pub const MULTI_HEADER: FormatDefinition = FormatDefinition {
+    name: "b3multi",
+    headers: &[TRACE_ID, SPAN_ID, PARENT_SPAN_ID, SAMPLED, FLAGS],
+    extract: extract_multi,
+    inject: inject_multi,
+    other_encoding: Some(Format::B3Single),
+};
 
 /// Writes the single header. The parent's span id is never written.
-pub fn inject_single(context: &Context, edits: &mut Edits<'_, '_>) {
+fn inject_single(context: &Context, edits: &mut Edits<'_, '_>) {
     let mut value = Vec::with_capacity(SINGLE_LENGTH);
     value.extend_from_slice(context.trace_id_hex(&mut [0; 32]));
     value.push(b'-');
@@ -35,7 +53,7 @@ pub fn inject_single(context: &Context, edits: &mut Edits<'_, '_>) {
 }
 
 /// Writes the `x-b3-*` headers. The parent's span id is never written.
-pub fn inject_multi(context: &Context, edits: &mut Edits<'_, '_>) {
+fn inject_multi(context: &Context, edits: &mut Edits<'_, '_>) {
     edits.set(TRACE_ID, context.trace_id_hex(&mut [0; 32]));
     edits.set(SPAN_ID, &context.span_id_hex());
     match context.sampling {
@@ -56,7 +74,7 @@ pub fn inject_multi(context: &Context, edits: &mut Edits<'_, '_>) {
 }
 
 /// Reads the single header.
-pub fn extract_single(head: &Head<'_>) -> Extracted {
+fn extract_single(head: &Head<'_>) -> Extracted {
     let Some(line) = head.first(SINGLE) else {
         return Extracted::Absent;
     };
@@ -77,11 +95,11 @@ pub fn extract_single(head: &Head<'_>) -> Extracted {
     {
         return Extracted::Invalid("expected a parent span id of 16 hex digits");
     }
-    Extracted::of_ids(trace_id, span_id, sampling)
+    Extracted::from_hex(trace_id, span_id, sampling)
 }
 
 /// Reads the `x-b3-*` headers.
-pub fn extract_multi(head: &Head<'_>) -> Extracted {
+fn extract_multi(head: &Head<'_>) -> Extracted {
     let sampling = match (head.first(FLAGS), head.first(SAMPLED)) {
         (Some(b"1"), _) => Some(Sampling::Debug),
         (_, Some(field)) => match state(field).or_else(|| old_state(field)) {
@@ -92,7 +110,7 @@ pub fn extract_multi(head: &Head<'_>) -> Extracted {
     };
     match (head.first(TRACE_ID), head.first(SPAN_ID), sampling) {
         (Some(trace_id), Some(span_id), _) => {
-            Extracted::of_ids(trace_id, span_id, sampling.unwrap_or(Sampling::Deferred))
+            Extracted::from_hex(trace_id, span_id, sampling.unwrap_or(Sampling::Deferred))
         }
         (None, None, Some(sampling)) => Extracted::Decision(sampling),
         (None, None, None) => Extracted::Absent,
@@ -116,14 +134,12 @@ fn old_state(field: &[u8]) -> Option<Sampling> {
     field.eq_ignore_ascii_case(b"false").then_some(Sampling::NotSampled)
 }
 
-/// The headers of the multi form.
-pub const MULTI: &[&str] = &[TRACE_ID, SPAN_ID, PARENT_SPAN_ID, SAMPLED, FLAGS];
-pub const SINGLE: &str = "b3";
-pub const TRACE_ID: &str = "x-b3-traceid";
-pub const SPAN_ID: &str = "x-b3-spanid";
-pub const PARENT_SPAN_ID: &str = "x-b3-parentspanid";
-pub const SAMPLED: &str = "x-b3-sampled";
-pub const FLAGS: &str = "x-b3-flags";
+const SINGLE: &str = "b3";
+const TRACE_ID: &str = "x-b3-traceid";
+const SPAN_ID: &str = "x-b3-spanid";
+const PARENT_SPAN_ID: &str = "x-b3-parentspanid";
+const SAMPLED: &str = "x-b3-sampled";
+const FLAGS: &str = "x-b3-flags";
 const SINGLE_LENGTH: usize = 51;
 
 #[cfg(test)]

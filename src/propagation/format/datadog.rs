@@ -9,19 +9,29 @@
 //! tag                 = "_dd.p.tid=" 16HEXDIGLC / key "=" value    ; the left half of the trace id
 //! ```
 //!
-//! Priorities below 1 drop the trace, 1 keeps it, and 2 keeps it since a person asked for that,
-//! which is debug here. One that already says what is decided is left as it is, and so are other
-//! tags of the same trace. A left half that breaks its grammar is treated as absent, as Datadog's
-//! own tracers do. `x-datadog-origin` is left alone.
+//! Priorities below 1 drop the trace, 1 keeps it, and 2 keeps it at a person's request, which is debug
+//! here. A priority that agrees with the decision is left as it is, and so are other tags of the same
+//! trace. A left half that breaks its grammar counts as absent, as in Datadog's own tracers.
+//! `x-datadog-origin` is left alone.
 
 use opentelemetry::trace::{SpanId, TraceId};
 
 use crate::http::digits;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
-use crate::propagation::context::{Context, Extracted, Sampling};
+use crate::propagation::context::{Context, Sampling};
+use crate::propagation::extracted::Extracted;
+use crate::propagation::format::FormatDefinition;
 
-pub fn extract(head: &Head<'_>) -> Extracted {
+pub const FORMAT: FormatDefinition = FormatDefinition {
+    name: "datadog",
+    headers: &[TRACE_ID, PARENT_ID, PRIORITY, TAGS],
+    extract,
+    inject,
+    other_encoding: None,
+};
+
+fn extract(head: &Head<'_>) -> Extracted {
     let sampling = match head.first(PRIORITY).map(sampling) {
         None => Sampling::Deferred,
         Some(Some(sampling)) => sampling,
@@ -47,12 +57,12 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     })
 }
 
-/// A trace id whose right half is zero has no form here; the headers are then removed.
-pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
+/// A trace id whose right half is zero cannot be written here, so the headers are removed.
+fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     let trace_id = u128::from_be_bytes(context.trace_id.to_bytes());
     let (left, right) = ((trace_id >> 64) as u64, trace_id as u64);
     if right == 0 {
-        HEADERS.iter().for_each(|name| edits.remove(name));
+        FORMAT.headers.iter().for_each(|name| edits.remove(name));
         return;
     }
     let head = edits.head();
@@ -61,7 +71,7 @@ pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     edits.set(PARENT_ID, u64::from_be_bytes(context.span_id.to_bytes()).to_string().as_bytes());
     match (priority(context.sampling), head.first(PRIORITY).filter(|_| same_trace)) {
         (None, _) => edits.remove(PRIORITY),
-        (Some(_), Some(known)) if says(known, context.sampling) => edits.set(PRIORITY, known),
+        (Some(_), Some(known)) if agrees(known, context.sampling) => edits.set(PRIORITY, known),
         (Some(priority), _) => edits.set(PRIORITY, priority),
     }
     let tags = tags_with(left, tags(head).filter(|_| same_trace));
@@ -72,7 +82,7 @@ pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     }
 }
 
-/// Returns the tags with the left half of the trace id in its place, or at the end.
+/// Returns the tags with this left half of the trace id, where the tag for it stands or at the end.
 fn tags_with<'a>(left: u64, tags: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut tid = [0; 16];
     digits::encode_hex(&left.to_be_bytes(), &mut tid);
@@ -91,11 +101,11 @@ fn tags<'a>(head: &Head<'a>) -> impl Iterator<Item = &'a [u8]> {
     tags.unwrap_or_default().split(|byte| *byte == b',')
 }
 
-/// Returns whether a priority says all that is to be said.
-fn says(known: &[u8], wanted: Sampling) -> bool {
-    match sampling(known) {
-        Some(Sampling::Debug) => wanted.is_sampled(),
-        known => known == Some(wanted),
+/// Tells whether a priority agrees with a decision.
+fn agrees(priority: &[u8], decided: Sampling) -> bool {
+    match sampling(priority) {
+        Some(Sampling::Debug) => decided.is_sampled(),
+        stated => stated == Some(decided),
     }
 }
 
@@ -117,19 +127,18 @@ fn priority(sampling: Sampling) -> Option<&'static [u8]> {
     }
 }
 
-/// Reads a decimal number of 64 bits; zero is none.
+/// Reads a decimal number of 64 bits, not zero.
 fn id(digits: &[u8]) -> Option<u64> {
     digits::decimal(digits).filter(|id| *id != 0)
 }
 
-pub const HEADERS: &[&str] = &[TRACE_ID, PARENT_ID, PRIORITY, TAGS];
 const TRACE_ID: &str = "x-datadog-trace-id";
 const PARENT_ID: &str = "x-datadog-parent-id";
 const PRIORITY: &str = "x-datadog-sampling-priority";
 const TAGS: &str = "x-datadog-tags";
-/// Longer ones count as absent, as in Datadog's tracers.
+/// Longer tags count as absent, as in Datadog's own tracers.
 const MAX_TAGS_BYTES: usize = 512;
-/// The left half of the trace id, as a tag.
+/// Begins the tag that holds the left half of the trace id.
 const TID: &[u8] = b"_dd.p.tid=";
 
 #[cfg(test)]
@@ -155,16 +164,21 @@ mod tests {
     }
 
     fn named(values: [Option<&str>; 4]) -> Vec<(&'static str, &str)> {
-        HEADERS.iter().zip(values).filter_map(|(name, value)| Some((*name, value?))).collect()
+        FORMAT
+            .headers
+            .iter()
+            .zip(values)
+            .filter_map(|(name, value)| Some((*name, value?)))
+            .collect()
     }
 
-    /// Reads trace id, parent id, priority and tags, each where it is there.
+    /// Reads a trace id, parent id, priority and tags; `None` is an absent header.
     #[track_caller]
     fn check(values: [Option<&str>; 4], expected: Extracted) {
         assert_eq!(extract(&head(&named(values))), expected, "{values:?}");
     }
 
-    /// Writes a context over such headers.
+    /// Writes a context to a request with such headers.
     #[track_caller]
     fn check_written(values: [Option<&str>; 4], sent: Context, expected: [Option<&str>; 4]) {
         let found = written(&named(values), |edits| inject(&sent, edits));
@@ -225,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_the_same_already_is_left_as_it_is() {
+    fn priorities_that_agree_with_the_decision_stay() {
         let up = context(LONG, Sampling::Sampled);
         let tags = format!("a=1,{TID_TAG},b=2");
         let all = |priority| [Some(R), Some("7"), Some(priority), Some(&*tags)];
@@ -242,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_go_on_with_their_own_trace_alone() {
+    fn tags_are_passed_on_only_with_their_own_trace() {
         let up = context(LONG, Sampling::Sampled);
         let both = format!("a=1,{TID_TAG}");
         let ids = |tags| [Some(R), Some("7"), Some("1"), tags];
@@ -261,7 +275,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_injected_extracts_to_the_same_context(
+        fn an_injected_context_is_extracted_again(
             sent in any_context(&[
                 Sampling::Deferred, Sampling::NotSampled, Sampling::Sampled, Sampling::Debug,
             ]),
@@ -272,7 +286,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(values: [Vec<u8>; 4]) {
-            let lines = HEADERS.iter().zip(&values);
+            let lines = FORMAT.headers.iter().zip(&values);
             let head = Head::new(
                 lines.map(|(name, value)| (name.as_bytes(), value.as_slice())).collect(),
             );

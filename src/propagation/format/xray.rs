@@ -2,34 +2,39 @@
 //! <https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>.
 //!
 //! ```text
-//! X-Amzn-Trace-Id = pair *( ";" pair )       ; in any order, each of ours once
+//! X-Amzn-Trace-Id = pair *( ";" pair )       ; in any order, each of the first three once
 //! pair            = "Root=1-" 8HEXDIGLC "-" 24HEXDIGLC    ; the trace id, not all zeros
 //!                 / "Parent=" 16HEXDIGLC                  ; the span id, not all zeros
-//!                 / "Sampled=" ( "0" / "1" / "?" )        ; ? leaves the decision open
+//!                 / "Sampled=" ( "0" / "1" / "?" )        ; ?: the receiver decides
 //!                 / name "=" *any / OWS                   ; others: Self, Lineage
 //! ```
 //!
-//! A load balancer that traces nothing itself sends a root without a parent. That is no context, since
-//! there is no span to hang below, but no fault either; `Sampled` is then followed alone. The first
-//! eight digits of a root are a time of X-Ray's own; X-Ray takes W3C's random ids in their place.
-//! Pairs of other names go on only where the header needs no change.
+//! A load balancer that makes no spans sends `Root` without `Parent`. That is no context, since there is
+//! no parent span, but not invalid either: only `Sampled` is followed. The first eight digits of `Root`
+//! are a time if X-Ray's SDK made it, but X-Ray accepts W3C's random ids too. Other pairs are passed on
+//! only if the header needs no change.
 
 use opentelemetry::trace::TraceId;
 
 use crate::http::digits::encode_hex;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
-use crate::propagation::context::{self, Context, Extracted, Sampling};
+use crate::propagation::context::{Context, Sampling};
+use crate::propagation::extracted::{self, Extracted};
+use crate::propagation::format::FormatDefinition;
 
-pub fn extract(head: &Head<'_>) -> Extracted {
+pub const FORMAT: FormatDefinition =
+    FormatDefinition { name: "xray", headers: &[TRACE_ID], extract, inject, other_encoding: None };
+
+fn extract(head: &Head<'_>) -> Extracted {
     let Some(line) = head.first(TRACE_ID) else {
         return Extracted::Absent;
     };
     Pairs::parse(line).and_then(Pairs::read).unwrap_or_else(Extracted::Invalid)
 }
 
-pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
-    if says(edits.head(), context) {
+fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
+    if already_holds(edits.head(), context) {
         return;
     }
     let mut value = *b"Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=?";
@@ -45,8 +50,8 @@ pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     edits.set(TRACE_ID, &value);
 }
 
-/// Tells whether the one header that is there says this context already.
-fn says(head: &Head<'_>, context: &Context) -> bool {
+/// Tells whether the request has this context already, in one line.
+fn already_holds(head: &Head<'_>, context: &Context) -> bool {
     let same = |known: Context| {
         (known.trace_id, known.span_id, known.sampling)
             == (context.trace_id, context.span_id, context.sampling)
@@ -55,10 +60,7 @@ fn says(head: &Head<'_>, context: &Context) -> bool {
         && head.all(TRACE_ID).count() == 1
 }
 
-/// Load balancers and services add pairs of their own, and none of them has needed a fourth of this.
-const MAX_BYTES: usize = 2 * 1024;
-
-/// The values of the pairs that mean something here.
+/// The values of the pairs that make up a context.
 #[derive(Default)]
 struct Pairs<'a> {
     root: Option<&'a [u8]>,
@@ -80,13 +82,13 @@ impl<'a> Pairs<'a> {
             let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
                 return Err("expected pairs of name and value");
             };
-            let place = match name {
+            let pair = match name {
                 b"Root" => &mut pairs.root,
                 b"Parent" => &mut pairs.parent,
                 b"Sampled" => &mut pairs.sampled,
                 _ => continue,
             };
-            if place.replace(value).is_some() {
+            if pair.replace(value).is_some() {
                 return Err("expected each of Root, Parent and Sampled once");
             }
         }
@@ -104,7 +106,7 @@ impl<'a> Pairs<'a> {
         match (trace_id.transpose()?, self.parent) {
             (Some(trace_id), Some(parent)) => Ok(Extracted::Context(Context {
                 trace_id,
-                span_id: context::parse_span_id(parent)
+                span_id: extracted::parse_span_id(parent)
                     .ok_or("expected 16 hex digits as Parent")?,
                 sampling,
                 random: false,
@@ -120,10 +122,12 @@ impl<'a> Pairs<'a> {
 /// Reads the trace id of a root.
 fn trace_id(root: &[u8]) -> Option<TraceId> {
     let (time, unique) = root.strip_prefix(b"1-")?.split_at_checked(8)?;
-    context::parse_trace_id(&[time, unique.strip_prefix(b"-")?].concat())
+    extracted::parse_trace_id(&[time, unique.strip_prefix(b"-")?].concat())
 }
 
-pub const TRACE_ID: &str = "x-amzn-trace-id";
+const TRACE_ID: &str = "x-amzn-trace-id";
+/// Four times as long as any known header with the pairs that load balancers and services add.
+const MAX_BYTES: usize = 2 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -234,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_injected_extracts_to_the_same_context(
+        fn an_injected_context_is_extracted_again(
             sent in any_context(&[Sampling::Deferred, Sampling::NotSampled, Sampling::Sampled]),
         ) {
             let found = round_trip(|edits| inject(&sent, edits), extract);

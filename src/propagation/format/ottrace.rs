@@ -4,19 +4,29 @@
 //! ```text
 //! ot-tracer-traceid = 1*32HEXDIGLC    ; not zero; leading zeros may be missing
 //! ot-tracer-spanid  = 1*16HEXDIGLC    ; not zero; leading zeros may be missing
-//! ot-tracer-sampled = "true" / "false" / "1" / "0"    ; where it is missing, the receiver decides
+//! ot-tracer-sampled = "true" / "false" / "1" / "0"    ; if it is missing, the receiver decides
 //! ```
 //!
-//! OpenTracing's own tracers write ids without leading zeros. The trace id is written in full width,
-//! which is 32 digits but for ids that came with 16 or fewer. Some SDKs write the right half alone;
-//! all of them read both, and a trace whose id is cut on its way falls into two. `ot-baggage-*`
+//! OpenTracing's own tracers write ids without leading zeros. Here they are written with them: a trace
+//! id that came with at most 16 digits gets 16, others get 32. Some SDKs write only the right half of
+//! the trace id, but that splits a trace in two, and all of them read both widths. `ot-baggage-*`
 //! headers are left alone.
 
 use crate::http::edits::Edits;
 use crate::http::head::Head;
-use crate::propagation::context::{Context, Extracted, Sampling};
+use crate::propagation::context::{Context, Sampling};
+use crate::propagation::extracted::Extracted;
+use crate::propagation::format::FormatDefinition;
 
-pub fn extract(head: &Head<'_>) -> Extracted {
+pub const FORMAT: FormatDefinition = FormatDefinition {
+    name: "ottrace",
+    headers: &[TRACE_ID, SPAN_ID, SAMPLED],
+    extract,
+    inject,
+    other_encoding: None,
+};
+
+fn extract(head: &Head<'_>) -> Extracted {
     let sampling = match head.first(SAMPLED) {
         None => Sampling::Deferred,
         Some(b"true" | b"1") => Sampling::Sampled,
@@ -24,13 +34,15 @@ pub fn extract(head: &Head<'_>) -> Extracted {
         Some(_) => return Extracted::Invalid("expected the sampling state true or false"),
     };
     match (head.first(TRACE_ID), head.first(SPAN_ID)) {
-        (Some(trace_id), Some(span_id)) => Extracted::of_bare_ids(trace_id, span_id, sampling),
+        (Some(trace_id), Some(span_id)) => {
+            Extracted::from_unpadded_hex(trace_id, span_id, sampling)
+        }
         (None, None) if sampling == Sampling::Deferred => Extracted::Absent,
         _ => Extracted::Invalid("expected a trace id and a span id"),
     }
 }
 
-pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
+fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     edits.set(TRACE_ID, context.trace_id_hex(&mut [0; 32]));
     edits.set(SPAN_ID, &context.span_id_hex());
     match context.sampling {
@@ -40,7 +52,6 @@ pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     }
 }
 
-pub const HEADERS: &[&str] = &[TRACE_ID, SPAN_ID, SAMPLED];
 const TRACE_ID: &str = "ot-tracer-traceid";
 const SPAN_ID: &str = "ot-tracer-spanid";
 const SAMPLED: &str = "ot-tracer-sampled";
@@ -71,7 +82,7 @@ mod tests {
 
     /// Reads trace id, span id and sampling state, each where it is there.
     fn read(values: [Option<&str>; 3]) -> Extracted {
-        let lines = HEADERS.iter().zip(values);
+        let lines = FORMAT.headers.iter().zip(values);
         let lines: Vec<_> = lines.filter_map(|(name, value)| Some((*name, value?))).collect();
         extract(&head(&lines))
     }
@@ -122,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_injected_extracts_to_the_same_context(
+        fn an_injected_context_is_extracted_again(
             sent in any_context(&[Sampling::Deferred, Sampling::NotSampled, Sampling::Sampled]),
         ) {
             let found = round_trip(|edits| inject(&sent, edits), extract);
@@ -131,7 +142,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(values: [Vec<u8>; 3]) {
-            let lines = HEADERS.iter().zip(&values);
+            let lines = FORMAT.headers.iter().zip(&values);
             let _ = extract(&Head::new(
                 lines.map(|(name, value)| (name.as_bytes(), value.as_slice())).collect(),
             ));

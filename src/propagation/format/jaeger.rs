@@ -4,13 +4,13 @@
 //! uber-trace-id  = trace-id ":" span-id ":" parent-span-id ":" flags
 //! trace-id       = 1*32HEXDIGLC   ; not zero; leading zeros may be missing
 //! span-id        = 1*16HEXDIGLC   ; not zero; leading zeros may be missing
-//! parent-span-id = *any           ; out of use: not looked at, and written as 0
-//! flags          = 1*2HEXDIGLC    ; 01 sampled, 02 debug, which means sampled too
+//! parent-span-id = *any           ; deprecated: ignored, and written as 0
+//! flags          = 1*2HEXDIGLC    ; 01 sampled, 02 debug, which implies sampled
 //! ```
 //!
-//! The value may be percent-encoded, colons as `%3A`. Ids are written in full width, as senders
-//! should: a trace id that came with 16 digits or fewer has 16, others have 32. `uberctx-*`
-//! headers are baggage and left alone.
+//! The value may be percent-encoded, with colons as `%3A`. Ids are written with their leading zeros,
+//! as the specification asks of senders: a trace id that came with at most 16 digits gets 16, others
+//! get 32. `uberctx-*` headers are baggage and left alone.
 
 use std::borrow::Cow;
 
@@ -19,9 +19,19 @@ use percent_encoding::percent_decode;
 use crate::http::digits::decode_hex;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
-use crate::propagation::context::{self, Context, Extracted, Sampling};
+use crate::propagation::context::{Context, Sampling};
+use crate::propagation::extracted::{self, Extracted};
+use crate::propagation::format::FormatDefinition;
 
-pub fn extract(head: &Head<'_>) -> Extracted {
+pub const FORMAT: FormatDefinition = FormatDefinition {
+    name: "jaeger",
+    headers: &[UBER_TRACE_ID],
+    extract,
+    inject,
+    other_encoding: None,
+};
+
+fn extract(head: &Head<'_>) -> Extracted {
     let Some(line) = head.first(UBER_TRACE_ID) else {
         return Extracted::Absent;
     };
@@ -36,16 +46,17 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     if fields.next().is_some() {
         return Extracted::Invalid("expected four fields");
     }
-    let sampling = match context::padded(flags).and_then(|flags: [u8; 2]| decode_hex(&flags)) {
+    let sampling = match extracted::zero_padded(flags).and_then(|flags: [u8; 2]| decode_hex(&flags))
+    {
         Some([flags]) if flags & DEBUG != 0 => Sampling::Debug,
         Some([flags]) if flags & SAMPLED != 0 => Sampling::Sampled,
         Some(_) => Sampling::NotSampled,
         None => return Extracted::Invalid("expected flags of two hex digits at most"),
     };
-    Extracted::of_bare_ids(trace_id, span_id, sampling)
+    Extracted::from_unpadded_hex(trace_id, span_id, sampling)
 }
 
-pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
+fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     let mut value = Vec::with_capacity(LENGTH);
     value.extend_from_slice(context.trace_id_hex(&mut [0; 32]));
     value.push(b':');
@@ -58,11 +69,11 @@ pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     edits.set(UBER_TRACE_ID, &value);
 }
 
-pub const UBER_TRACE_ID: &str = "uber-trace-id";
+const UBER_TRACE_ID: &str = "uber-trace-id";
 const SAMPLED: u8 = 1;
 const DEBUG: u8 = 2;
 const LENGTH: usize = 32 + 1 + 16 + 4;
-/// With a parent's id, two digits of flags, and every character percent-encoded.
+/// The length with a parent span id, two digits of flags, and every character percent-encoded.
 const MAX_ENCODED_LENGTH: usize = 3 * (32 + 1 + 16 + 1 + 16 + 1 + 2);
 
 #[cfg(test)]
@@ -145,7 +156,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_injected_extracts_to_the_same_context(
+        fn an_injected_context_is_extracted_again(
             sent in any_context(&[Sampling::NotSampled, Sampling::Sampled, Sampling::Debug]),
         ) {
             let found = round_trip(|edits| inject(&sent, edits), extract);

@@ -141,7 +141,7 @@ fn invalid_contexts_are_refused() {
 
 proptest! {
     #[test]
-    fn what_is_injected_extracts_to_the_same_context(
+    fn an_injected_context_is_extracted_again(
         trace in 1u128.., span in 1u64.., state in 0usize..4, short: bool,
     ) {
         let states = [Sampling::Deferred, Sampling::NotSampled, Sampling::Sampled, Sampling::Debug];

@@ -6,10 +6,10 @@
 //! version        = %x00
 //! trace-id       = %x00 16OCTET    ; not all zeros
 //! span-id        = %x01 8OCTET     ; not all zeros
-//! options        = %x02 OCTET      ; bit 0: sampled; without it, not sampled
+//! options        = %x02 OCTET      ; bit 0: sampled; missing options mean not sampled
 //! ```
 //!
-//! Fields come in the order of their numbers; what follows the known ones is ignored.
+//! Fields come in the order of their numbers. Bytes after the known fields are ignored.
 
 use base64::Engine as _;
 use opentelemetry::trace::{SpanId, TraceId};
@@ -17,9 +17,19 @@ use opentelemetry::trace::{SpanId, TraceId};
 use crate::http::edits::Edits;
 use crate::http::grpc;
 use crate::http::head::Head;
-use crate::propagation::context::{Context, Extracted, Sampling};
+use crate::propagation::context::{Context, Sampling};
+use crate::propagation::extracted::Extracted;
+use crate::propagation::format::FormatDefinition;
 
-pub fn extract(head: &Head<'_>) -> Extracted {
+pub const FORMAT: FormatDefinition = FormatDefinition {
+    name: "grpc-trace-bin",
+    headers: &[GRPC_TRACE_BIN],
+    extract,
+    inject,
+    other_encoding: None,
+};
+
+fn extract(head: &Head<'_>) -> Extracted {
     match head.first(GRPC_TRACE_BIN) {
         None => Extracted::Absent,
         Some(line) => parse(line).map_or_else(Extracted::Invalid, Extracted::Context),
@@ -27,7 +37,7 @@ pub fn extract(head: &Head<'_>) -> Extracted {
 }
 
 /// Writes the header without padding, as gRPC does.
-pub fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
+fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     let mut bytes = [0; 29];
     bytes[2..18].copy_from_slice(&context.trace_id.to_bytes());
     bytes[18] = SPAN_ID;
@@ -51,12 +61,12 @@ fn parse(line: &[u8]) -> Result<Context, &'static str> {
     Ok(Context { trace_id, span_id, sampling, random: false, short_trace_id: false })
 }
 
-/// Splits the value of a field off, and returns it and what follows.
+/// Splits off the field of this number: returns its value and the bytes after it.
 fn field<const N: usize>(bytes: &[u8], number: u8) -> Option<(&[u8; N], &[u8])> {
     bytes.strip_prefix(&[number])?.split_first_chunk()
 }
 
-pub const GRPC_TRACE_BIN: &str = "grpc-trace-bin";
+const GRPC_TRACE_BIN: &str = "grpc-trace-bin";
 const VERSION: u8 = 0;
 const TRACE_ID: u8 = 0;
 const SPAN_ID: u8 = 1;
@@ -141,7 +151,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_injected_extracts_to_the_same_context(
+        fn an_injected_context_is_extracted_again(
             sent in any_context(&[Sampling::NotSampled, Sampling::Sampled]),
         ) {
             let found = round_trip(|edits| inject(&sent, edits), extract);

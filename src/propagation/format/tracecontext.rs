@@ -7,17 +7,29 @@
 //! parent-id   = 16HEXDIGLC  ; not all zeros
 //! trace-flags = 2HEXDIGLC   ; 01 sampled, 02 random trace id
 //! ```
+//!
+//! `tracestate`, which goes with it, is read and written in [`tracestate`](super::super::tracestate).
 
 use opentelemetry::trace::TraceFlags;
 
-use super::tracestate::TRACESTATE;
+use super::FormatDefinition;
 use crate::http::digits;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
-use crate::propagation::context::{self, Context, Extracted, RANDOM, Sampling};
+use crate::propagation::context::{Context, RANDOM, Sampling};
+use crate::propagation::extracted::{self, Extracted};
+use crate::propagation::tracestate::TRACESTATE;
+
+pub const FORMAT: FormatDefinition = FormatDefinition {
+    name: "tracecontext",
+    headers: &[TRACEPARENT, TRACESTATE],
+    extract,
+    inject,
+    other_encoding: None,
+};
 
 /// Reads `traceparent`. Several lines of it are invalid.
-pub fn extract(head: &Head<'_>) -> Extracted {
+fn extract(head: &Head<'_>) -> Extracted {
     let mut lines = head.all(TRACEPARENT);
     match (lines.next(), lines.next()) {
         (None, _) => Extracted::Absent,
@@ -26,17 +38,11 @@ pub fn extract(head: &Head<'_>) -> Extracted {
     }
 }
 
-/// Writes `traceparent`, and the list of its trace as one line of `tracestate`.
-pub fn inject(context: &Context, trace_state: &[u8], edits: &mut Edits<'_, '_>) {
+fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     edits.set(TRACEPARENT, &traceparent(context));
-    if trace_state.is_empty() {
-        edits.remove(TRACESTATE);
-    } else {
-        edits.set(TRACESTATE, trace_state);
-    }
 }
 
-/// Writes a context as the value of `traceparent`.
+/// Returns a context as the value of `traceparent`.
 #[inline(always)]
 pub fn traceparent(context: &Context) -> [u8; 55] {
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
@@ -50,8 +56,9 @@ fn parse(line: &[u8]) -> Result<Context, &'static str> {
     let mut fields = line.trim_ascii().splitn(5, |byte| *byte == b'-');
     let mut field = || fields.next().unwrap_or_default();
     let [version] = digits::decode_hex(field()).ok_or("expected a version of two hex digits")?;
-    let trace_id = context::parse_trace_id(field()).ok_or("expected a trace id, not all zeros")?;
-    let span_id = context::parse_span_id(field()).ok_or("expected a parent id, not all zeros")?;
+    let trace_id =
+        extracted::parse_trace_id(field()).ok_or("expected a trace id, not all zeros")?;
+    let span_id = extracted::parse_span_id(field()).ok_or("expected a parent id, not all zeros")?;
     let [flags] = digits::decode_hex(field()).ok_or("expected flags of two hex digits")?;
     match (version, fields.next()) {
         (0xff, _) => return Err("expected a version other than ff"),
@@ -64,7 +71,7 @@ fn parse(line: &[u8]) -> Result<Context, &'static str> {
     Ok(Context { trace_id, span_id, sampling, random, short_trace_id: false })
 }
 
-pub const TRACEPARENT: &str = "traceparent";
+const TRACEPARENT: &str = "traceparent";
 
 #[cfg(test)]
 mod tests {
@@ -163,7 +170,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_injected_extracts_to_the_same_context(
+        fn an_injected_context_is_extracted_again(
             trace in 1u128.., span in 1u64.., sampled: bool, random: bool,
         ) {
             let sampling = if sampled { Sampling::Sampled } else { Sampling::NotSampled };
@@ -175,7 +182,7 @@ mod tests {
                 short_trace_id: false,
             };
             prop_assert_eq!(crate::propagation::testing::round_trip(
-                |edits| inject(&sent, b"", edits),
+                |edits| inject(&sent, edits),
                 extract,
             ), Extracted::Context(sent));
         }
