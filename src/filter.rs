@@ -4,7 +4,7 @@
 //! [`Request`].
 
 use crate::config::Config;
-use crate::export::statistics::RequestSummary;
+use crate::export::tally::RequestSummary;
 use crate::http::edits::{Edits, HeaderEdit};
 use crate::http::head::Head;
 use crate::http::path;

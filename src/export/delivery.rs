@@ -1,8 +1,8 @@
-//! What a collector's answer means for a batch, and when one that was not taken is sent again.
+//! What the response to an export request means for its batch.
 //!
 //! OTLP: <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc-response> and
-//! <https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>. A receiver of Zipkin's is treated
-//! as one of OTLP over HTTP, but for the body of its answers.
+//! <https://opentelemetry.io/docs/specs/otlp/#otlphttp-response>. Responses of Zipkin servers mean the
+//! same as those of OTLP over HTTP, except that their bodies are not read.
 
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,14 +19,14 @@ use crate::http::digits;
 use crate::http::grpc;
 use crate::span::text::is_unprintable;
 
-/// The answer to an export, as far as it came. What is missing is empty.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Answer<'a> {
-    /// `:status`; missing where there is no answer: Envoy could not make the call, or lost it.
+/// The response to an export request. Parts that are missing are empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Response<'a> {
+    /// `:status`; empty if there was no response: Envoy could not make the call, or lost it.
     pub status: &'a [u8],
     /// `retry-after`.
     pub retry_after: &'a [u8],
-    /// `grpc-status`, from trailers or headers, and so the next two.
+    /// `grpc-status`, from the trailers or else the headers, as the next two.
     pub grpc_status: &'a [u8],
     /// `grpc-message`.
     pub grpc_message: &'a [u8],
@@ -38,75 +38,100 @@ pub struct Answer<'a> {
 /// What becomes of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It was taken, but for so many of its spans.
+    /// The receiver accepted the batch, except for so many of its spans.
     Accepted { rejected: u64 },
-    /// It is to be sent again, after this time at least.
+    /// The batch should be sent again, `after` this time at the earliest.
     Retry { after: Option<Duration> },
-    /// It may be taken in parts.
+    /// The receiver may accept the batch in parts.
     TooLarge,
-    /// It must not be sent again.
+    /// The batch must not be sent again.
     Refused,
 }
 
-/// What an answer means, and in words.
+/// The result of an export request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
+pub struct Delivery {
     pub verdict: Verdict,
-    /// What the collector said, for the log; empty where it just took the batch.
-    pub said: String,
+    /// What to log about it; empty if the batch was accepted without any remark.
+    pub message: String,
 }
 
-impl Judgement {
-    /// Judges what an OTLP receiver answers over HTTP. `now_unix_seconds` is for dates in
+impl<'a> Response<'a> {
+    /// Reads a response from names and values of header and trailer lines.
+    pub fn new(
+        headers: &[(&[u8], &'a [u8])],
+        trailers: &[(&[u8], &'a [u8])],
+        body: &'a [u8],
+    ) -> Self {
+        let find = |lines: &[(&[u8], &'a [u8])], name: &str| {
+            let mut lines = lines.iter();
+            lines.find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| *value)
+        };
+        let header = |name| find(headers, name).unwrap_or_default();
+        let trailer = |name| find(trailers, name).unwrap_or_else(|| header(name));
+        Self {
+            status: header(":status"),
+            retry_after: header("retry-after"),
+            grpc_status: trailer("grpc-status"),
+            grpc_message: trailer("grpc-message"),
+            grpc_details: trailer("grpc-status-details-bin"),
+            body,
+        }
+    }
+}
+
+impl Delivery {
+    /// Reads the response of an OTLP receiver over HTTP. `now_unix_seconds` is for dates in
     /// `retry-after`.
-    pub fn of_otlp_http(answer: &Answer<'_>, now_unix_seconds: u64) -> Self {
-        match answer.status {
-            [b'2', _, _] => partial_success(answer.body),
-            _ => Self::of_http(answer, now_unix_seconds),
+    pub fn from_otlp_http(response: &Response<'_>, now_unix_seconds: u64) -> Self {
+        match response.status {
+            [b'2', _, _] => partial_success(response.body),
+            _ => Self::from_http(response, now_unix_seconds),
         }
     }
 
-    /// Judges what a Zipkin server answers, and the status of any answer over HTTP.
-    pub fn of_http(answer: &Answer<'_>, now_unix_seconds: u64) -> Self {
-        let verdict = match answer.status {
+    /// Reads the response of a Zipkin server, or the HTTP status of any response.
+    pub fn from_http(response: &Response<'_>, now_unix_seconds: u64) -> Self {
+        let verdict = match response.status {
             [b'2', _, _] => return accepted(0, ""),
             b"429" | b"502" | b"503" | b"504" | b"" => {
-                Verdict::Retry { after: retry_after(answer.retry_after, now_unix_seconds) }
+                Verdict::Retry { after: retry_after(response.retry_after, now_unix_seconds) }
             }
             b"413" => Verdict::TooLarge,
-            // The Collector answers so what is above its `max_request_body_size`.
-            b"400" if has(answer.body, b"request body too large") => Verdict::TooLarge,
+            // The Collector's response to bodies above its `max_request_body_size`.
+            b"400" if contains(response.body, b"request body too large") => Verdict::TooLarge,
             _ => Verdict::Refused,
         };
-        let said = match answer.status {
+        let message = match response.status {
             b"" => "no answer".to_owned(),
             status => format!("answered {}", printable(status)),
         };
-        Self { verdict, said }
+        Self { verdict, message }
     }
 
-    /// Judges what an OTLP receiver answers over gRPC. A status of HTTP alone is mapped as
-    /// <https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md> has it.
-    pub fn of_otlp_grpc(answer: &Answer<'_>, now_unix_seconds: u64) -> Self {
-        if answer.grpc_status.is_empty() {
-            return match answer.status {
+    /// Reads the response of an OTLP receiver over gRPC. A response without a gRPC status is judged by
+    /// its HTTP status, as
+    /// <https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md> says.
+    pub fn from_otlp_grpc(response: &Response<'_>, now_unix_seconds: u64) -> Self {
+        if response.grpc_status.is_empty() {
+            return match response.status {
                 b"200" => {
-                    let said = "answered without grpc-status".to_owned();
-                    Self { verdict: Verdict::Refused, said }
+                    let message = "answered without grpc-status".to_owned();
+                    Self { verdict: Verdict::Refused, message }
                 }
-                _ => Self::of_http(answer, now_unix_seconds),
+                _ => Self::from_http(response, now_unix_seconds),
             };
         }
-        let code = grpc::status(answer.grpc_status);
-        let details = grpc::BASE64.decode(answer.grpc_details).unwrap_or_default();
+        let code = grpc::status(response.grpc_status);
+        let details = grpc::BASE64.decode(response.grpc_details).unwrap_or_default();
         let verdict = match code {
-            grpc::OK => return partial_success(grpc::message(answer.body).unwrap_or_default()),
+            grpc::OK => return partial_success(grpc::message(response.body).unwrap_or_default()),
             grpc::RESOURCE_EXHAUSTED => match retry_info(&details) {
                 Some(delay) => Verdict::Retry { after: Some(delay) },
-                None if too_large(answer.grpc_message) => Verdict::TooLarge,
+                None if is_too_large(response.grpc_message) => Verdict::TooLarge,
                 None => Verdict::Refused,
             },
-            grpc::OUT_OF_RANGE if too_large(answer.grpc_message) => Verdict::TooLarge,
+            grpc::OUT_OF_RANGE if is_too_large(response.grpc_message) => Verdict::TooLarge,
             grpc::CANCELLED
             | grpc::DEADLINE_EXCEEDED
             | grpc::ABORTED
@@ -115,13 +140,13 @@ impl Judgement {
             | grpc::DATA_LOSS => Verdict::Retry { after: retry_info(&details) },
             _ => Verdict::Refused,
         };
-        let mut said = "answered the gRPC status ".to_owned();
-        said.push_str(grpc::status_name(code).unwrap_or_default());
-        if !answer.grpc_message.is_empty() {
-            said.push_str(": ");
-            said.push_str(&printable(&Cow::from(percent_decode(answer.grpc_message))));
+        let mut message = "answered the gRPC status ".to_owned();
+        message.push_str(grpc::status_name(code).unwrap_or_default());
+        if !response.grpc_message.is_empty() {
+            message.push_str(": ");
+            message.push_str(&printable(&Cow::from(percent_decode(response.grpc_message))));
         }
-        Self { verdict, said }
+        Self { verdict, message }
     }
 }
 
@@ -150,7 +175,7 @@ fn retry_info(status: &[u8]) -> Option<Duration> {
     Some(info.retry_delay.unwrap_or_default().try_into().unwrap_or_default())
 }
 
-/// `google.rpc.Status`: its details alone.
+/// `google.rpc.Status`, without the fields that are not read here.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
     #[prost(message, repeated, tag = "3")]
@@ -164,8 +189,9 @@ struct RetryInfo {
     retry_delay: Option<prost_types::Duration>,
 }
 
-/// Reads an `ExportTraceServiceResponse`. What is none says nothing: the status says success.
-fn partial_success(response: &[u8]) -> Judgement {
+/// Reads an `ExportTraceServiceResponse`. A malformed one counts as empty, since the status says
+/// success.
+fn partial_success(response: &[u8]) -> Delivery {
     let response: ExportTraceServiceResponse = otlp::decode(response);
     let success = response.partial_success.unwrap_or_default();
     let rejected = u64::try_from(success.rejected_spans).unwrap_or(0);
@@ -177,30 +203,30 @@ fn partial_success(response: &[u8]) -> Judgement {
     }
 }
 
-fn accepted(rejected: u64, said: &str) -> Judgement {
-    Judgement { verdict: Verdict::Accepted { rejected }, said: said.to_owned() }
+fn accepted(rejected: u64, message: &str) -> Delivery {
+    Delivery { verdict: Verdict::Accepted { rejected }, message: message.to_owned() }
 }
 
-/// Tells whether a message is that of a gRPC server whose limit on messages was exceeded: gRPC has
-/// no status for it. These are the words of grpc-go and grpc-core, of grpc-java, and of tonic.
-fn too_large(grpc_message: &[u8]) -> bool {
+/// Tells whether a gRPC server found a message too large. gRPC has no status for that, so the error's
+/// text is searched for the words of grpc-go and grpc-core, of grpc-java, and of tonic.
+fn is_too_large(grpc_message: &[u8]) -> bool {
     let message = Cow::from(percent_decode(grpc_message));
-    let words: [&[u8]; 3] = [b"larger than max", b"exceeds maximum size", b"length too large"];
-    words.iter().any(|words| has(&message, words))
+    let texts: [&[u8]; 3] = [b"larger than max", b"exceeds maximum size", b"length too large"];
+    texts.iter().any(|text| contains(&message, text))
 }
 
-fn has(text: &[u8], words: &[u8]) -> bool {
-    memmem::find(text, words).is_some()
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    memmem::find(text, part).is_some()
 }
 
-/// Returns a receiver's text as a log may have it: on one line, and not too long.
+/// Returns a receiver's text for the log: on one line, and cut to [`MAX_MESSAGE_BYTES`].
 fn printable(text: &[u8]) -> String {
-    let text = text.get(..MAX_SAID_BYTES).unwrap_or(text);
+    let text = text.get(..MAX_MESSAGE_BYTES).unwrap_or(text);
     String::from_utf8_lossy(text).replace(is_unprintable, " ")
 }
 
-/// Most bytes of a receiver's text in the log.
-const MAX_SAID_BYTES: usize = 256;
+/// Most bytes of a receiver's text in a log line.
+const MAX_MESSAGE_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,18 @@
-//! gzip, made of what zlib compressed: the host has zlib and writes its format, collectors read gzip's.
+//! gzip made from zlib: the host compresses in the format of zlib, and receivers read gzip.
 //!
 //! <https://www.rfc-editor.org/rfc/rfc1950>, <https://www.rfc-editor.org/rfc/rfc1952>
 //!
-//! Both hold the same deflated bytes:
+//! Both formats hold the same deflated bytes:
 //!
 //! ```text
 //! zlib = CMF FLG *OCTET ADLER32      ; %x08 in the low half of CMF, no dictionary (bit 5 of FLG)
 //! gzip = head *OCTET CRC32 ISIZE     ; both with the lowest byte first
 //! ```
 //!
-//! So only the checksum is made here: a compressor of the module's own would take 30 KB of it.
+//! Only the checksum is computed here. A compressor in the module would add 30 KB to it.
 
-/// Appends `plain` in gzip, where `zlib` is the same in zlib's format, and tells whether it did:
-/// anything not in that format is left alone.
+/// Appends `plain` as gzip; `zlib` is `plain` as zlib compressed it. Returns whether it did: nothing is
+/// appended if `zlib` is not in zlib's format.
 pub fn put(bytes: &mut Vec<u8>, zlib: &[u8], plain: &[u8]) -> bool {
     let Some(deflated) = deflated(zlib) else {
         return false;
@@ -25,6 +25,7 @@ pub fn put(bytes: &mut Vec<u8>, zlib: &[u8], plain: &[u8]) -> bool {
     true
 }
 
+/// Returns the bytes between header and checksum, if this is zlib's format.
 fn deflated(zlib: &[u8]) -> Option<&[u8]> {
     let ([cmf, flg], rest) = zlib.split_first_chunk()?;
     let is_zlib = cmf & 0x0f == 8 && u16::from_be_bytes([*cmf, *flg]) % 31 == 0 && flg & 0x20 == 0;
@@ -59,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_format_of_zlib_is_left_alone() {
+    fn nothing_is_appended_for_input_that_is_not_zlib() {
         check_refused(b"");
         check_refused(b"\x78");
         check_refused(b"\x78\x9c\x03\x00\x00");
@@ -71,11 +72,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_compressed_is_read_back(plain: Vec<u8>, head: Vec<u8>) {
+        fn a_decoder_returns_the_plain_bytes(plain: Vec<u8>, head: Vec<u8>) {
             let mut bytes = head.clone();
             prop_assert!(put(&mut bytes, &zlib(&plain), &plain));
             let mut found = Vec::new();
-            // The decoder holds checksum and length against what it reads.
+            // The decoder compares checksum and length with the bytes that it decodes.
             GzDecoder::new(&bytes[head.len()..]).read_to_end(&mut found).unwrap();
             prop_assert_eq!(found, plain);
         }

@@ -1,4 +1,4 @@
-//! OTLP export requests: batches of encoded spans and their resource.
+//! OTLP export requests, made of spans and a resource that are encoded already.
 //!
 //! <https://github.com/open-telemetry/opentelemetry-proto/blob/v1.9.0/opentelemetry/proto/collector/trace/v1/trace_service.proto>
 
@@ -9,11 +9,11 @@ use prost::Message;
 use crate::span::encoding::{any_value, put_attribute_head};
 use crate::span::protobuf::{field_len, first_fields, put_bytes, put_len, split_field};
 
-/// Encodes a `Resource` message as `ResourceSpans` holds it. Values that are no strings are left
+/// Encodes a resource as the field of a `ResourceSpans` message. Values that are not strings are left
 /// out.
 pub fn encode_resource(attributes: &[KeyValue]) -> Vec<u8> {
     let mut resource = Vec::new();
-    for (key, value) in texts(attributes) {
+    for (key, value) in string_values(attributes) {
         put_attribute_head(&mut resource, RESOURCE_ATTRIBUTES, key, field_len(value.len()));
         put_bytes(&mut resource, any_value::STRING, value.as_bytes());
     }
@@ -22,34 +22,34 @@ pub fn encode_resource(attributes: &[KeyValue]) -> Vec<u8> {
     bytes
 }
 
-fn texts(attributes: &[KeyValue]) -> impl Iterator<Item = (&str, &str)> {
+fn string_values(attributes: &[KeyValue]) -> impl Iterator<Item = (&str, &str)> {
     attributes.iter().filter_map(|attribute| match &attribute.value {
         Value::String(value) => Some((attribute.key.as_str(), value.as_str())),
         _ => None,
     })
 }
 
-/// Appends a finished span to a run of spans, as `ScopeSpans` holds them.
-pub fn append_span(run: &mut Vec<u8>, span: &[u8]) {
-    put_bytes(run, scope_spans::SPANS, span);
+/// Appends a finished span as a field of a `ScopeSpans` message.
+pub fn append_span(encoded_spans: &mut Vec<u8>, span: &[u8]) {
+    put_bytes(encoded_spans, scope_spans::SPANS, span);
 }
 
-/// Returns the bytes by which [`append_span`] makes a run longer.
+/// Returns the number of bytes that [`append_span`] appends.
 pub fn appended_len(span: &[u8]) -> usize {
     field_len(span.len())
 }
 
-/// Leaves the first so many spans in a run and returns the run of those behind them.
-pub fn split_run(run: &mut Vec<u8>, spans: u32) -> Vec<u8> {
-    let second = run.split_off(first_fields(run, spans).len());
-    // What is queued is counted by its length: the room of both is not to be kept.
-    run.shrink_to_fit();
+/// Splits off the spans behind the first `spans` and returns them.
+pub fn split_spans(encoded_spans: &mut Vec<u8>, spans: u32) -> Vec<u8> {
+    let second = encoded_spans.split_off(first_fields(encoded_spans, spans).len());
+    // The queue counts bytes by length, so no spare capacity should be kept.
+    encoded_spans.shrink_to_fit();
     second
 }
 
-/// Returns the spans of a run, encoded, up to one that is malformed.
-pub fn spans(run: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = run;
+/// Returns each encoded span, up to the first malformed one.
+pub fn spans(encoded_spans: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = encoded_spans;
     std::iter::from_fn(move || {
         let span;
         (span, rest) = split_field(rest)?;
@@ -57,29 +57,29 @@ pub fn spans(run: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Decodes a protobuf message, up to a field that is malformed.
+/// Decodes a protobuf message, up to the first malformed field.
 pub fn decode<M: Message + Default>(bytes: &[u8]) -> M {
     let mut message = M::default();
-    // A field that is not whole is not merged, and those before it are.
+    // On an error, the fields before the malformed one are merged.
     let _ = message.merge(bytes);
     message
 }
 
-/// Appends an `ExportTraceServiceRequest` with this resource and this run of spans. Spans and
-/// resource are by the conventions of [`SCHEMA_URL`].
-pub fn put_export_request(bytes: &mut Vec<u8>, resource: &[u8], run: &[u8]) {
+/// Appends an `ExportTraceServiceRequest` with this resource and these spans. Both follow the
+/// conventions of [`SCHEMA_URL`].
+pub fn put_export_request(bytes: &mut Vec<u8>, resource: &[u8], encoded_spans: &[u8]) {
     let mut scope = Vec::new();
     put_bytes(&mut scope, SCOPE_NAME, env!("CARGO_PKG_NAME").as_bytes());
     put_bytes(&mut scope, SCOPE_VERSION, env!("CARGO_PKG_VERSION").as_bytes());
     let schema_url_len = field_len(SCHEMA_URL.len());
-    let scope_spans_len = field_len(scope.len()) + run.len() + schema_url_len;
+    let scope_spans_len = field_len(scope.len()) + encoded_spans.len() + schema_url_len;
     let resource_spans_len = resource.len() + field_len(scope_spans_len) + schema_url_len;
     bytes.reserve_exact(field_len(resource_spans_len));
     put_len(bytes, EXPORT_RESOURCE_SPANS, resource_spans_len);
     bytes.extend_from_slice(resource);
     put_len(bytes, resource_spans::SCOPE_SPANS, scope_spans_len);
     put_bytes(bytes, scope_spans::SCOPE, &scope);
-    bytes.extend_from_slice(run);
+    bytes.extend_from_slice(encoded_spans);
     put_bytes(bytes, scope_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
     put_bytes(bytes, resource_spans::SCHEMA_URL, SCHEMA_URL.as_bytes());
 }
@@ -121,15 +121,15 @@ mod tests {
     }
 
     #[test]
-    fn a_request_wraps_its_resource_and_its_spans() {
+    fn a_request_holds_its_resource_and_its_spans() {
         let resource = encode_resource(&[KeyValue::new("service.name", "shop")]);
-        let mut run = Vec::new();
+        let mut encoded_spans = Vec::new();
         for _ in 0..3 {
             let encoded = span().end(b"", &SpanKind::Client, 2, &Status::Unset);
-            append_span(&mut run, &encoded.bytes);
+            append_span(&mut encoded_spans, &encoded.bytes);
         }
         let mut bytes = Vec::new();
-        put_export_request(&mut bytes, &resource, &run);
+        put_export_request(&mut bytes, &resource, &encoded_spans);
         let request = ExportTraceServiceRequest::decode(&*bytes).unwrap();
         let [of_resource] = request.resource_spans.as_slice() else {
             panic!("{request:?}");

@@ -1,8 +1,7 @@
-//! Finished spans on their way to the collector, bounded, and the books over them.
+//! Finished spans on their way to the receiver: a bounded queue, and its counts.
 //!
-//! Always: `recorded = exported + dropped + queued`, where queued counts spans that wait and spans
-//! whose export is under way or will be tried again. What is queued is given up for one of the
-//! reasons of [`DropReason`] alone.
+//! At any moment, `recorded = exported + dropped + queued`. A queued span waits, is in flight, or will
+//! be sent again. A span is dropped only for a [`DropReason`].
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -14,30 +13,30 @@ use crate::export::retry::{Backoff, RetryPolicy};
 /// Bounds of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// Spans that wait or are under way at most.
+    /// Most spans that wait or are in flight.
     pub max_queue_spans: u32,
-    /// Their encoded bytes at most.
+    /// Most bytes of these spans, encoded.
     pub max_queue_bytes: u32,
-    /// Spans in one batch at most; at least 1 and at most `max_queue_spans`.
+    /// Most spans in one batch, from 1 to `max_queue_spans`.
     pub max_batch_spans: u32,
-    /// Encoded bytes in one batch at most, unless it is one span that has more.
+    /// Most encoded bytes in one batch, unless one span has more.
     pub max_batch_bytes: u32,
 }
 
 /// Why a span was not exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// It was the newest, and the queue held what it may.
+    /// The queue was full when the span ended.
     QueueFull,
-    /// The collector refused its batch for good.
+    /// The receiver refused its batch for good.
     Rejected,
-    /// The collector took its batch, but not this span.
+    /// The receiver accepted its batch without this span.
     PartialSuccess,
-    /// The collector was not there for as long as is waited for it.
+    /// The receiver did not accept its batch within the time for retries.
     RetriesExhausted,
-    /// The collector found it too large, though it was alone.
+    /// The receiver found a batch of this span alone too large.
     TooLarge,
-    /// Its configuration is gone, and no other took it over.
+    /// Its configuration was removed, and no other exporter took it over.
     ConfigurationRemoved,
 }
 
@@ -51,7 +50,7 @@ impl DropReason {
         Self::ConfigurationRemoved,
     ];
 
-    /// Returns its name in metrics and logs.
+    /// Returns the name in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
@@ -64,9 +63,9 @@ impl DropReason {
     }
 }
 
-/// How many spans went which way, ever, and what is queued now.
+/// How many spans were recorded, and what became of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct SpanCounts {
     pub recorded: u64,
     pub exported: u64,
     /// By reason, in the order of [`DropReason::ALL`].
@@ -75,217 +74,229 @@ pub struct Books {
     pub queued_bytes: u64,
 }
 
-impl Books {
+impl SpanCounts {
     fn drop(&mut self, spans: u64, reason: DropReason) {
         if let Some(count) = self.dropped.get_mut(reason as usize) {
             *count += spans;
         }
     }
 
-    /// Takes what is no longer queued off.
-    fn leave(&mut self, batch: &Batch) {
+    /// Counts a batch in the queue as dropped.
+    fn give_up(&mut self, batch: &Batch, reason: DropReason) {
+        self.drop(batch.spans.into(), reason);
+        self.subtract(batch);
+    }
+
+    /// Subtracts a batch that left the queue.
+    fn subtract(&mut self, batch: &Batch) {
         self.queued = self.queued.saturating_sub(batch.spans.into());
-        self.queued_bytes = self.queued_bytes.saturating_sub(batch.run.len() as u64);
+        self.queued_bytes = self.queued_bytes.saturating_sub(batch.encoded_spans.len() as u64);
     }
 }
 
-/// A run of encoded spans that have the same resource.
+/// Spans of the same resource that are sent together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// The encoded resource of its spans.
+    /// The encoded resource of the spans.
     pub resource: Rc<[u8]>,
-    pub run: Vec<u8>,
+    /// The spans one after the other, as `ScopeSpans` holds them.
+    pub encoded_spans: Vec<u8>,
+    /// How many spans these are.
     pub spans: u32,
-    /// Since it was sent, and until its fate is known.
-    tries: Option<Tries>,
+    /// None until the batch is first sent.
+    attempts: Option<Attempts>,
 }
 
-/// What was tried with a batch.
+/// The history of a batch that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Tries {
+struct Attempts {
     first_sent_unix_nanos: u64,
-    /// Since it was not taken at first.
+    /// None until the first failure.
     backoff: Option<Backoff>,
 }
 
-/// A queue of encoded spans for one exporter, with at most one batch under way.
+/// A queue of encoded spans for one exporter, with at most one batch in flight.
 #[derive(Debug)]
 pub struct Queue {
     limits: QueueLimits,
     retry: RetryPolicy,
     resource: Rc<[u8]>,
-    /// Batches in the order of their spans; the last takes further ones.
+    /// Batches in the order of their spans. New spans join the last one.
     waiting: VecDeque<Batch>,
-    head: Option<Head>,
-    books: Books,
+    current: Option<CurrentBatch>,
+    counts: SpanCounts,
 }
 
-/// The batch that is next or under way.
+/// The batch that is sent next, or in flight.
 #[derive(Debug)]
-struct Head {
+struct CurrentBatch {
     batch: Batch,
-    /// A call with it was made, and its answer is not here.
-    under_way: bool,
+    is_in_flight: bool,
 }
 
 impl Batch {
-    fn new(resource: Rc<[u8]>, run: Vec<u8>, spans: u32) -> Self {
-        Self { resource, run, spans, tries: None }
+    fn new(resource: Rc<[u8]>, encoded_spans: Vec<u8>, spans: u32) -> Self {
+        Self { resource, encoded_spans, spans, attempts: None }
     }
 
-    /// Returns what was tried with it; its first try is now, if there was none.
-    fn tries(&mut self, now_unix_nanos: u64) -> &mut Tries {
-        let first = Tries { first_sent_unix_nanos: now_unix_nanos, backoff: None };
-        self.tries.get_or_insert(first)
+    /// Splits a batch of at least two spans. Both halves are new batches, not sent before.
+    fn halves(mut self) -> [Self; 2] {
+        let spans = self.spans / 2;
+        let second = otlp::split_spans(&mut self.encoded_spans, spans);
+        let second = Self::new(self.resource.clone(), second, self.spans - spans);
+        [Self::new(self.resource, self.encoded_spans, spans), second]
+    }
+
+    /// Returns the attempts to send it. The first one is now, if there was none.
+    fn attempts(&mut self, now_unix_nanos: u64) -> &mut Attempts {
+        let first = Attempts { first_sent_unix_nanos: now_unix_nanos, backoff: None };
+        self.attempts.get_or_insert(first)
     }
 
     fn backoff(&self) -> Option<&Backoff> {
-        self.tries.as_ref()?.backoff.as_ref()
+        self.attempts.as_ref()?.backoff.as_ref()
     }
 }
 
 impl Queue {
     /// `resource` is the encoded resource of all spans.
     pub fn new(limits: QueueLimits, retry: RetryPolicy, resource: Vec<u8>) -> Self {
-        let (waiting, books) = (VecDeque::new(), Books::default());
-        Self { limits, retry, resource: resource.into(), waiting, head: None, books }
+        let (waiting, counts) = (VecDeque::new(), SpanCounts::default());
+        Self { limits, retry, resource: resource.into(), waiting, current: None, counts }
     }
 
-    /// Takes a finished span, or drops it where the queue is full.
+    /// Adds a finished span, or drops it if the queue is full.
     pub fn push(&mut self, span: &[u8]) {
-        self.books.recorded += 1;
+        self.counts.recorded += 1;
         let len = otlp::appended_len(span);
         if !self.has_room(1, len) {
-            self.books.drop(1, DropReason::QueueFull);
+            self.counts.drop(1, DropReason::QueueFull);
             return;
         }
         let QueueLimits { max_batch_spans, max_batch_bytes, .. } = self.limits;
-        let takes_it = self.waiting.back().is_some_and(|batch| {
+        let has_room = self.waiting.back().is_some_and(|batch| {
             batch.spans < max_batch_spans
-                && batch.run.len() + len <= max_batch_bytes as usize
+                && batch.encoded_spans.len() + len <= max_batch_bytes as usize
                 && Rc::ptr_eq(&batch.resource, &self.resource)
         });
-        if !takes_it {
+        if !has_room {
             let resource = self.resource.clone();
             self.waiting.push_back(Batch::new(resource, Vec::new(), 0));
         }
         if let Some(batch) = self.waiting.back_mut() {
-            otlp::append_span(&mut batch.run, span);
+            otlp::append_span(&mut batch.encoded_spans, span);
             batch.spans += 1;
-            self.books.queued += 1;
-            self.books.queued_bytes += len as u64;
+            self.counts.queued += 1;
+            self.counts.queued_bytes += len as u64;
         }
     }
 
-    /// Tells whether a batch waits that takes no more spans, and none is before it.
+    /// Tells whether the next batch is full, and no other is in flight or resting.
     pub fn is_urgent(&self) -> bool {
-        let full = |batch: &Batch| {
+        let is_full = |batch: &Batch| {
             batch.spans >= self.limits.max_batch_spans
-                || batch.run.len() >= self.limits.max_batch_bytes as usize
+                || batch.encoded_spans.len() >= self.limits.max_batch_bytes as usize
         };
-        self.head.is_none() && (self.waiting.len() > 1 || self.waiting.front().is_some_and(full))
+        self.current.is_none()
+            && (self.waiting.len() > 1 || self.waiting.front().is_some_and(is_full))
     }
 
-    /// Returns the batch that is to be sent now, and takes it for sent: [`Queue::answered`] is due.
-    /// There is none while one is under way, or rests before it is tried again.
+    /// Returns the batch to send now, if any, and marks it as in flight until [`Queue::settle`]. There
+    /// is none while another is in flight or waits for its next attempt.
     pub fn next_to_send(&mut self, now_unix_nanos: u64) -> Option<&Batch> {
-        if self.head.is_none() {
-            self.head = Some(Head { batch: self.waiting.pop_front()?, under_way: false });
+        if self.current.is_none() {
+            self.current =
+                Some(CurrentBatch { batch: self.waiting.pop_front()?, is_in_flight: false });
         }
-        let Head { batch, under_way } = self.head.as_mut()?;
-        if *under_way || batch.backoff().is_some_and(|backoff| !backoff.is_over(now_unix_nanos)) {
+        let CurrentBatch { batch, is_in_flight } = self.current.as_mut()?;
+        if *is_in_flight || batch.backoff().is_some_and(|backoff| !backoff.is_over(now_unix_nanos))
+        {
             return None;
         }
-        *under_way = true;
-        batch.tries(now_unix_nanos);
+        *is_in_flight = true;
+        batch.attempts(now_unix_nanos);
         Some(batch)
     }
 
-    /// Books what became of the batch under way, if there is one. `random` spreads the next try.
-    pub fn answered(&mut self, verdict: Verdict, now_unix_nanos: u64, random: u32) {
-        let Some(mut head) = self.head.take_if(|head| head.under_way) else {
+    /// Settles the batch in flight, if there is one. `random` spreads the pause before a retry.
+    pub fn settle(&mut self, verdict: Verdict, now_unix_nanos: u64, random: u32) {
+        let Some(mut current) = self.current.take_if(|current| current.is_in_flight) else {
             return;
         };
+        let batch = &mut current.batch;
         match verdict {
             Verdict::Accepted { rejected } => {
-                let spans = u64::from(head.batch.spans);
+                let spans = u64::from(batch.spans);
                 let rejected = rejected.min(spans);
-                self.books.exported += spans - rejected;
-                self.books.drop(rejected, DropReason::PartialSuccess);
-                self.books.leave(&head.batch);
+                self.counts.exported += spans - rejected;
+                self.counts.drop(rejected, DropReason::PartialSuccess);
+                self.counts.subtract(batch);
             }
-            Verdict::Refused => self.give_up(&head.batch, DropReason::Rejected),
-            Verdict::TooLarge if head.batch.spans < 2 => {
-                self.give_up(&head.batch, DropReason::TooLarge);
+            Verdict::Refused => self.counts.give_up(batch, DropReason::Rejected),
+            Verdict::TooLarge if batch.spans < 2 => {
+                self.counts.give_up(batch, DropReason::TooLarge);
             }
             Verdict::TooLarge => {
-                let second = otlp::split_run(&mut head.batch.run, head.batch.spans / 2);
-                let spans = head.batch.spans - head.batch.spans / 2;
-                head.batch.spans /= 2;
-                let resource = head.batch.resource.clone();
-                self.waiting.push_front(Batch::new(resource, second, spans));
-                self.waiting.push_front(Batch { tries: None, ..head.batch });
+                let [first, second] = current.batch.halves();
+                self.waiting.push_front(second);
+                self.waiting.push_front(first);
             }
             Verdict::Retry { after } => {
-                let tries = head.batch.tries(now_unix_nanos);
-                let elapsed = now_unix_nanos.saturating_sub(tries.first_sent_unix_nanos);
+                let attempts = batch.attempts(now_unix_nanos);
+                let elapsed = now_unix_nanos.saturating_sub(attempts.first_sent_unix_nanos);
                 if self.retry.gives_up_after(elapsed) {
-                    self.give_up(&head.batch, DropReason::RetriesExhausted);
+                    self.counts.give_up(batch, DropReason::RetriesExhausted);
                     return;
                 }
-                let former = tries.backoff.take();
-                tries.backoff =
-                    Some(self.retry.next(former, elapsed, after, now_unix_nanos, random));
-                self.head = Some(Head { under_way: false, ..head });
+                let former = attempts.backoff.take();
+                let backoff = self.retry.next(former, elapsed, after, now_unix_nanos, random);
+                attempts.backoff = Some(backoff);
+                self.current = Some(CurrentBatch { is_in_flight: false, ..current });
             }
         }
     }
 
-    /// Returns how long the batch that was not taken still rests, in nanoseconds.
+    /// Returns what is left of the pause before a batch is sent again, in nanoseconds; none if no batch
+    /// waits for that.
     pub fn rest_nanos(&self, now_unix_nanos: u64) -> Option<u64> {
-        let head = self.head.as_ref().filter(|head| !head.under_way)?;
-        Some(head.batch.backoff()?.rest_nanos(now_unix_nanos))
+        let current = self.current.as_ref().filter(|current| !current.is_in_flight)?;
+        Some(current.batch.backoff()?.rest_nanos(now_unix_nanos))
     }
 
-    /// Gives all batches away that wait or are under way: they are no longer of these books.
+    /// Gives away all batches that wait or are in flight. They are no longer counted as queued here.
     pub fn take_all(&mut self) -> Vec<Batch> {
-        (self.books.queued, self.books.queued_bytes) = (0, 0);
+        (self.counts.queued, self.counts.queued_bytes) = (0, 0);
         let mut batches = Vec::from(std::mem::take(&mut self.waiting));
-        if let Some(head) = self.head.take() {
-            batches.insert(0, head.batch);
+        if let Some(current) = self.current.take() {
+            batches.insert(0, current.batch);
         }
         batches
     }
 
-    /// Takes a batch of another queue, or drops it where this one is full.
+    /// Adds a batch of another queue, or drops it if this one is full.
     pub fn take_over(&mut self, batch: Batch) {
-        if !self.has_room(batch.spans, batch.run.len()) {
-            self.books.drop(batch.spans.into(), DropReason::QueueFull);
+        if !self.has_room(batch.spans, batch.encoded_spans.len()) {
+            self.counts.drop(batch.spans.into(), DropReason::QueueFull);
             return;
         }
-        self.books.queued += u64::from(batch.spans);
-        self.books.queued_bytes += batch.run.len() as u64;
+        self.counts.queued += u64::from(batch.spans);
+        self.counts.queued_bytes += batch.encoded_spans.len() as u64;
         self.waiting.push_back(batch);
     }
 
-    /// Drops what another queue gave away and nobody took over.
+    /// Counts batches as dropped that this queue gave away, and that no other took over.
     pub fn abandon(&mut self, batches: &[Batch]) {
         let spans = batches.iter().map(|batch| u64::from(batch.spans)).sum();
-        self.books.drop(spans, DropReason::ConfigurationRemoved);
+        self.counts.drop(spans, DropReason::ConfigurationRemoved);
     }
 
-    pub fn books(&self) -> Books {
-        self.books
+    pub fn counts(&self) -> SpanCounts {
+        self.counts
     }
 
     fn has_room(&self, spans: u32, bytes: usize) -> bool {
-        self.books.queued + u64::from(spans) <= self.limits.max_queue_spans.into()
-            && self.books.queued_bytes + bytes as u64 <= self.limits.max_queue_bytes.into()
-    }
-
-    fn give_up(&mut self, batch: &Batch, reason: DropReason) {
-        self.books.drop(batch.spans.into(), reason);
-        self.books.leave(batch);
+        self.counts.queued + u64::from(spans) <= self.limits.max_queue_spans.into()
+            && self.counts.queued_bytes + bytes as u64 <= self.limits.max_queue_bytes.into()
     }
 }
 

@@ -1,11 +1,11 @@
-//! Turns spans that are encoded as OTLP into Zipkin's v2 JSON.
+//! Translates spans that are encoded as OTLP into Zipkin's v2 JSON.
 //!
 //! <https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/zipkin/>,
 //! <https://zipkin.io/zipkin-api/zipkin2-api.yaml>
 //!
-//! Spans are encoded once, for all exporters, and most are sent as they are. What the specification
-//! has no field for is put where the Collector's Zipkin receiver looks for it: `tracestate` and links
-//! in tags of their own, the resource among the tags of each span.
+//! All spans are encoded as OTLP when they end; this module decodes them again. Zipkin has no fields
+//! for `tracestate`, links and resource attributes. They become tags of each span, under the keys that
+//! the Collector's Zipkin receiver reads.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,9 +23,9 @@ use crate::export::otlp;
 use crate::http::digits;
 use crate::span::attributes as key;
 
-/// Returns a JSON array of the spans in `run`, whose resource is `resource`, both as `otlp` writes
-/// them. Fields that are malformed are left out.
-pub fn spans(resource: &[u8], run: &[u8]) -> Vec<u8> {
+/// Returns a JSON array of spans. `resource` and `encoded_spans` are as [`otlp`] encodes them.
+/// Malformed fields are left out.
+pub fn spans(resource: &[u8], encoded_spans: &[u8]) -> Vec<u8> {
     let resource: ResourceSpans = otlp::decode(resource);
     let resource = resource.resource.unwrap_or_default();
     let mut service_name = Cow::Borrowed("");
@@ -38,9 +38,9 @@ pub fn spans(resource: &[u8], run: &[u8]) -> Vec<u8> {
     }
     shared.insert(key::OTEL_SCOPE_NAME.into(), env!("CARGO_PKG_NAME").into());
     shared.insert(key::OTEL_SCOPE_VERSION.into(), env!("CARGO_PKG_VERSION").into());
-    let mut json = Vec::with_capacity(run.len() * 2);
-    // Nothing here can fail: the output is memory, and every key is a string.
-    let _ = put_spans(&mut json, &service_name, &shared, run);
+    let mut json = Vec::with_capacity(encoded_spans.len() * 2);
+    // This cannot fail: the output is in memory, and every key is a string.
+    let _ = put_spans(&mut json, &service_name, &shared, encoded_spans);
     json
 }
 
@@ -48,11 +48,11 @@ fn put_spans(
     json: &mut Vec<u8>,
     service_name: &str,
     shared: &Tags<'_>,
-    run: &[u8],
+    encoded_spans: &[u8],
 ) -> serde_json::Result<()> {
     let mut serializer = serde_json::Serializer::new(json);
     let mut list = serializer.serialize_seq(None)?;
-    for span in otlp::spans(run) {
+    for span in otlp::spans(encoded_spans) {
         let span: Span = otlp::decode(span);
         list.serialize_element(&ZipkinSpan::new(&span, service_name, shared))?;
     }
@@ -101,7 +101,7 @@ struct Annotation<'a> {
     value: &'a str,
 }
 
-/// Tags have strings as values, whatever an attribute has.
+/// The values of tags are strings, whatever the type of an attribute.
 type Tags<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
 impl<'a> ZipkinSpan<'a> {
@@ -121,10 +121,10 @@ impl<'a> ZipkinSpan<'a> {
                 SpanKind::Internal | SpanKind::Unspecified => None,
             },
             timestamp: span.start_time_unix_nano / NANOS_PER_MICRO,
-            // Zipkin takes 0 for none.
+            // Zipkin treats 0 as no duration.
             duration: (nanos / NANOS_PER_MICRO).max(1),
             local_endpoint: Endpoint { service_name: Some(service_name), ..Endpoint::default() },
-            // Only what is called makes a dependency.
+            // Zipkin draws a dependency to the remote endpoint, so that only callers have one.
             remote_endpoint: if is_caller {
                 Endpoint::called_by(span)
             } else {
@@ -137,8 +137,8 @@ impl<'a> ZipkinSpan<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    /// Returns the endpoint that a span calls. Its name is the first of the attributes that the
-    /// specification ranks and a span can have.
+    /// Returns the endpoint that a span calls. Its name is the first attribute in the specification's
+    /// ranking that the span has.
     fn called_by(span: &'a Span) -> Self {
         let attribute = |key: &str| {
             let mut attributes = span.attributes.iter();
@@ -172,7 +172,7 @@ impl<'a> Annotation<'a> {
     }
 }
 
-/// Returns the tags of a span; `shared` are those of all spans.
+/// Returns the tags of a span, with the `shared` tags of all spans.
 fn tags<'a>(span: &'a Span, shared: &'a Tags<'_>) -> Tags<'a> {
     let mut tags = Tags::new();
     for (key, value) in shared {
@@ -191,7 +191,7 @@ fn tags<'a>(span: &'a Span, shared: &'a Tags<'_>) -> Tags<'a> {
         let count = span.dropped_attributes_count.to_string();
         tags.insert(DROPPED_ATTRIBUTES_COUNT.into(), count.into());
     }
-    // Whatever its value, Zipkin takes a span that has it for failed.
+    // Zipkin treats a span with this tag as failed, whatever its value.
     tags.remove(ERROR);
     if let Some(status) = span.status.as_ref().filter(|it| it.code() == StatusCode::Error) {
         tags.insert(key::OTEL_STATUS_CODE.into(), "ERROR".into());
@@ -200,7 +200,8 @@ fn tags<'a>(span: &'a Span, shared: &'a Tags<'_>) -> Tags<'a> {
     tags
 }
 
-/// Returns an attribute's value as text; lists, maps and bytes, which no attribute here has, are empty.
+/// Returns an attribute's value as text. Lists, maps and bytes become empty; no attribute of the
+/// filter has such a value.
 fn text(attribute: &KeyValue) -> Cow<'_, str> {
     match attribute.value.as_ref().and_then(|any| any.value.as_ref()) {
         Some(Value::StringValue(text)) => Cow::Borrowed(text),
@@ -212,9 +213,9 @@ fn text(attribute: &KeyValue) -> Cow<'_, str> {
     }
 }
 
-/// Returns a link as the Collector reads it: ids, `tracestate`, attributes, number of those dropped.
-/// It refuses all spans where it finds one part more, so a `tracestate` that would make one is left
-/// out.
+/// Returns a link as the Collector reads it: trace id, span id, `tracestate`, attributes, and number of
+/// dropped attributes, separated by `|`. The Collector refuses the whole request if there is one more
+/// part, so that a `tracestate` with a `|` is left out.
 fn link_text(link: &Link) -> String {
     let (trace_id, span_id) = (digits::hex(&link.trace_id), digits::hex(&link.span_id));
     let state = if link.trace_state.contains('|') { "" } else { &link.trace_state };

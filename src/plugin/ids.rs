@@ -29,6 +29,11 @@ impl IdGenerator {
         }
     }
 
+    /// Returns 32 random bits.
+    pub fn random(&mut self) -> u32 {
+        self.0.next_u32()
+    }
+
     fn non_zero(&mut self) -> u64 {
         loop {
             let bits = self.0.next_u64();

@@ -3,33 +3,33 @@
 use proxy_wasm::types::MetricType;
 
 use super::host;
-use crate::export::statistics::{
-    self, EXPORT_BATCH_SPANS, EXPORT_DURATION, ExportTally, MetricKind, Statistic, Totals,
-};
+use crate::export::statistics::{self, EXPORT_BATCH_SPANS, EXPORT_DURATION, Metric, MetricKind};
+use crate::export::tally::{ExportTally, Totals};
 use crate::sampling::rules::Rules;
 
 /// The metrics of one configuration.
 pub struct Metrics {
-    all: Vec<Metric>,
+    all: Vec<PublishedMetric>,
     export_duration: Option<u32>,
     export_batch_spans: Option<u32>,
 }
 
-struct Metric {
-    statistic: Statistic,
+struct PublishedMetric {
+    metric: Metric,
     /// Its number at the host, once it is defined.
     id: Option<u32>,
+    /// The value that the host has.
     published: u64,
 }
 
 impl Metrics {
     /// Defines the metrics that are shown from the start.
     pub fn define(rules: &Rules) -> Self {
-        let new = |statistic| Metric { statistic, id: None, published: 0 };
-        let mut all: Vec<_> = statistics::statistics(rules).into_iter().map(new).collect();
-        let from_start = all.iter_mut().filter(|metric| metric.statistic.shown_from_start);
-        from_start.for_each(|metric| {
-            metric.id();
+        let new = |metric| PublishedMetric { metric, id: None, published: 0 };
+        let mut all: Vec<_> = statistics::metrics(rules).into_iter().map(new).collect();
+        let from_start = all.iter_mut().filter(|published| published.metric.shown_from_start);
+        from_start.for_each(|published| {
+            published.id();
         });
         let histogram = |name| {
             let name = statistics::metric_name(name, &[]);
@@ -41,8 +41,8 @@ impl Metrics {
 
     /// Brings the host's values up to the totals.
     pub fn publish(&mut self, totals: &Totals<'_>) {
-        for metric in &mut self.all {
-            metric.publish(metric.statistic.value(totals));
+        for published in &mut self.all {
+            published.publish(published.metric.value(totals));
         }
     }
 
@@ -71,15 +71,15 @@ pub fn add(kind: MetricType, name: &str, offset: i64) {
     }
 }
 
-impl Metric {
+impl PublishedMetric {
     /// Returns the number at the host, and defines the metric where it has none.
     fn id(&mut self) -> Option<u32> {
-        let kind = match self.statistic.kind {
+        let kind = match self.metric.kind {
             MetricKind::Counter => MetricType::Counter,
             MetricKind::Gauge => MetricType::Gauge,
         };
         if self.id.is_none() {
-            self.id = host::define_metric(kind, &self.statistic.name).ok();
+            self.id = host::define_metric(kind, &self.metric.name).ok();
         }
         self.id
     }

@@ -26,15 +26,15 @@ use talc::TalckWasm;
 
 use self::acceptance::PluginName;
 
-use self::exporter::Exporter;
 use self::ids::IdGenerator;
 use self::metrics::Metrics;
 use self::properties::{PropertyList, integer};
 use self::root::Root;
 use self::stream::{Late, Stream};
 use crate::config::Config;
+use crate::export::exporter::Exporter;
 use crate::export::queue::Batch;
-use crate::export::statistics::{Tally, Totals};
+use crate::export::tally::{Tally, Totals};
 use crate::filter::{self, PendingSpan, RequestFacts, on_request_headers};
 use crate::http::grpc;
 use crate::http::head::{Head, pairs};
@@ -124,7 +124,7 @@ impl Plugin {
             return;
         };
         match &mut state.exporter {
-            Some(exporter) => exporter.start_timer(),
+            Some(exporter) => host::set_tick_period(exporter.start()),
             None => host::set_tick_period(PUBLISH_PERIOD),
         }
     }
@@ -149,6 +149,7 @@ impl Plugin {
             let heirs = root::registered();
             let left = heirs.iter().fold(all, |batches, heir| heir.take_over(exporter, batches));
             exporter.abandon(&left);
+            exporter::log(exporter);
         }
         state.publish();
     }
@@ -158,7 +159,7 @@ impl Plugin {
     fn take_over(&self, of: &Exporter, batches: Vec<Batch>) -> Vec<Batch> {
         if let Ok(mut state) = self.state.try_borrow_mut()
             && let Some(exporter) = &mut state.exporter
-            && exporter.destination() == of.destination()
+            && exporter.has_destination_of(of)
         {
             exporter.take_over(batches);
             state.publish();
@@ -349,8 +350,10 @@ impl Plugin {
         let finished = span.finish(stream_facts);
         state.tally.attributes_dropped += u64::from(finished.dropped);
         state.tally.attributes_truncated += u64::from(finished.truncated);
-        if let Some(exporter) = &mut state.exporter {
-            exporter.push(&finished.bytes);
+        if let Some(exporter) = &mut state.exporter
+            && let Some(period) = exporter.push(&finished.bytes)
+        {
+            host::set_tick_period(period);
         }
         if self.roots.get() == 0 {
             drop(state);
@@ -397,16 +400,24 @@ impl State {
         if now.saturating_sub(self.checked_unix_nanos) >= CHECK_NANOS {
             (self.checked_unix_nanos, self.is_check_due) = (now, true);
         }
-        if let Some(exporter) = &mut self.exporter {
-            exporter.tick(now);
+        let Self { exporter, ids, .. } = self;
+        if let Some(exporter) = exporter {
+            exporter::tick(exporter, ids, now);
         }
         self.publish();
+    }
+
+    fn on_response(&mut self, call_id: u32, body_size: usize, trailers: usize) {
+        let Self { exporter, ids, .. } = self;
+        if let Some(exporter) = exporter {
+            exporter::on_response(exporter, ids, call_id, body_size, trailers);
+        }
     }
 
     fn publish(&mut self) {
         let Self { tally, exporter, metrics, .. } = self;
         let totals = Totals {
-            books: exporter.as_ref().map(Exporter::books).unwrap_or_default(),
+            spans: exporter.as_ref().map(Exporter::counts).unwrap_or_default(),
             exports: exporter.as_ref().map(|exporter| &exporter.tally),
             requests: Some(tally),
         };

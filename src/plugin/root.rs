@@ -37,12 +37,11 @@ thread_local! {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, trailers: usize) {
+    fn on_http_call_response(&mut self, call_id: u32, _: usize, body_size: usize, trailers: usize) {
         if let Some(plugin) = self.plugin()
             && let Ok(mut state) = plugin.state.try_borrow_mut()
-            && let Some(exporter) = &mut state.exporter
         {
-            exporter.answered(token, body_size, trailers);
+            state.on_response(call_id, body_size, trailers);
         }
     }
 }

@@ -12,31 +12,31 @@ fn retry(seconds: u64) -> Verdict {
     Verdict::Retry { after: Some(Duration::from_secs(seconds)) }
 }
 
-fn response(rejected: i64, message: &str) -> Vec<u8> {
+fn encoded(rejected: i64, message: &str) -> Vec<u8> {
     let error_message = message.to_owned();
     let partial = ExportTracePartialSuccess { rejected_spans: rejected, error_message };
     ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec()
 }
 
 #[track_caller]
-fn check(found: Judgement, verdict: Verdict, said: &str) {
-    assert_eq!(found, Judgement { verdict, said: said.to_owned() });
+fn check(found: Delivery, verdict: Verdict, message: &str) {
+    assert_eq!(found, Delivery { verdict, message: message.to_owned() });
 }
 
 #[track_caller]
 fn check_http(status: &str, verdict: Verdict) {
-    let answer = Answer { status: status.as_bytes(), ..Answer::default() };
-    let said = match status {
+    let response = Response { status: status.as_bytes(), ..Response::default() };
+    let message = match status {
         "" => "no answer".to_owned(),
         status if status.starts_with('2') => String::new(),
         status => format!("answered {status}"),
     };
-    check(Judgement::of_otlp_http(&answer, NOW), verdict, &said);
-    check(Judgement::of_http(&answer, NOW), verdict, &said);
+    check(Delivery::from_otlp_http(&response, NOW), verdict, &message);
+    check(Delivery::from_http(&response, NOW), verdict, &message);
 }
 
 #[test]
-fn only_what_the_specification_names_is_sent_again() {
+fn only_statuses_that_the_specification_names_are_sent_again() {
     for status in ["200", "202", "204"] {
         check_http(status, ACCEPTED);
     }
@@ -47,13 +47,13 @@ fn only_what_the_specification_names_is_sent_again() {
         check_http(status, Verdict::Refused);
     }
     for status in ["2", "20", "2000", "abc", "\u{1}"] {
-        let answer = Answer { status: status.as_bytes(), ..Answer::default() };
-        assert_eq!(Judgement::of_otlp_http(&answer, NOW).verdict, Verdict::Refused);
+        let response = Response { status: status.as_bytes(), ..Response::default() };
+        assert_eq!(Delivery::from_otlp_http(&response, NOW).verdict, Verdict::Refused);
     }
     check_http("413", Verdict::TooLarge);
     let body = b"\x08\x03\x12\x1chttp: request body too large";
-    let answer = Answer { status: b"400", body, ..Answer::default() };
-    check(Judgement::of_otlp_http(&answer, NOW), Verdict::TooLarge, "answered 400");
+    let response = Response { status: b"400", body, ..Response::default() };
+    check(Delivery::from_otlp_http(&response, NOW), Verdict::TooLarge, "answered 400");
 }
 
 #[test]
@@ -88,31 +88,31 @@ fn retry_after_is_seconds_or_a_date() {
         ("\u{e9}", RETRY),
     ] {
         let retry_after = value.as_bytes();
-        let answer = Answer { status: b"503", retry_after, ..Answer::default() };
-        let found = Judgement::of_otlp_http(&answer, NOW).verdict;
+        let response = Response { status: b"503", retry_after, ..Response::default() };
+        let found = Delivery::from_otlp_http(&response, NOW).verdict;
         assert_eq!(found, expected, "{value:?}");
     }
 }
 
 #[test]
-fn partial_success_says_how_many_are_lost() {
-    for (body, rejected, said) in [
-        (response(0, ""), 0, ""),
-        (response(0, "deprecated"), 0, "warned: deprecated"),
-        (response(3, "no\nname"), 3, "rejected 3 spans: no name"),
-        (response(-3, ""), 0, ""),
+fn a_partial_success_tells_how_many_spans_were_rejected() {
+    for (body, rejected, message) in [
+        (encoded(0, ""), 0, ""),
+        (encoded(0, "deprecated"), 0, "warned: deprecated"),
+        (encoded(3, "no\nname"), 3, "rejected 3 spans: no name"),
+        (encoded(-3, ""), 0, ""),
         (b"<html>".to_vec(), 0, ""),
         // The message is not UTF-8.
         (b"\x0a\x05\x08\x03\x12\x01\xff".to_vec(), 3, "rejected 3 spans: "),
     ] {
         let mut framed = vec![0, 0, 0, 0, body.len() as u8];
         framed.extend_from_slice(&body);
-        let http = Answer { status: b"200", body: &body, ..Answer::default() };
+        let http = Response { status: b"200", body: &body, ..Response::default() };
         let verdict = Verdict::Accepted { rejected };
-        check(Judgement::of_otlp_http(&http, NOW), verdict, said);
-        let grpc = Answer { grpc_status: b"0", body: &framed, ..http };
-        check(Judgement::of_otlp_grpc(&grpc, NOW), verdict, said);
-        check(Judgement::of_http(&http, NOW), ACCEPTED, "");
+        check(Delivery::from_otlp_http(&http, NOW), verdict, message);
+        let grpc = Response { grpc_status: b"0", body: &framed, ..http };
+        check(Delivery::from_otlp_grpc(&grpc, NOW), verdict, message);
+        check(Delivery::from_http(&http, NOW), ACCEPTED, "");
     }
 }
 
@@ -125,26 +125,32 @@ fn details(type_url: &str) -> Vec<u8> {
 }
 
 #[track_caller]
-fn check_grpc(grpc_status: &str, message: &str, details: &[u8], verdict: Verdict, said: &str) {
-    let answer = Answer {
+fn check_grpc(
+    grpc_status: &str,
+    grpc_message: &str,
+    details: &[u8],
+    verdict: Verdict,
+    expected: &str,
+) {
+    let response = Response {
         status: b"200",
         grpc_status: grpc_status.as_bytes(),
-        grpc_message: message.as_bytes(),
+        grpc_message: grpc_message.as_bytes(),
         grpc_details: details,
-        ..Answer::default()
+        ..Response::default()
     };
-    check(Judgement::of_otlp_grpc(&answer, NOW), verdict, said);
+    check(Delivery::from_otlp_grpc(&response, NOW), verdict, expected);
 }
 
 #[test]
-fn grpc_statuses_are_sent_again_as_the_specification_has_it() {
+fn only_grpc_statuses_that_the_specification_names_are_sent_again() {
     for code in [1, 4, 10, 11, 14, 15] {
-        let said = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
-        check_grpc(&code.to_string(), "", b"", RETRY, &said);
+        let message = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
+        check_grpc(&code.to_string(), "", b"", RETRY, &message);
     }
     for code in [2, 3, 5, 6, 7, 8, 9, 12, 13, 16] {
-        let said = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
-        check_grpc(&code.to_string(), "", b"", Verdict::Refused, &said);
+        let message = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
+        check_grpc(&code.to_string(), "", b"", Verdict::Refused, &message);
     }
     check_grpc("17", "", b"", Verdict::Refused, "answered the gRPC status UNKNOWN");
     check_grpc("x", "", b"", Verdict::Refused, "answered the gRPC status UNKNOWN");
@@ -159,40 +165,66 @@ fn grpc_statuses_are_sent_again_as_the_specification_has_it() {
     let message = "grpc: received message larger than max (5 vs. 4)";
     check_grpc("8", message, b"", Verdict::TooLarge, &format!("{exhausted}: {message}"));
     let message = "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes";
-    let said = format!("answered the gRPC status OUT_OF_RANGE: {message}");
-    check_grpc("11", message, b"", Verdict::TooLarge, &said);
+    let expected = format!("answered the gRPC status OUT_OF_RANGE: {message}");
+    check_grpc("11", message, b"", Verdict::TooLarge, &expected);
 }
 
 #[test]
-fn an_answer_without_grpc_status_is_judged_by_http() {
-    for (status, verdict, said) in [
+fn a_response_without_grpc_status_is_judged_by_its_http_status() {
+    for (status, verdict, message) in [
         ("200", Verdict::Refused, "answered without grpc-status"),
         ("503", RETRY, "answered 503"),
         ("", RETRY, "no answer"),
         ("404", Verdict::Refused, "answered 404"),
     ] {
-        let answer = Answer { status: status.as_bytes(), ..Answer::default() };
-        check(Judgement::of_otlp_grpc(&answer, NOW), verdict, said);
+        let response = Response { status: status.as_bytes(), ..Response::default() };
+        check(Delivery::from_otlp_grpc(&response, NOW), verdict, message);
     }
+}
+
+#[test]
+fn a_response_is_read_from_its_header_and_trailer_lines() {
+    let headers: [(&[u8], &[u8]); 4] = [
+        (b":status", b"200"),
+        (b"grpc-status", b"2"),
+        (b"retry-after", b"7"),
+        (b"grpc-message", b"headers"),
+    ];
+    let trailers: [(&[u8], &[u8]); 4] = [
+        (b"grpc-status", b"14"),
+        (b"grpc-status-details-bin", b"CA4"),
+        (b"retry-after", b"8"),
+        (b":status", b"500"),
+    ];
+    let expected = Response {
+        status: b"200",
+        retry_after: b"7",
+        grpc_status: b"14",
+        grpc_message: b"headers",
+        grpc_details: b"CA4",
+        body: b"body",
+    };
+    assert_eq!(Response::new(&headers, &trailers, b"body"), expected);
+    assert_eq!(Response::new(&[], &[], b""), Response::default());
 }
 
 proptest! {
     #[test]
-    fn any_answer_is_judged(
-        status: Vec<u8>, retry_after: Vec<u8>, grpc_status: Vec<u8>, message: Vec<u8>,
+    fn any_response_has_a_printable_message(
+        status: Vec<u8>, retry_after: Vec<u8>, grpc_status: Vec<u8>, grpc_message: Vec<u8>,
         grpc_details: Vec<u8>, body: Vec<u8>,
     ) {
-        let answer = Answer {
+        let response = Response {
             status: &status,
             retry_after: &retry_after,
             grpc_status: &grpc_status,
-            grpc_message: &message,
+            grpc_message: &grpc_message,
             grpc_details: &grpc_details,
             body: &body,
         };
-        for judge in [Judgement::of_otlp_http, Judgement::of_http, Judgement::of_otlp_grpc] {
-            let said = judge(&answer, NOW).said;
-            prop_assert!(!said.contains(|char: char| char.is_ascii_control()), "{said:?}");
+        for read in [Delivery::from_otlp_http, Delivery::from_http, Delivery::from_otlp_grpc] {
+            let message = read(&response, NOW).message;
+            prop_assert!(!message.contains(|char: char| char.is_ascii_control()), "{message:?}");
         }
     }
 

@@ -23,22 +23,22 @@ fn queue() -> Queue {
 }
 
 fn spans_of(batch: &Batch) -> usize {
-    otlp::spans(&batch.run).count()
+    otlp::spans(&batch.encoded_spans).count()
 }
 
 fn send(queue: &mut Queue, now: u64) -> Option<usize> {
     queue.next_to_send(now).map(spans_of)
 }
 
-/// Exported, queued, and dropped by reason.
+/// Checks how many spans were exported, are queued, and were dropped by reason.
 #[track_caller]
 fn check(queue: &Queue, exported: u64, queued: u64, dropped: &[(DropReason, u64)]) {
-    let books = queue.books();
-    let mut expected = Books { exported, queued, ..books };
+    let counts = queue.counts();
+    let mut expected = SpanCounts { exported, queued, ..counts };
     expected.dropped = [0; DropReason::ALL.len()];
     dropped.iter().for_each(|(reason, spans)| expected.drop(*spans, *reason));
-    assert_eq!(books, expected);
-    assert_eq!(books.recorded, exported + queued + books.dropped.iter().sum::<u64>());
+    assert_eq!(counts, expected);
+    assert_eq!(counts.recorded, exported + queued + counts.dropped.iter().sum::<u64>());
 }
 
 #[test]
@@ -52,10 +52,10 @@ fn a_full_batch_is_urgent_and_a_partial_one_is_sent_when_due() {
     queue.push(b"");
     assert_eq!(send(&mut queue, 0), Some(2));
     assert!(!queue.is_urgent());
-    assert_eq!(send(&mut queue, 0), None, "one batch under way at a time");
-    queue.answered(ACCEPTED, 0, 0);
+    assert_eq!(send(&mut queue, 0), None, "one batch is in flight at a time");
+    queue.settle(ACCEPTED, 0, 0);
     assert_eq!(send(&mut queue, 0), Some(1));
-    queue.answered(Verdict::Refused, 0, 0);
+    queue.settle(Verdict::Refused, 0, 0);
     check(&queue, 2, 0, &[(DropReason::Rejected, 1)]);
 }
 
@@ -66,14 +66,14 @@ fn a_batch_is_closed_before_it_has_too_many_bytes() {
         queue.push(&vec![0; len]);
     }
     assert!(queue.is_urgent());
-    assert_eq!(queue.books().queued_bytes, 100, "two bytes before each span");
+    assert_eq!(queue.counts().queued_bytes, 100, "two bytes before each span");
     queue.push(b"");
     check(&queue, 0, 3, &[(DropReason::QueueFull, 1)]);
     for _ in 0..3 {
         assert_eq!(send(&mut queue, 0), Some(1));
-        queue.answered(ACCEPTED, 0, 0);
+        queue.settle(ACCEPTED, 0, 0);
     }
-    assert_eq!(queue.books().queued_bytes, 0);
+    assert_eq!(queue.counts().queued_bytes, 0);
 }
 
 #[test]
@@ -87,99 +87,99 @@ fn the_newest_span_is_dropped_when_the_queue_is_full() {
 }
 
 #[test]
-fn a_batch_that_was_not_taken_rests_and_is_sent_again() {
+fn a_batch_that_was_not_accepted_is_sent_again_after_a_pause() {
     let mut queue = queue();
     queue.push(b"");
     assert_eq!(send(&mut queue, 100), Some(1));
-    assert_eq!(queue.rest_nanos(100), None, "it is under way");
-    queue.answered(UNAVAILABLE, 100, 0);
+    assert_eq!(queue.rest_nanos(100), None, "it is in flight");
+    queue.settle(UNAVAILABLE, 100, 0);
     assert_eq!(queue.rest_nanos(100), Some(5));
     queue.push(b"");
     queue.push(b"");
-    assert!(!queue.is_urgent(), "those behind it wait");
+    assert!(!queue.is_urgent(), "the batches behind it wait");
     assert_eq!(send(&mut queue, 104), None);
     assert_eq!(send(&mut queue, 105), Some(1));
-    queue.answered(ACCEPTED, 105, 0);
+    queue.settle(ACCEPTED, 105, 0);
     assert!(queue.is_urgent());
     check(&queue, 1, 2, &[]);
 }
 
 #[test]
-fn a_batch_is_given_up_when_the_collector_stays_away() {
+fn a_batch_is_dropped_when_the_receiver_stays_unavailable() {
     let mut queue = queue();
     queue.push(b"");
     for now in [0, 20, 40] {
         assert_eq!(send(&mut queue, now), Some(1), "at {now}");
-        queue.answered(UNAVAILABLE, now, 0);
+        queue.settle(UNAVAILABLE, now, 0);
     }
     assert_eq!(send(&mut queue, 60), Some(1));
-    queue.answered(UNAVAILABLE, 60, 0);
+    queue.settle(UNAVAILABLE, 60, 0);
     check(&queue, 0, 0, &[(DropReason::RetriesExhausted, 1)]);
 }
 
 #[test]
-fn a_batch_that_is_too_large_is_sent_in_parts() {
+fn a_batch_that_is_too_large_is_split() {
     let limits = QueueLimits { max_queue_spans: 5, max_batch_spans: 5, ..LIMITS };
     let mut queue = Queue::new(limits, RETRY, Vec::new());
     (0..5).for_each(|_| queue.push(b"x"));
     for spans in [5, 2, 1, 1, 3, 1, 2] {
         assert_eq!(send(&mut queue, 0), Some(spans));
         let alone = spans == 1;
-        queue.answered(if alone { ACCEPTED } else { Verdict::TooLarge }, 0, 0);
-        if spans == 2 && queue.books().exported == 3 {
+        queue.settle(if alone { ACCEPTED } else { Verdict::TooLarge }, 0, 0);
+        if spans == 2 && queue.counts().exported == 3 {
             break;
         }
     }
     check(&queue, 3, 2, &[]);
     assert_eq!(send(&mut queue, 0), Some(1));
-    queue.answered(Verdict::TooLarge, 0, 0);
+    queue.settle(Verdict::TooLarge, 0, 0);
     check(&queue, 3, 1, &[(DropReason::TooLarge, 1)]);
 }
 
 #[test]
-fn rejected_spans_are_no_more_than_were_sent() {
+fn no_more_spans_are_rejected_than_were_sent() {
     for (rejected, exported) in [(0, 2), (1, 1), (9, 0)] {
         let mut queue = queue();
         queue.push(b"");
         queue.push(b"");
         assert_eq!(send(&mut queue, 0), Some(2));
-        queue.answered(Verdict::Accepted { rejected }, 0, 0);
+        queue.settle(Verdict::Accepted { rejected }, 0, 0);
         check(&queue, exported, 0, &[(DropReason::PartialSuccess, 2 - exported)]);
     }
 }
 
 #[test]
-fn a_batch_that_is_taken_over_still_rests_and_is_given_up_in_time() {
+fn a_batch_that_is_taken_over_keeps_its_pause_and_its_first_attempt() {
     let (mut old, mut new) = (queue(), queue());
     old.push(b"");
     assert_eq!(send(&mut old, 0), Some(1));
-    old.answered(Verdict::Retry { after: Some(Duration::from_nanos(50)) }, 0, 0);
+    old.settle(Verdict::Retry { after: Some(Duration::from_nanos(50)) }, 0, 0);
     old.take_all().into_iter().for_each(|batch| new.take_over(batch));
     assert_eq!(send(&mut new, 49), None);
     assert_eq!(new.rest_nanos(49), Some(1));
     assert_eq!(send(&mut new, 60), Some(1));
-    new.answered(UNAVAILABLE, 60, 0);
-    assert_eq!(new.books().dropped.iter().sum::<u64>(), 1);
+    new.settle(UNAVAILABLE, 60, 0);
+    assert_eq!(new.counts().dropped.iter().sum::<u64>(), 1);
 }
 
 #[test]
-fn another_queue_takes_over_what_fits() {
+fn another_queue_takes_over_the_batches_that_fit() {
     let (mut old, mut new) = (queue(), Queue::new(LIMITS, RETRY, b"other".to_vec()));
     (0..3).for_each(|_| old.push(b""));
     assert_eq!(send(&mut old, 0), Some(2));
     (0..2).for_each(|_| new.push(b""));
     let batches = old.take_all();
-    assert_eq!((old.books().queued, old.books().queued_bytes), (0, 0));
-    old.answered(ACCEPTED, 0, 0);
+    assert_eq!((old.counts().queued, old.counts().queued_bytes), (0, 0));
+    old.settle(ACCEPTED, 0, 0);
     batches.into_iter().for_each(|batch| new.take_over(batch));
-    let books = new.books();
-    assert_eq!((books.recorded, books.queued), (2, 4));
-    assert_eq!(books.dropped.iter().sum::<u64>(), 1);
+    let counts = new.counts();
+    assert_eq!((counts.recorded, counts.queued), (2, 4));
+    assert_eq!(counts.dropped.iter().sum::<u64>(), 1);
     new.push(b"");
     let mut resources = Vec::new();
     while let Some(batch) = new.next_to_send(0) {
         resources.push(batch.resource.clone());
-        new.answered(ACCEPTED, 0, 0);
+        new.settle(ACCEPTED, 0, 0);
     }
     let expected: [&[u8]; 2] = [b"other", b"resource"];
     assert_eq!(resources.iter().map(|it| &**it).collect::<Vec<_>>(), expected);
@@ -187,7 +187,7 @@ fn another_queue_takes_over_what_fits() {
 
 proptest! {
     #[test]
-    fn the_books_balance_and_the_bounds_hold(
+    fn the_counts_balance_and_the_bounds_hold(
         steps in prop::collection::vec((0u8..9, 0usize..60), 0..200),
     ) {
         let mut queue = queue();
@@ -197,28 +197,28 @@ proptest! {
             match step {
                 0..3 => queue.push(&vec![0; size]),
                 3 => drop(send(&mut queue, now)),
-                4 => queue.answered(ACCEPTED, now, 7),
-                5 => queue.answered(Verdict::Accepted { rejected: size as u64 }, now, 7),
-                6 => queue.answered(UNAVAILABLE, now, u32::MAX),
-                7 => queue.answered(Verdict::TooLarge, now, 7),
+                4 => queue.settle(ACCEPTED, now, 7),
+                5 => queue.settle(Verdict::Accepted { rejected: size as u64 }, now, 7),
+                6 => queue.settle(UNAVAILABLE, now, u32::MAX),
+                7 => queue.settle(Verdict::TooLarge, now, 7),
                 _ if size < 9 => {
                     gone += queue.take_all().iter().map(|it| u64::from(it.spans)).sum::<u64>();
                 }
-                _ => queue.answered(Verdict::Refused, now, 7),
+                _ => queue.settle(Verdict::Refused, now, 7),
             }
-            let books = queue.books();
-            let heads = queue.head.iter().map(|head| &head.batch);
-            let batches: Vec<_> = queue.waiting.iter().chain(heads).collect();
+            let counts = queue.counts();
+            let current = queue.current.iter().map(|current| &current.batch);
+            let batches: Vec<_> = queue.waiting.iter().chain(current).collect();
             let spans: u32 = batches.iter().map(|batch| batch.spans).sum();
-            let bytes: usize = batches.iter().map(|batch| batch.run.len()).sum();
-            prop_assert_eq!((books.queued, books.queued_bytes), (spans.into(), bytes as u64));
-            let dropped: u64 = books.dropped.iter().sum();
-            let left = books.exported + dropped + books.queued + gone;
-            prop_assert_eq!(books.recorded, left);
+            let bytes: usize = batches.iter().map(|batch| batch.encoded_spans.len()).sum();
+            prop_assert_eq!((counts.queued, counts.queued_bytes), (spans.into(), bytes as u64));
+            let dropped: u64 = counts.dropped.iter().sum();
+            let left = counts.exported + dropped + counts.queued + gone;
+            prop_assert_eq!(counts.recorded, left);
             prop_assert!(spans <= LIMITS.max_queue_spans && bytes <= 100);
             for batch in batches {
                 prop_assert_eq!(spans_of(batch), batch.spans as usize);
-                prop_assert!(batch.spans == 1 || batch.run.len() <= 50 && batch.spans <= 2);
+                prop_assert!(batch.spans == 1 || batch.encoded_spans.len() <= 50 && batch.spans <= 2);
             }
         }
     }

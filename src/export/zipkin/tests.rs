@@ -24,16 +24,16 @@ fn fields(parent_span_id: Option<SpanId>, trace_state: &[u8]) -> SpanFields {
 
 #[track_caller]
 fn parsed(resource: &[KeyValue], ended: &[Vec<u8>]) -> Parsed {
-    let mut run = Vec::new();
-    ended.iter().for_each(|span| append_span(&mut run, span));
-    let json = spans(&encode_resource(resource), &run);
+    let mut encoded_spans = Vec::new();
+    ended.iter().for_each(|span| append_span(&mut encoded_spans, span));
+    let json = spans(&encode_resource(resource), &encoded_spans);
     serde_json::from_slice(&json).unwrap_or_else(|error| {
         panic!("{error}: {}", String::from_utf8_lossy(&json));
     })
 }
 
 #[test]
-fn a_span_is_zipkins() {
+fn a_span_is_translated_field_by_field() {
     let mut first = fields(Some(SpanId::from(1)), b"a=1");
     first.text(key::SERVER_ADDRESS, b"shop");
     first.text(key::NETWORK_PEER_ADDRESS, b"10.0.0.7");
@@ -119,7 +119,7 @@ fn of_kind(kind: &SpanKind, attributes: &[(&str, &[u8])], status: &Status) -> Pa
 }
 
 #[test]
-fn a_callee_is_named_by_what_ranks_first_and_placed_by_addresses_alone() {
+fn a_remote_endpoint_has_the_first_name_of_the_ranking_and_an_ip_address_or_none() {
     let (address, server) = (key::NETWORK_PEER_ADDRESS, key::SERVER_ADDRESS);
     for (attributes, expected) in [
         (&[(address, &b"10.0.0.7"[..])][..], json!({"ipv4": "10.0.0.7"})),
@@ -148,7 +148,7 @@ fn a_callee_is_named_by_what_ranks_first_and_placed_by_addresses_alone() {
 }
 
 #[test]
-fn a_span_failed_by_its_status_alone() {
+fn only_the_status_makes_a_span_failed() {
     for (status, expected) in [
         (Status::Unset, Parsed::Null),
         (Status::error(""), json!("")),
@@ -160,7 +160,7 @@ fn a_span_failed_by_its_status_alone() {
 }
 
 #[test]
-fn a_link_has_as_many_parts_as_the_collector_reads() {
+fn a_link_has_the_number_of_parts_that_the_collector_reads() {
     let context = Context {
         trace_id: TraceId::from(3),
         span_id: SpanId::from(4),
@@ -175,9 +175,9 @@ fn a_link_has_as_many_parts_as_the_collector_reads() {
     }
     let span = span.end(b"", &SpanKind::Server, 1, &Status::Unset).bytes;
     let tags = &parsed(&[], &[span])[0]["tags"];
-    for (place, (state, expected)) in states.into_iter().enumerate() {
+    for (index, (state, expected)) in states.into_iter().enumerate() {
         let link = format!("{:032x}|{:016x}|{expected}|{{}}|0", 3, 4);
-        assert_eq!(tags[format!("otlp.link.{place}")], link, "{state}");
+        assert_eq!(tags[format!("otlp.link.{index}")], link, "{state}");
     }
     assert_eq!(tags["w3c.tracestate"], "a=1|2");
 }
@@ -200,9 +200,9 @@ fn a_tag_of_the_span_overrides_one_of_the_resource() {
     let span = span.end(b"", &SpanKind::Server, 1, &Status::Unset).bytes;
     let resource = [KeyValue::new("zone", "resource"), KeyValue::new("error", "resource")];
     let json = spans(&encode_resource(&resource), &{
-        let mut run = Vec::new();
-        append_span(&mut run, &span);
-        run
+        let mut encoded_spans = Vec::new();
+        append_span(&mut encoded_spans, &span);
+        encoded_spans
     });
     assert_eq!(String::from_utf8(json).unwrap().matches("\"zone\":\"span\"").count(), 1);
     assert_eq!(parsed(&resource, &[span])[0]["tags"]["error"], Parsed::Null);
@@ -217,13 +217,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_make_a_list(resource: Vec<u8>, run: Vec<u8>) {
-        let json = spans(&resource, &run);
+    fn any_bytes_make_a_list(resource: Vec<u8>, encoded_spans: Vec<u8>) {
+        let json = spans(&resource, &encoded_spans);
         prop_assert!(serde_json::from_slice::<Vec<Parsed>>(&json).is_ok());
     }
 
     #[test]
-    fn a_span_that_is_cut_is_one_still(len in 0usize..200) {
+    fn a_truncated_span_is_still_one_span(len in 0usize..200) {
         let mut span = fields(Some(SpanId::from(1)), b"a=1");
         span.text(key::SERVER_ADDRESS, b"shop");
         span.event("timeout", 7);

@@ -1,12 +1,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::export::delivery::{Answer, Judgement, Verdict};
+use sidespan::export::delivery::{Delivery, Response, Verdict};
 
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.split(|byte| *byte == b'\n');
     let mut part = || parts.next().unwrap_or_default();
-    let answer = Answer {
+    let response = Response {
         status: part(),
         retry_after: part(),
         grpc_status: part(),
@@ -14,10 +14,10 @@ fuzz_target!(|input: &[u8]| {
         grpc_details: part(),
         body: part(),
     };
-    for judge in [Judgement::of_otlp_http, Judgement::of_http, Judgement::of_otlp_grpc] {
-        let Judgement { verdict, said } = judge(&answer, 1_767_225_600);
-        assert!(!said.contains('\n'));
-        // What was not taken is explained.
-        assert!(matches!(verdict, Verdict::Accepted { rejected: 0 }) || !said.is_empty());
+    for read in [Delivery::from_otlp_http, Delivery::from_http, Delivery::from_otlp_grpc] {
+        let Delivery { verdict, message } = read(&response, 1_767_225_600);
+        assert!(!message.contains('\n'));
+        // A batch that was not accepted as a whole has a message.
+        assert!(matches!(verdict, Verdict::Accepted { rejected: 0 }) || !message.is_empty());
     }
 });

@@ -6,14 +6,14 @@ use sidespan::export::otlp::append_span;
 use sidespan::export::zipkin::spans;
 
 fuzz_target!(|input: &[u8]| {
-    let (resource, run) = input.split_at(input.len() / 2);
-    check(&spans(resource, run));
+    let (resource, encoded_spans) = input.split_at(input.len() / 2);
+    check(&spans(resource, encoded_spans));
     let mut one = Vec::new();
     append_span(&mut one, input);
     assert_eq!(check(&spans(input, &one)).unwrap_or(1), 1);
 });
 
-/// Returns how many spans a list has; none where there is text that is not UTF-8, in and so out.
+/// Returns the number of spans in a list; none if the output is not UTF-8, because the input is not.
 fn check(json: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(json).ok()?;
     let spans: Vec<Value> = serde_json::from_str(text).unwrap();

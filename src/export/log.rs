@@ -1,0 +1,173 @@
+//! What an exporter logs.
+//!
+//! All workers of an Envoy log the same things about the same receiver, so most kinds of lines are
+//! limited to one a minute over all workers. Only the host can count over workers: it decides which
+//! lines are logged, and confirms them.
+
+use crate::export::queue::DropReason;
+
+/// A line to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    pub kind: LogKind,
+    pub text: String,
+}
+
+/// What a line is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogKind {
+    /// The receiver does not accept spans at the moment.
+    Failing,
+    /// The receiver accepts spans again.
+    Recovered,
+    /// The receiver accepted a batch, and returned a message about it.
+    Message,
+    /// Spans were dropped.
+    Dropped,
+    /// The host does not compress bodies.
+    NotCompressed,
+}
+
+/// How urgent a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    Info,
+    Warn,
+}
+
+impl LogKind {
+    pub fn level(self) -> LogLevel {
+        match self {
+            Self::Recovered => LogLevel::Info,
+            _ => LogLevel::Warn,
+        }
+    }
+
+    /// Returns the name under which lines of this kind are limited to one a minute for each cluster;
+    /// none if they are not limited.
+    pub fn limit_name(self) -> Option<&'static str> {
+        match self {
+            Self::Failing => Some("failing"),
+            // It follows a line that was limited.
+            Self::Recovered => None,
+            Self::Message => Some("message"),
+            Self::Dropped => Some("dropped"),
+            Self::NotCompressed => Some("gzip"),
+        }
+    }
+}
+
+/// The lines of an exporter that are not logged yet, and what earlier lines said.
+#[derive(Debug)]
+pub struct ExportLog {
+    cluster: String,
+    lines: Vec<LogLine>,
+    /// A line was logged that exports fail, and none that they work again.
+    is_failing: bool,
+    /// The last export error, until a line about drops gives it as the reason.
+    last_error: String,
+    /// Dropped spans, by reason, as of the last line about drops.
+    dropped: DroppedByReason,
+    reports_drops: bool,
+}
+
+/// Counts in the order of [`DropReason::ALL`].
+type DroppedByReason = [u64; DropReason::ALL.len()];
+
+impl ExportLog {
+    pub fn new(cluster: &str) -> Self {
+        Self {
+            cluster: cluster.to_owned(),
+            lines: Vec::new(),
+            is_failing: false,
+            last_error: String::new(),
+            dropped: DroppedByReason::default(),
+            reports_drops: false,
+        }
+    }
+
+    /// Notes that the receiver accepted a batch, and with which message.
+    pub fn accepted(&mut self, message: &str) {
+        if !message.is_empty() {
+            self.add(LogKind::Message, "", &[" ", message]);
+        }
+        if std::mem::take(&mut self.is_failing) {
+            self.add(LogKind::Recovered, "", &[" takes spans again"]);
+        }
+        self.last_error.clear();
+    }
+
+    /// Notes that a batch will be sent again, and how many spans are queued.
+    pub fn failing(&mut self, error: String, queued: u64) {
+        let queued = queued.to_string();
+        let queued = ["; ", &queued, " are queued in this worker, and are sent again"].concat();
+        self.add(LogKind::Failing, "", &[" takes no spans now: ", &error, &queued]);
+        self.last_error = error;
+    }
+
+    /// Notes that the receiver refused a batch.
+    pub fn refused(&mut self, error: String) {
+        self.last_error = error;
+    }
+
+    /// Notes that the host did not compress a body.
+    pub fn not_compressed(&mut self) {
+        let text = "sidespan: bodies are sent as they are: Envoy does not compress them".to_owned();
+        self.lines.push(LogLine { kind: LogKind::NotCompressed, text });
+    }
+
+    /// Lets the next lines include one about drops, if there are new ones. It is not built for each
+    /// dropped span, since those come with requests.
+    pub fn report_drops(&mut self) {
+        self.reports_drops = true;
+    }
+
+    /// Returns the lines to log, in their order. `dropped` counts all dropped spans.
+    pub fn take_lines(&mut self, dropped: DroppedByReason) -> Vec<LogLine> {
+        if std::mem::take(&mut self.reports_drops) && dropped != self.dropped {
+            self.add_drops(dropped);
+        }
+        std::mem::take(&mut self.lines)
+    }
+
+    /// Notes that a line was logged.
+    pub fn logged(&mut self, kind: LogKind, dropped: DroppedByReason) {
+        match kind {
+            LogKind::Failing => self.is_failing = true,
+            LogKind::Dropped => {
+                self.dropped = dropped;
+                self.last_error.clear();
+            }
+            LogKind::Recovered | LogKind::Message | LogKind::NotCompressed => {}
+        }
+    }
+
+    fn add_drops(&mut self, dropped: DroppedByReason) {
+        let mut counts = String::new();
+        let since = dropped.iter().zip(self.dropped);
+        for ((count, before), reason) in since.zip(DropReason::ALL) {
+            if *count != before {
+                counts.push_str(if counts.is_empty() { "" } else { ", " });
+                counts.push_str(&(count - before).to_string());
+                counts.push(' ');
+                counts.push_str(reason.name());
+            }
+        }
+        let error = std::mem::take(&mut self.last_error);
+        let joint = match error.as_str() {
+            "" => "",
+            error if error.starts_with("Envoy") => "; ",
+            _ => "; it ",
+        };
+        let after = [" were dropped in this worker: ", &counts, joint, &error];
+        self.add(LogKind::Dropped, "spans for ", &after);
+        self.last_error = error;
+    }
+
+    /// Adds a line about the receiver.
+    fn add(&mut self, kind: LogKind, before: &str, after: &[&str]) {
+        let receiver = ["the collector at cluster \"", &self.cluster, "\""].concat();
+        let text = ["sidespan: ", before, &receiver, &after.concat()].concat();
+        self.lines.push(LogLine { kind, text });
+    }
+}
