@@ -76,8 +76,9 @@ const PARTS: [&[u8]; 12] = [
     b" \t",
     b"ab",
 ];
-/// Envoy's default limits for headers, less some bytes and lines.
+/// Envoy's default limit for the size of headers, names included.
 const MAX_BYTES: usize = 60 * 1024;
+/// Envoy's default limit is 100 lines, of which every request has some.
 const MAX_LINES: usize = 95;
 /// More than the limit for an attack on one parser, because a request can attack several.
 const MAX_INSTRUCTIONS: u64 = 12_000_000;

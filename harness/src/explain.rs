@@ -68,7 +68,7 @@ impl Explainer {
         let times = Times {
             scenario_ns: exchange.started_ns,
             request_ns: exchange.started_ns,
-            duration_ns: case.response.duration_ms * NANOS_PER_MS,
+            duration_ns: exchange.duration_ns,
         };
         Ok(Explanation {
             request: exchange.request,
@@ -221,4 +221,3 @@ const OVER_LIMIT: &str = "limited";
 const NO_RULE: &str = "none";
 /// Prefixes of metrics about the export of spans.
 const EXPORT_PREFIXES: [&str; 3] = ["sidespan_spans_", "sidespan_export", "sidespan_queue_"];
-const NANOS_PER_MS: u64 = 1_000_000;

@@ -20,6 +20,7 @@ pub(crate) struct Exchange {
     pub(crate) interventions: Vec<Intervention>,
     /// Start of the request, in nanoseconds since 1970.
     pub(crate) started_ns: u64,
+    pub(crate) duration_ns: u64,
 }
 
 /// The headers of a message before and after the filter.
@@ -54,9 +55,10 @@ impl Session {
         let request_before = request.headers.clone();
         let response_before = headers_of(response.as_ref());
         let started_ns = self.vm.now_ns();
+        let duration_ns = case.response.duration_ms * NANOS_PER_MS;
         let context = self.count_instructions(|vm| vm.request(case.stream_info(), request))?;
         self.serve()?;
-        self.advance(case.response.duration_ms * NANOS_PER_MS)?;
+        self.advance(duration_ns)?;
         if let Some(response) = response {
             self.count_instructions(|vm| vm.response(context, response))?;
             self.serve()?;
@@ -71,6 +73,7 @@ impl Session {
             },
             interventions,
             started_ns,
+            duration_ns,
         }))
     }
 

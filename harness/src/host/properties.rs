@@ -105,7 +105,7 @@ fn xds_property(stream: &Stream, key: &str) -> Option<Value> {
     }
 }
 
-/// In the response phase Envoy no longer has the request's headers, but the rest.
+/// In the response phase Envoy no longer has the request's headers; it has the rest.
 fn request_property(stream: &Stream, key: &str, name: Option<&str>) -> Option<Value> {
     let headers = (stream.phase < Phase::ResponseHeaders || stream.phase == Phase::Log)
         .then_some(&stream.request.headers);

@@ -75,7 +75,7 @@ impl Vm {
     }
 
     /// Configures the root context, again if it has a configuration. Returns false if the module
-    /// rejects the configuration.
+    /// refuses the configuration.
     pub fn configure(&mut self, configuration: &[u8]) -> Result<bool, Trap> {
         self.store.data_mut().configuration = Some(configuration.to_vec());
         let configured = self.call(ROOT_CONTEXT, "proxy_on_configure", |exports, store| {
@@ -188,7 +188,7 @@ impl Vm {
         self.store.get_fuel().ok().map(|left| u64::MAX - left)
     }
 
-    /// Calls the callbacks of a start. Returns false if the module rejects its configuration.
+    /// Calls the callbacks of a start. Returns false if the module refuses its configuration.
     fn boot(&mut self, settings: &Settings) -> Result<bool, Trap> {
         self.call(0, "_initialize", |exports, store| exports.initialize.call(store, ()))?;
         self.call(ROOT_CONTEXT, "proxy_on_context_create", |exports, store| {
@@ -271,7 +271,7 @@ const RESPONSE_STEPS: [Step; 3] = [
     Step { phase: Phase::ResponseTrailers, callback: "proxy_on_response_trailers" },
 ];
 
-/// Why a VM did not start: a callback trapped, or the module rejected its configuration.
+/// Why a VM did not start: a callback trapped, or the module refused its configuration.
 #[derive(Debug)]
 pub struct StartFailure {
     pub trap: Option<Trap>,

@@ -103,7 +103,7 @@ impl CaseRunner {
             times: Times {
                 scenario_ns: self.scenario_ns,
                 request_ns: exchange.started_ns,
-                duration_ns: case.response.duration_ms * NANOS_PER_MS,
+                duration_ns: exchange.duration_ns,
             },
         };
         let (expected, found) = compare::trees(&case.expect, &found);

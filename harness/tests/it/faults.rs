@@ -53,19 +53,12 @@ fn any_hostcall_can_fail_with_any_status() {
     for hostcall in module.imports() {
         for &status in statuses(&hostcall) {
             let what = format!("{hostcall} returns {status}");
-            let faults = Faults::always(&hostcall, status);
-            let from_the_start = match hostcall.as_str() {
-                // Hash maps of the standard library trap without randomness, so this hostcall fails
-                // only after the start.
-                "random_get" => Faults::default(),
-                _ => faults.clone(),
-            };
-            match module.start(&settings(from_the_start)).expect("the module is instantiated") {
+            let settings = settings(Faults::always(&hostcall, status));
+            match module.start(&settings).expect("the module is instantiated") {
                 Ok(mut vm) => {
-                    vm.set_faults(faults);
                     drive(&mut vm, &mut Traffic::new(), 60, &what);
                 }
-                // The VM does not start only if the configuration cannot be read.
+                // A VM fails to start only if its configuration cannot be read.
                 Err(failure) => {
                     assert!(failure.trap.is_none(), "{what}: {:?}", failure.trap);
                     assert_eq!(hostcall, "proxy_get_buffer_bytes", "{what}");
