@@ -1,4 +1,4 @@
-//! The sources of custom tags: what the configuration says, and how it is compiled.
+//! The sources of custom tags: their raw structs, and how each is compiled.
 
 use serde::Deserialize;
 
@@ -171,7 +171,7 @@ impl RawLiteral {
 }
 
 impl RawNamed {
-    /// Compiles a source that the name alone describes.
+    /// Compiles a source that needs nothing but a name.
     pub fn compile(self, source: fn(String) -> Source) -> Result<CompiledSource> {
         let name = non_empty(self.name).under("name")?;
         Ok(CompiledSource::single(source(name), self.default_value))

@@ -33,7 +33,7 @@ pub struct Tags {
     at_request: Vec<Tag>,
     /// Tags that are complete at the request's end.
     at_end: Vec<Tag>,
-    /// What tags at the end read when the request arrives; [`Source::Kept`] has an index in it.
+    /// The sources that [`Tags::at_request`] reads for tags at the end; [`Source::Kept`] has their index.
     kept: Vec<KeptSource>,
     /// Characters of an attribute's value.
     max_chars: usize,
@@ -95,8 +95,8 @@ impl Tags {
         }
     }
 
-    /// Adds a tag. One that needs more than the request's headers is complete at the request's end;
-    /// what it reads of those headers is read when the request arrives all the same.
+    /// Adds a tag. A tag that needs more than the request's headers is complete at the request's end,
+    /// but its parts from those headers are still read when the request arrives.
     pub fn push(&mut self, mut tag: Tag) {
         let needed_at_end = tag.source.needed_inputs() & !Input::RequestHeaders.bit();
         if needed_at_end == 0 {
@@ -131,8 +131,8 @@ impl Tags {
         KeptValues(self.kept.iter().map(value).collect())
     }
 
-    /// Adds the tags that are complete at the request's end. `kept` is what [`Tags::at_request`]
-    /// returned.
+    /// Adds the tags that are complete at the request's end, with the values that
+    /// [`Tags::at_request`] returned.
     pub fn at_end(&self, attributes: &mut Attributes, kept: &KeptValues, facts: &EndFacts<'_, '_>) {
         add_all(&self.at_end, attributes, Lookup::AtEnd(kept, facts));
     }

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: any bytes as header lines, and what must hold of a format.
+//! Functions that the fuzz targets share: any bytes as header lines, and a check of a format.
 
 use sidespan::config::Config;
 use sidespan::propagation::context::Context;
@@ -8,14 +8,14 @@ use sidespan::propagation::Propagation;
 
 type Line<'a> = (&'a [u8], &'a [u8]);
 
-/// Takes each line of the input for the value of the next header, over and over.
+/// Makes header lines of the input: each of its lines is the value of the next of `names`, which repeat.
 pub fn lines<'a>(names: &[&'a str], input: &'a [u8]) -> Vec<Line<'a>> {
     let values = input.split(|byte| *byte == b'\n');
     names.iter().map(|name| name.as_bytes()).cycle().zip(values).collect()
 }
 
-/// Extracts one format from its headers, injects what was extracted, and extracts that: it must be
-/// the same context, and injecting once more must change nothing.
+/// Extracts a context in one format, injects it, and extracts it again: both contexts must be equal,
+/// and a second injection must change nothing.
 pub fn round_trip(format: &str, names: &[&str], input: &[u8]) {
     let config =
         format!(r#"{{"propagation": {{"extract": ["{format}"], "inject": ["{format}"]}}}}"#);
@@ -31,7 +31,7 @@ pub fn round_trip(format: &str, names: &[&str], input: &[u8]) {
     assert_eq!(edits, []);
 }
 
-/// Returns the context of a head, and the edits that pass it on.
+/// Returns the context of a request, and the edits that inject it.
 fn pass_on(
     propagation: &Propagation,
     lines: &[Line<'_>],
@@ -44,7 +44,7 @@ fn pass_on(
     Some((context, edits.finish()))
 }
 
-/// Returns header lines as edits leave them.
+/// Returns header lines after the edits.
 pub fn applied(lines: &[Line<'_>], edits: &[HeaderEdit<'_>]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut lines: Vec<_> =
         lines.iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();

@@ -1,5 +1,7 @@
 #![no_main]
 
+//! Any bytes as a configuration: an error says what was expected.
+
 use libfuzzer_sys::fuzz_target;
 use sidespan::config::Config;
 

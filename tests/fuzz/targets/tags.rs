@@ -1,10 +1,12 @@
 #![no_main]
 
+//! Sources of tags, their masks and format strings, from any bytes.
+
 use libfuzzer_sys::fuzz_target;
 use sidespan::http::head::Head;
+use sidespan::span::tags::format;
 use sidespan::span::tags::property::{Encoding, Property};
 use sidespan::span::tags::redact::{Redaction, Transformation};
-use sidespan::span::tags::format;
 use sidespan::span::tags::source::{Lookup, Source};
 use sidespan_fuzz::lines;
 
