@@ -1,29 +1,30 @@
-//! Numbers as text: lower-case hex, decimal digits, and floating-point numbers.
+//! Numbers as text: hex, decimal, and floating-point numbers.
 //!
 //! ```text
-//! hex     = *( 2HEXDIGLC )       ; HEXDIGLC = DIGIT / %x61-66
-//! decimal = 1*DIGIT
+//! hex bytes  = *( 2HEXDIGLC )       ; HEXDIGLC = DIGIT / %x61-66
+//! hex number = 1*HEXDIG             ; in either case
+//! decimal    = 1*DIGIT
 //! ```
 
 use serde_json::Number;
 
-/// Reads exactly `2 * N` digits of lower-case hex.
+/// Reads `N` bytes from exactly `2 * N` digits of lower-case hex.
 pub fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let (pairs, rest) = hex.as_chunks::<2>();
     if pairs.len() != N || !rest.is_empty() {
         return None;
     }
-    let mut seen = 0;
+    let mut all = 0;
     for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
         let (high, low) = (nibble(*high), nibble(*low));
-        seen |= high | low;
+        all |= high | low;
         *byte = high << 4 | low;
     }
-    (seen < NO_NIBBLE).then_some(bytes)
+    (all < NOT_A_NIBBLE).then_some(bytes)
 }
 
-/// Fills a buffer of twice the length with bytes as lower-case hex.
+/// Writes bytes as lower-case hex into a buffer of twice their length.
 pub fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
     let (pairs, _) = hex.as_chunks_mut::<2>();
     for ([high, low], byte) in pairs.iter_mut().zip(bytes) {
@@ -37,13 +38,31 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).map(char::from).collect()
 }
 
-/// Returns the digit of lower-case hex for four bits.
+/// Returns the lower-case hex digit of a number below 16.
 pub fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 
-/// Reads a decimal number: digits alone, without a sign and without spaces. Returns `None` for
-/// anything else, for no digits, and for a number that `T` cannot hold.
+/// Returns the value of a hex digit in either case.
+pub fn hex_value(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+/// Reads a hex number: only digits, in either case. Returns `None` for anything else, for no digits,
+/// and for a number that `T` cannot hold.
+pub fn hex_number<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
+    if digits.is_empty() {
+        return None;
+    }
+    let mut number = 0u64;
+    for digit in digits {
+        number = number.checked_mul(16)? | u64::from(hex_value(*digit)?);
+    }
+    T::try_from(number).ok()
+}
+
+/// Reads a decimal number: only digits, no sign and no spaces. Returns `None` for anything else, for
+/// no digits, and for a number that `T` cannot hold.
 pub fn decimal<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
     if digits.is_empty() {
         return None;
@@ -56,9 +75,9 @@ pub fn decimal<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
     T::try_from(number).ok()
 }
 
-/// Returns a number as JSON has it: the shortest that reads back as the same, whole ones without a
-/// fraction, very large and very small ones with an exponent. What JSON cannot write is `NaN`,
-/// `Infinity` or `-Infinity`, as in protobuf's JSON.
+/// Returns a number as JSON: the shortest text that reads back as the same number. Whole numbers have no
+/// fraction, and very large and very small ones have an exponent. Numbers that JSON cannot write become
+/// `NaN`, `Infinity` and `-Infinity`, as in protobuf's JSON.
 ///
 /// <https://protobuf.dev/programming-guides/json/>
 pub fn float(number: f64) -> String {
@@ -76,16 +95,17 @@ pub fn float(number: f64) -> String {
     }
 }
 
+/// Returns the value of a lower-case hex digit, or [`NOT_A_NIBBLE`].
 fn nibble(digit: u8) -> u8 {
     match digit {
         b'0'..=b'9' => digit - b'0',
         b'a'..=b'f' => digit - b'a' + 10,
-        _ => NO_NIBBLE,
+        _ => NOT_A_NIBBLE,
     }
 }
 
-/// Above every nibble.
-const NO_NIBBLE: u8 = 16;
+/// Greater than every nibble, and still so after `|` with one.
+const NOT_A_NIBBLE: u8 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -99,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn decimal_numbers_are_digits_alone() {
+    fn decimal_numbers_are_only_digits() {
         check("0", Some(0));
         check("7", Some(7));
         check("007", Some(7));
@@ -120,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn hex_has_lower_case_digits_of_the_expected_number() {
+    fn hex_bytes_have_two_lower_case_digits_each() {
         for (hex, expected) in [
             ("00ff", Some([0, 0xff])),
             ("a1b2", Some([0xa1, 0xb2])),
@@ -135,6 +155,25 @@ mod tests {
         ] {
             assert_eq!(decode_hex(hex.as_bytes()), expected, "{hex:?}");
         }
+    }
+
+    #[test]
+    fn hex_numbers_have_digits_in_either_case() {
+        for (digits, expected) in [
+            ("0", Some(0)),
+            ("fF", Some(0xff)),
+            ("0000000000000000000000ffff", Some(0xffff)),
+            ("10000", None),
+            ("10000000000000000", None),
+            ("", None),
+            ("g", None),
+            ("+1", None),
+            ("0x1", None),
+            ("é", None),
+        ] {
+            assert_eq!(hex_number::<u16>(digits.as_bytes()), expected, "{digits:?}");
+        }
+        assert_eq!(hex_number(b"ffffffffffffffff"), Some(u64::MAX));
     }
 
     #[test]
@@ -197,7 +236,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
-            let _ = (decimal::<u64>(&bytes), decode_hex::<8>(&bytes));
+            let _ = (decimal::<u64>(&bytes), hex_number::<u64>(&bytes), decode_hex::<8>(&bytes));
         }
     }
 }

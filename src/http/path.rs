@@ -1,13 +1,17 @@
-//! Spellings of a path that mean the same, made one: a client chooses among them.
+//! Path normalization: one spelling for all paths that mean the same to a server.
+//!
+//! A client chooses the spelling, so that conditions on raw paths could be evaded: `/%61dmin` and
+//! `/x/../admin` are both `/admin`.
 
 use std::borrow::Cow;
 
+use crate::http::digits::hex_value;
 use crate::http::head::split_query;
 
 /// Returns the path of a target as servers read it, without the query: percent-encoded unreserved
-/// characters stand for themselves (RFC 3986, section 6.2.2.2), dot segments are gone (section 5.2.4), a
-/// backslash is a slash, and slashes in a row are one. Returns none where that would have to be done to
-/// more than [`MAX_REWRITTEN_BYTES`].
+/// characters are decoded (RFC 3986, section 6.2.2.2), dot segments are removed (section 5.2.4), a
+/// backslash is a slash, and repeated slashes are one. Returns `None` if the path must be rewritten and is
+/// longer than [`MAX_REWRITTEN_BYTES`].
 pub fn normalized(target: &[u8]) -> Option<Cow<'_, [u8]>> {
     if let Some(path) = normal_path(target) {
         return Some(Cow::Borrowed(path));
@@ -16,39 +20,40 @@ pub fn normalized(target: &[u8]) -> Option<Cow<'_, [u8]>> {
     (path.len() <= MAX_REWRITTEN_BYTES).then(|| Cow::Owned(rewritten(path)))
 }
 
-/// Longest path that is rewritten, which takes some hundred instructions a byte.
+/// The longest path that is rewritten: that takes some hundred instructions a byte.
 const MAX_REWRITTEN_BYTES: usize = 8 * 1024;
 
-/// Returns the path where there is nothing to rewrite, and sometimes none though there is nothing, as
-/// in `/.a`. Eight bytes at a time, since every request is looked at.
+/// Returns the path if it is normal. For a few normal paths, such as `/.a`, it returns `None` too. It runs
+/// for every request, so it reads eight bytes at a time.
 fn normal_path(target: &[u8]) -> Option<&[u8]> {
     let (words, rest) = target.as_chunks::<8>();
     let mut last = [0; 8];
     last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-    let mut former = 0;
+    let mut previous_slashes = 0;
     let mut start = 0;
     for word in words.iter().chain([&last]) {
         let word = u64::from_le_bytes(*word);
         let slashes = equal(word, b'/');
         // A dot differs from a slash in the lowest bit.
         let dots_or_slashes = equal(word | u64::from_le_bytes([1; 8]), b'/');
-        let behind_slashes = slashes << 8 | former >> 56;
-        former = slashes;
-        let odd = (behind_slashes & dots_or_slashes) | equal(word, b'%') | equal(word, b'\\');
-        let marks = equal(word, b'?');
-        let before_mark = (marks & marks.wrapping_neg()).wrapping_sub(1);
-        if odd & before_mark != 0 {
+        let after_slashes = slashes << 8 | previous_slashes >> 56;
+        previous_slashes = slashes;
+        let odd = (after_slashes & dots_or_slashes) | equal(word, b'%') | equal(word, b'\\');
+        let question_marks = equal(word, b'?');
+        let lowest = question_marks & question_marks.wrapping_neg();
+        let before_query = lowest.wrapping_sub(1);
+        if odd & before_query != 0 {
             return None;
         }
-        if marks != 0 {
-            return target.get(..start + marks.trailing_zeros() as usize / 8);
+        if question_marks != 0 {
+            return target.get(..start + question_marks.trailing_zeros() as usize / 8);
         }
         start += 8;
     }
     Some(target)
 }
 
-/// Returns the highest bit of each byte that is this one.
+/// Returns a word with the highest bit set in each byte that equals this one.
 #[inline]
 fn equal(word: u64, byte: u8) -> u64 {
     const LOW: u64 = u64::from_le_bytes([0x7f; 8]);
@@ -64,7 +69,7 @@ fn rewritten(path: &[u8]) -> Vec<u8> {
         return decoded;
     }
     let mut normal = Vec::with_capacity(decoded.len());
-    // Where the slashes of the segments so far stand.
+    // The index of the slash that begins each segment so far.
     let mut slashes = Vec::new();
     for &byte in decoded.iter().chain(b"/") {
         if byte != b'/' {
@@ -73,7 +78,7 @@ fn rewritten(path: &[u8]) -> Vec<u8> {
         }
         let start = slashes.last().copied().unwrap_or_default();
         match normal.get(start..) {
-            // A segment ends here, and the next begins.
+            // This slash ends a segment and begins the next.
             Some(b"/") => {}
             Some(b"/.") => normal.truncate(start + 1),
             Some(b"/..") => {
@@ -89,7 +94,7 @@ fn rewritten(path: &[u8]) -> Vec<u8> {
             }
         }
     }
-    // The slash that was put at the end stays where the path had one, or ended in dots.
+    // The slash that the loop appends stays only if the path ended in a slash or a dot segment.
     let ends_in_segment =
         !matches!(decoded.rsplit(|byte| *byte == b'/').next(), Some(b"" | b"." | b".."));
     if ends_in_segment {
@@ -101,9 +106,9 @@ fn rewritten(path: &[u8]) -> Vec<u8> {
 fn decode_unreserved(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        decoded.push(match (byte, behind) {
+    while let Some((&byte, after_byte)) = rest.split_first() {
+        rest = after_byte;
+        decoded.push(match (byte, after_byte) {
             (b'%', [high, low, after @ ..]) if let Some(byte) = unreserved(*high, *low) => {
                 rest = after;
                 byte
@@ -115,14 +120,10 @@ fn decode_unreserved(path: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Returns the unreserved character that two digits of hex stand for.
+/// Returns the unreserved character that two hex digits encode.
 fn unreserved(high: u8, low: u8) -> Option<u8> {
-    let byte = hex(high)? << 4 | hex(low)?;
+    let byte = hex_value(high)? << 4 | hex_value(low)?;
     (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)).then_some(byte)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
 #[cfg(test)]
@@ -132,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_as_servers_read_them() {
+    fn paths_are_normalized_as_servers_read_them() {
         for (sent, expected) in [
             ("", ""),
             ("/", "/"),
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn of_paths_that_are_too_long_to_rewrite_there_is_none() {
+    fn paths_too_long_to_rewrite_have_no_normal_spelling() {
         let long = "a".repeat(MAX_REWRITTEN_BYTES - 1);
         assert_eq!(normalized(format!("/{long}%61").as_bytes()), None);
         assert!(normalized(format!("/{long}b").as_bytes()).is_some());
@@ -179,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn paths_of_every_length_are_looked_at(
+        fn paths_of_every_length_are_normalized(
             before in "[a-c/]{0,20}", what in "//|/\\.\\./|%61|\\\\", after in "[a-c]{0,20}", query in "(\\?[/.%a]{0,9})?",
         ) {
             let sent = format!("/{before}{what}{after}");
@@ -192,7 +193,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_normal_stays(sent in "(/|\\.|a|%2e|%|\\\\){0,12}") {
+        fn normal_paths_stay(sent in "(/|\\.|a|%2e|%|\\\\){0,12}") {
             let once = normalized(sent.as_bytes()).unwrap();
             if once.starts_with(b"/") {
                 prop_assert_eq!(normalized(&once).unwrap(), once.as_ref());

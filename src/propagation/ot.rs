@@ -4,14 +4,15 @@
 //! ```text
 //! value = sub *( ";" sub )           ; at most 256 bytes
 //! sub   = "th:" 1*14HEXDIG           ; rejection threshold, without the zeros at its end
-//!       / "rv:" 14HEXDIG             ; randomness of the trace, in place of that of its id
-//!       / key ":" *chr               ; of others, which go on as they came
+//!       / "rv:" 14HEXDIG             ; randomness of the trace, in place of its id's
+//!       / key ":" *chr               ; any other, passed on as it came
 //! ```
 //!
-//! The specification's grammar allows for digits in either case; they are written in lower case.
+//! The specification's grammar allows hex digits in either case; they are written in lower case.
 
-use crate::http::digits::hex_digit;
 use opentelemetry::trace::TraceId;
+
+use crate::http::digits::{hex_digit, hex_number};
 
 /// What a sampling decision does to the threshold, `th`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +32,12 @@ pub fn threshold(value: &[u8]) -> Option<u64> {
         return None;
     }
     let missing = DIGITS - digits.len() as u64;
-    number(digits).map(|number| number << (4 * missing))
+    hex_number::<u64>(digits).map(|number| number << (4 * missing))
 }
 
 /// Returns the randomness that a value states.
 pub fn randomness(value: &[u8]) -> Option<u64> {
-    sub(value, b"rv:").filter(|digits| digits.len() == DIGITS as usize).and_then(number)
+    sub(value, b"rv:").filter(|digits| digits.len() == DIGITS as usize).and_then(hex_number)
 }
 
 /// Returns the random bits of a trace id: its right-most 7 bytes (W3C Trace Context Level 2).
@@ -44,8 +45,8 @@ pub fn randomness_of_id(trace_id: TraceId) -> u64 {
     u128::from_be_bytes(trace_id.to_bytes()) as u64 % RANDOMNESS
 }
 
-/// Returns a value with this threshold, or without one. A randomness that breaks the grammar is gone
-/// then, and so is a threshold that makes the value too long. Nothing may be left.
+/// Returns a value with this threshold, or without one. It leaves out a randomness that breaks the
+/// grammar, and a threshold that would make the value too long. The result may be empty.
 pub fn rewritten(value: &[u8], threshold: Option<u64>) -> Vec<u8> {
     let mut rest = Vec::new();
     let mut has_randomness = false;
@@ -54,9 +55,9 @@ pub fn rewritten(value: &[u8], threshold: Option<u64>) -> Vec<u8> {
             continue;
         }
         if sub.starts_with(b"rv:") {
-            // Only the first is read, valid or not.
-            let again = std::mem::replace(&mut has_randomness, true);
-            if again || randomness(sub).is_none() {
+            // Only the first is read, whether it is valid or not.
+            let is_repeated = std::mem::replace(&mut has_randomness, true);
+            if is_repeated || randomness(sub).is_none() {
                 continue;
             }
         }
@@ -66,7 +67,7 @@ pub fn rewritten(value: &[u8], threshold: Option<u64>) -> Vec<u8> {
     let mut value = Vec::new();
     if let Some(threshold) = threshold {
         value.extend_from_slice(b"th:");
-        value.extend_from_slice(&written(threshold));
+        value.extend_from_slice(&threshold_digits(threshold));
         if value.len() + rest.len() <= MAX_VALUE_BYTES {
             value.extend_from_slice(&rest);
             return value;
@@ -77,52 +78,44 @@ pub fn rewritten(value: &[u8], threshold: Option<u64>) -> Vec<u8> {
     value
 }
 
-/// Returns a value that states a threshold and a randomness.
-pub fn stated(threshold: u64, randomness: u64) -> Vec<u8> {
-    let mut value = [b"th:", written(threshold).as_slice(), b";rv:"].concat();
-    let digits = (0..DIGITS).rev().map(|place| hex_digit((randomness >> (4 * place)) as u8 & 0xf));
+/// Returns a value with this threshold and this randomness, and nothing else.
+pub fn with_randomness(threshold: u64, randomness: u64) -> Vec<u8> {
+    let mut value = [b"th:", threshold_digits(threshold).as_slice(), b";rv:"].concat();
+    let digits = (0..DIGITS).rev().map(|index| hex_digit((randomness >> (4 * index)) as u8 & 0xf));
     value.extend(digits);
     value
 }
 
-/// Returns a threshold as it is written.
-pub fn written(threshold: u64) -> Vec<u8> {
+/// Returns the digits of a threshold, without the zeros at its end.
+pub fn threshold_digits(threshold: u64) -> Vec<u8> {
     let mut digits = Vec::with_capacity(DIGITS as usize);
-    let mut left = threshold << (64 - 4 * DIGITS);
+    let mut rest = threshold << (64 - 4 * DIGITS);
     loop {
-        let nibble = (left >> 60) as u8;
+        let nibble = (rest >> 60) as u8;
         digits.push(hex_digit(nibble));
-        left <<= 4;
-        if left == 0 {
+        rest <<= 4;
+        if rest == 0 {
             return digits;
         }
     }
 }
 
-/// Returns what follows a sub-key, where it is there.
+/// Returns the text after the first sub-key like this, if there is one.
 fn sub<'v>(value: &'v [u8], key: &[u8]) -> Option<&'v [u8]> {
     subs(value).find_map(|sub| sub.strip_prefix(key))
 }
 
-/// Spaces have no place between them, and at the end of a value would break the list.
+/// Splits a value at its semicolons. Spaces are not part of the grammar, and one at the end of a value
+/// would break the list, so they are trimmed.
 fn subs(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii)
 }
 
-/// Reads hex digits, at least one and at most 16.
-fn number(digits: &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for digit in digits {
-        number = number << 4 | u64::from(char::from(*digit).to_digit(16)?);
-    }
-    (!digits.is_empty()).then_some(number)
-}
-
-/// One more than any randomness.
+/// The number of different random values: each is less.
 pub const RANDOMNESS: u64 = 1 << 56;
-/// Hex digits of a threshold and of a randomness.
+/// The hex digits of a randomness, and the most of a threshold.
 pub const DIGITS: u64 = 14;
-/// Of the member's key in `tracestate`.
+/// The key of the member in `tracestate`.
 pub const KEY: &[u8] = b"ot";
 const MAX_VALUE_BYTES: usize = 256;
 
@@ -152,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_grammar_is_not_read() {
+    fn values_that_break_the_grammar_are_not_read() {
         for value in [
             "",
             ";",
@@ -207,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(found in 0..RANDOMNESS, rest in "[a-z]{1,2}:[a-z0-9]{0,9}") {
+        fn a_rewritten_threshold_is_read_back(found in 0..RANDOMNESS, rest in "[a-z]{1,2}:[a-z0-9]{0,9}") {
             prop_assume!(!rest.starts_with("th:") && !rest.starts_with("rv:"));
             let value = rewritten(rest.as_bytes(), Some(found));
             prop_assert_eq!(threshold(&value), Some(found));

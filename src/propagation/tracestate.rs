@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! list   = member *( OWS "," OWS member )    ; the lines of one request are one list, in order
-//! member = key "=" value / OWS               ; at most 32 that are not empty
+//! member = key "=" value / OWS               ; at most 32, not counting empty ones
 //! key    = ( lcalpha / DIGIT ) 0*255( lcalpha / DIGIT / "_" / "-" / "*" / "/" / "@" )
 //! value  = 0*255( %x20 / nblk-chr ) nblk-chr
 //! nblk-chr = %x21-2B / %x2D-3C / %x3E-7E     ; printable, without "," and "="
 //! ```
 //!
-//! Level 1 had one `@` at most, between a tenant and its system, and keys that begin with a letter.
-//! A key that comes again does not go on again; the first is the latest.
+//! In Level 1, a key had at most one `@`, between a tenant and its system, and began with a letter. If a
+//! key is repeated, only its first member is passed on, which is the latest.
 
 use std::borrow::Cow;
 
@@ -19,19 +19,19 @@ use super::ot::{self, ThresholdUpdate};
 use crate::http::edits::Edits;
 use crate::http::head::Head;
 
-/// A list as it goes on.
+/// A list to pass on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TraceState<'a> {
-    /// Members without what may stand between them but commas; empty where there is none.
+    /// The members, separated by commas only; empty if there are none.
     pub list: Cow<'a, [u8]>,
-    /// Members that did not fit into [`MAX_BYTES`].
+    /// How many members did not fit into [`MAX_BYTES`].
     pub dropped: u32,
-    /// OpenTelemetry's member is among them.
+    /// Whether OpenTelemetry's member is in the list.
     pub has_ot: bool,
 }
 
 impl TraceState<'_> {
-    /// Returns the value of OpenTelemetry's member, empty where there is none.
+    /// Returns the value of OpenTelemetry's member; empty if there is none.
     fn ot(&self) -> &[u8] {
         let of_ot = |member: &[u8]| has_key(member, ot::KEY);
         let member = if self.has_ot { members(&self.list).find(|it| of_ot(it)) } else { None };
@@ -43,9 +43,9 @@ impl TraceState<'_> {
         if self.has_ot { ot::randomness(self.ot()) } else { None }
     }
 
-    /// Brings the list up to a decision on this trace. A member that changes moves to the front
-    /// (section 3.3.1.3.1); where there is no room for it, others give way as when a list is read.
-    /// Where the trace was decided by randomness of our own, nothing of the old member stays.
+    /// Updates the threshold in OpenTelemetry's member after a decision on this trace. A member that
+    /// changes moves to the front (section 3.3.1.3.1); if the list gets too long, other members are dropped
+    /// as when a list is read. If the filter's own randomness decided, the old member is replaced.
     #[inline(never)]
     pub fn update_threshold(
         &mut self,
@@ -65,7 +65,7 @@ impl TraceState<'_> {
             }
         };
         let rewritten = match (own_randomness, threshold) {
-            (Some(randomness), Some(threshold)) => ot::stated(threshold, randomness),
+            (Some(randomness), Some(threshold)) => ot::with_randomness(threshold, randomness),
             (Some(_), None) => Vec::new(),
             (None, _) => {
                 if threshold == ot::threshold(value) && threshold.is_some() {
@@ -102,7 +102,7 @@ impl TraceState<'_> {
     }
 }
 
-/// The members of a list whose grammar was checked.
+/// Returns the members of a valid list.
 fn members(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == b',').filter(|member| !member.is_empty())
 }
@@ -148,8 +148,8 @@ pub fn extract<'a>(head: &Head<'a>) -> Result<TraceState<'a>, &'static str> {
     Ok(TraceState { list, dropped, has_ot })
 }
 
-/// Removes members until the list is short enough: long ones first, then from the end, as the
-/// specification has it. Returns how many.
+/// Removes members until the list is short enough, and returns how many. As the specification asks, it
+/// removes long members first, and then from the end.
 fn truncate(members: &mut Vec<&[u8]>, max_bytes: usize) -> u32 {
     let mut dropped = 0;
     while joined_len(members) > max_bytes {
@@ -169,7 +169,7 @@ fn has_key(member: &[u8], key: &[u8]) -> bool {
     member.strip_prefix(key).is_some_and(|rest| rest.first() == Some(&b'='))
 }
 
-/// Returns the key of a member that keeps to the grammar.
+/// Returns the key of a valid member.
 fn key(member: &[u8]) -> Option<&[u8]> {
     let mut parts = member.splitn(2, |byte| *byte == b'=');
     let (key, value) = (parts.next()?, parts.next()?);
@@ -183,7 +183,7 @@ fn is_key(key: &[u8]) -> bool {
         && key.iter().all(|byte| first(byte) || matches!(byte, b'_' | b'-' | b'*' | b'/' | b'@'))
 }
 
-/// A member is trimmed before, so its value does not end in a space.
+/// Its member is trimmed, so the value does not end in a space.
 fn is_value(value: &[u8]) -> bool {
     let char = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'=');
     (1..=256).contains(&value.len()) && value.iter().all(char)
@@ -191,11 +191,12 @@ fn is_value(value: &[u8]) -> bool {
 
 pub const TRACESTATE: &str = "tracestate";
 const MAX_MEMBERS: usize = 32;
-/// A list of that length is not looked at. The longest that is valid, without spaces, is a little
+/// A longer list is invalid without being read. The longest list that the grammar allows is only a little
 /// longer: 32 keys and values of 256 bytes.
 const MAX_READ_BYTES: usize = 16 * 1024;
-/// What the specification asks every hop to pass on at least.
+/// The specification asks every hop to pass on at least as much.
 pub const MAX_BYTES: usize = 512;
+/// A longer member is removed before others.
 const LONG_MEMBER_BYTES: usize = 128;
 
 #[cfg(test)]

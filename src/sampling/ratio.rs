@@ -84,7 +84,7 @@ mod tests {
         ] {
             for (precision, expected) in (3..).zip(expected) {
                 let threshold = Ratio::new(share, precision).unwrap().threshold().unwrap();
-                let found = String::from_utf8(ot::written(threshold)).unwrap();
+                let found = String::from_utf8(ot::threshold_digits(threshold)).unwrap();
                 assert_eq!(found, expected, "{share} with {precision} digits");
             }
         }

@@ -15,6 +15,7 @@
 //! a whole is matched whether its repetitions are greedy or not.
 
 use super::Invalid;
+use crate::http::digits::hex_number;
 
 /// A pattern.
 #[derive(Debug, Clone)]
@@ -415,9 +416,7 @@ impl Parser<'_> {
                 digits
             }
         };
-        let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let number = u32::from_str_radix(digits, 16).ok().filter(|_| is_hex);
-        number.and_then(char::from_u32).ok_or(Invalid::Syntax)
+        hex_number(digits.as_bytes()).and_then(char::from_u32).ok_or(Invalid::Syntax)
     }
 }
 
