@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Envoy also writes internal listeners (`envoy://name/endpoint`) and Unix sockets (`/run/a.sock`,
-//! `@name`) where an address is expected. They are refused, since whoever creates a Unix socket
-//! chooses its name: `@10.0.0.1:80` is one.
+//! `@name`) in place of an address. They are refused, because a Unix socket can have any name:
+//! `@10.0.0.1:80` is one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -18,7 +18,7 @@ use crate::http::digits;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address<'a> {
     pub ip: IpAddr,
-    /// The IP address as it was written, without brackets.
+    /// The IP address as written, without brackets.
     pub host: &'a str,
     pub port: Option<u16>,
 }
@@ -41,7 +41,7 @@ impl<'a> Address<'a> {
         }
     }
 
-    /// Takes the port with its colon, or nothing.
+    /// Reads an IP address, and a port with its colon or an empty text.
     fn of<Ip: FromStr + Into<IpAddr>>(host: &'a str, port: &str) -> Option<Self> {
         let ip = host.parse::<Ip>().ok()?.into();
         let port = match port {
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_have_a_host_and_perhaps_a_port() {
+    fn addresses_have_a_host_and_an_optional_port() {
         check("10.0.0.1", Some(("10.0.0.1", None)));
         check("10.0.0.1:80", Some(("10.0.0.1", Some(80))));
         check("10.0.0.1:0", Some(("10.0.0.1", Some(0))));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_address() {
+    fn other_texts_are_refused() {
         for text in [
             "",
             ":",
@@ -121,8 +121,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sockets_are_read_as_the_standard_library_writes_them(socket: SocketAddr) {
-            // Envoy writes no scope.
+        fn addresses_of_the_standard_library_are_read_back(socket: SocketAddr) {
+            // Envoy writes no scope id.
             let socket = SocketAddr::new(socket.ip(), socket.port());
             let text = socket.to_string();
             let found = Address::parse(text.as_bytes()).unwrap();

@@ -1,22 +1,22 @@
-//! Changes to a request's headers: only those that change something.
+//! Edits of a request's headers: only those that change a header, since each costs a hostcall.
 
 use std::borrow::Cow;
 
 use crate::http::head::Head;
 
-/// One change for the host to make. Names are constants, come from the configuration, or are the
-/// client's spelling of one to remove.
+/// One edit for the host to make. A name is a constant, or comes from the configuration, or is the
+/// client's spelling of a name to remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderEdit<'n> {
-    /// Adds a line; none of that name is there.
+    /// Adds a line; the request has none of that name.
     Add { name: &'n str, value: Vec<u8> },
-    /// Puts one line in place of all of that name.
+    /// Replaces all lines of that name by one.
     Set { name: &'n str, value: Vec<u8> },
     /// Removes all lines of that name.
     Remove { name: Cow<'n, str> },
 }
 
-/// Collects edits against the head that they are for.
+/// Collects the edits of one head.
 #[derive(Debug)]
 pub struct Edits<'h, 'n> {
     head: &'h Head<'h>,
@@ -28,7 +28,7 @@ impl<'h, 'n> Edits<'h, 'n> {
         Self { head, edits: Vec::new() }
     }
 
-    /// Returns what the edits are for.
+    /// Returns the head as it came, without the edits.
     pub fn head(&self) -> &'h Head<'h> {
         self.head
     }
@@ -44,7 +44,7 @@ impl<'h, 'n> Edits<'h, 'n> {
         }
     }
 
-    /// Makes sure that no line of that name is left.
+    /// Removes all lines of that name.
     #[inline(never)]
     pub fn remove(&mut self, name: &'n str) {
         if self.head.first(name).is_some() {
@@ -52,7 +52,7 @@ impl<'h, 'n> Edits<'h, 'n> {
         }
     }
 
-    /// Makes sure that no line is left whose name is one of these.
+    /// Removes all lines whose names match.
     #[inline(never)]
     pub fn remove_where(&mut self, is_match: impl Fn(&[u8]) -> bool) {
         let mut names: Vec<_> = self.head.names().filter(|name| is_match(name)).collect();
@@ -64,6 +64,7 @@ impl<'h, 'n> Edits<'h, 'n> {
         }
     }
 
+    /// Returns the edits in the order in which they were made.
     pub fn finish(self) -> Vec<HeaderEdit<'n>> {
         self.edits
     }
@@ -83,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_edited() {
+    fn lines_that_are_right_are_not_edited() {
         let add = HeaderEdit::Add { name: "a", value: b"1".to_vec() };
         let set = HeaderEdit::Set { name: "a", value: b"1".to_vec() };
         let remove = HeaderEdit::Remove { name: "b".into() };

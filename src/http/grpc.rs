@@ -1,4 +1,4 @@
-//! What a gRPC request says of itself, by OpenTelemetry's RPC conventions.
+//! gRPC over HTTP/2: methods, statuses and message prefixes, by OpenTelemetry's RPC conventions.
 //!
 //! <https://opentelemetry.io/docs/specs/semconv/rpc/grpc/>,
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
@@ -14,13 +14,13 @@ use opentelemetry::trace::SpanKind;
 
 use crate::http::digits;
 
-/// Tells whether a content type is one of gRPC's, gRPC-Web's among them.
+/// Tells whether a content type is gRPC's or gRPC-Web's.
 pub fn is_grpc(content_type: &[u8]) -> bool {
     let rest = content_type.strip_prefix(b"application/grpc");
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b'-' | b';')))
 }
 
-/// Returns `package.Service/Method`, where the path has that form.
+/// Returns `package.Service/Method` if the path is of that form.
 pub fn method(path: &[u8]) -> Option<&[u8]> {
     let method = path.strip_prefix(b"/")?;
     let mut parts = method.split(|byte| *byte == b'/');
@@ -28,14 +28,14 @@ pub fn method(path: &[u8]) -> Option<&[u8]> {
     (parts.next().is_none() && !service.is_empty() && !name.is_empty()).then_some(method)
 }
 
-/// Reads `grpc-status`; what is no code of gRPC's is `UNKNOWN`, as its own clients have it.
+/// Reads `grpc-status`. A value that is no gRPC status code is `UNKNOWN`, as in gRPC's own clients.
 pub fn status(header: &[u8]) -> u64 {
     let code = digits::decimal::<u64>(header);
     code.filter(|code| status_name(*code).is_some()).unwrap_or(UNKNOWN)
 }
 
-/// Returns the status that an answer of Envoy's own would have over plain HTTP: the inverse of
-/// `httpToGrpcStatus` in Envoy's `source/common/grpc/status.cc`, where 503 stands for 429, 502 and 504.
+/// Returns the HTTP status that Envoy's local reply would have outside of gRPC. This is the inverse of
+/// `httpToGrpcStatus` in Envoy's `source/common/grpc/status.cc`; 503 stands for 429, 502 and 504 too.
 pub fn http_status_of_local_reply(code: u64) -> u16 {
     match code {
         OK => 200,
@@ -49,13 +49,13 @@ pub fn http_status_of_local_reply(code: u64) -> u16 {
     }
 }
 
-/// Returns the name of a status code; none of those that gRPC does not know.
+/// Returns the name of a status code, if gRPC defines it.
 pub fn status_name(code: u64) -> Option<&'static str> {
     usize::try_from(code).ok().and_then(|code| STATUS_NAMES.get(code).copied())
 }
 
-/// Tells whether a status is an error: on a client all but `OK`, on a server those that are not the
-/// caller's doing.
+/// Tells whether a status is an error: for a client every status but `OK`, for a server those that the
+/// caller did not cause.
 pub fn is_error(kind: &SpanKind, code: u64) -> bool {
     match kind {
         SpanKind::Server => matches!(code, UNKNOWN | 4 | UNIMPLEMENTED | 13..=15),
@@ -63,28 +63,28 @@ pub fn is_error(kind: &SpanKind, code: u64) -> bool {
     }
 }
 
-/// Returns the one message of an answer; none where it is compressed or not whole.
+/// Returns the only message of a response, if it is complete and not compressed.
 ///
 /// ```text
-/// message = %x00 length *OCTET     ; length: four bytes, the highest first
+/// message = %x00 length *OCTET     ; length: four bytes, big-endian
 /// ```
 pub fn message(body: &[u8]) -> Option<&[u8]> {
-    let ([0, len @ ..], rest) = body.split_first_chunk::<MESSAGE_PREFIX_BYTES>()? else {
+    let ([0, length @ ..], rest) = body.split_first_chunk::<MESSAGE_PREFIX_BYTES>()? else {
         return None;
     };
-    rest.get(..u32::from_be_bytes(*len) as usize)
+    rest.get(..u32::from_be_bytes(*length) as usize)
 }
 
-/// Writes the head of the one message whose bytes are behind the place for it.
+/// Writes the prefix of a message, whose bytes follow the space for it.
 pub fn write_message_prefix(framed: &mut [u8]) {
-    if let Some((head, message)) = framed.split_first_chunk_mut::<MESSAGE_PREFIX_BYTES>() {
+    if let Some((prefix, message)) = framed.split_first_chunk_mut::<MESSAGE_PREFIX_BYTES>() {
         let [a, b, c, d] = (message.len() as u32).to_be_bytes();
-        *head = [0, a, b, c, d];
+        *prefix = [0, a, b, c, d];
     }
 }
 
-/// The base64 of binary metadata, whose names end in `-bin`: read with padding or without, and
-/// written without.
+/// The base64 of binary metadata (names that end in `-bin`): read with or without padding, and written
+/// without.
 pub const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
@@ -92,7 +92,7 @@ pub const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Bytes of what stands before a message.
+/// The bytes before a message: the compressed flag, and the length.
 pub const MESSAGE_PREFIX_BYTES: usize = 5;
 
 pub const OK: u64 = 0;
@@ -102,7 +102,7 @@ pub const DEADLINE_EXCEEDED: u64 = 4;
 pub const RESOURCE_EXHAUSTED: u64 = 8;
 pub const ABORTED: u64 = 10;
 pub const OUT_OF_RANGE: u64 = 11;
-/// The server has no such method.
+/// The server does not have the method.
 pub const UNIMPLEMENTED: u64 = 12;
 pub const UNAVAILABLE: u64 = 14;
 pub const DATA_LOSS: u64 = 15;
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_types_of_grpc_are_known() {
+    fn content_types_of_grpc_are_recognized() {
         for (content_type, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn binary_metadata_is_read_with_padding_or_without() {
+    fn binary_metadata_is_read_with_or_without_padding() {
         check_binary("", Some(""));
         check_binary("Zg==", Some("f"));
         check_binary("Zg=", Some("f"));
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_a_number() {
+    fn a_status_that_grpc_does_not_define_is_unknown() {
         for (header, expected) in [
             ("0", 0),
             ("16", 16),
@@ -227,9 +227,8 @@ mod tests {
         }
     }
 
-    /// What Envoy makes of a status in its own answers is what it was.
     #[test]
-    fn answers_of_envoy_have_their_status_back() {
+    fn local_replies_get_back_the_status_that_envoy_converted() {
         for (http, code) in
             [(400, 13), (401, 16), (403, 7), (404, 12), (500, 2), (503, 14), (504, 4)]
         {
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_by_side() {
+    fn a_server_does_not_count_errors_of_its_callers() {
         for (code, name, server, client) in [
             (0, Some("OK"), false, false),
             (1, Some("CANCELLED"), false, true),

@@ -4,17 +4,18 @@
 #[derive(Debug, Clone)]
 pub struct Head<'a> {
     lines: Vec<(&'a [u8], &'a [u8])>,
-    /// For each mark, a place before which no line has a name of that mark, or [`NOWHERE`]. Most
-    /// look-ups are for headers that are absent, and this says so at once.
-    starts: [u8; MARKS],
+    /// For each hash of a name, an index before which no line has a name with that hash, or [`ABSENT`].
+    /// Most look-ups are for headers that are absent, and this tells so at once.
+    starts: [u8; HASHES],
 }
 
 impl<'a> Head<'a> {
+    /// Makes a head of names and values, in the order of arrival.
     pub fn new(lines: Vec<(&'a [u8], &'a [u8])>) -> Self {
-        let mut starts = [NOWHERE; MARKS];
-        for (place, (name, _)) in lines.iter().enumerate().rev() {
-            if let Some(start) = starts.get_mut(mark(name)) {
-                *start = u8::try_from(place).unwrap_or(NOWHERE).min(NOWHERE - 1);
+        let mut starts = [ABSENT; HASHES];
+        for (index, (name, _)) in lines.iter().enumerate().rev() {
+            if let Some(start) = starts.get_mut(hash(name)) {
+                *start = u8::try_from(index).unwrap_or(ABSENT).min(ABSENT - 1);
             }
         }
         Self { lines, starts }
@@ -42,11 +43,11 @@ impl<'a> Head<'a> {
         lines.filter(move |(key, _)| *key == name.as_bytes()).map(|(_, value)| *value)
     }
 
-    /// The lines that may have that name.
+    /// Returns the lines that may have that name.
     #[inline(always)]
     fn candidates(&self, name: &str) -> &[(&'a [u8], &'a [u8])] {
-        match self.starts.get(mark(name.as_bytes())) {
-            Some(&start) if start != NOWHERE => self.lines.get(start.into()..).unwrap_or_default(),
+        match self.starts.get(hash(name.as_bytes())) {
+            Some(&start) if start != ABSENT => self.lines.get(start.into()..).unwrap_or_default(),
             _ => &[],
         }
     }
@@ -56,6 +57,7 @@ impl<'a> Head<'a> {
         self.first(PATH).unwrap_or_default()
     }
 
+    /// Returns `:method`; empty if it is missing, as for the others.
     pub fn method(&self) -> &'a [u8] {
         self.first(METHOD).unwrap_or_default()
     }
@@ -69,11 +71,11 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Reads pairs of names and values as proxy-wasm serializes a header map. Bytes that break the
-/// format end the list.
+/// Reads names and values as proxy-wasm serializes a header map. The list ends where the bytes break
+/// the format.
 ///
 /// ```text
-/// map = count *( name-length value-length ) *( name %x00 value %x00 )   ; numbers: 32 bits, low byte first
+/// map = count *( name-length value-length ) *( name %x00 value %x00 )   ; numbers: 32 bits, little-endian
 /// ```
 pub fn pairs(serialized: &[u8]) -> Vec<(&[u8], &[u8])> {
     let Some((count, rest)) = serialized.split_first_chunk::<4>() else {
@@ -93,28 +95,28 @@ pub fn pairs(serialized: &[u8]) -> Vec<(&[u8], &[u8])> {
     pairs
 }
 
-/// Splits off a text of this length, and the zero byte behind it.
+/// Splits off a text of this length, and the zero byte after it.
 fn split_text(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
     let (text, rest) = bytes.split_at_checked(len as usize)?;
     Some((text, rest.split_first()?.1))
 }
 
-/// A head without a line.
-pub static EMPTY: Head<'static> = Head { lines: Vec::new(), starts: [NOWHERE; MARKS] };
+/// A head without lines.
+pub static EMPTY: Head<'static> = Head { lines: Vec::new(), starts: [ABSENT; HASHES] };
 
-/// Returns whether a byte may stand in a token (RFC 9110, section 5.6.2).
+/// Tells whether a byte may be part of a token (RFC 9110, section 5.6.2).
 pub fn is_tchar(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
-/// A number below [`MARKS`], by the length and the ends of a name.
+/// Returns a number below [`HASHES`], by the length, the first and the last byte of a name.
 #[inline(always)]
-fn mark(name: &[u8]) -> usize {
+fn hash(name: &[u8]) -> usize {
     let end = |byte: Option<&u8>| usize::from(byte.copied().unwrap_or_default());
-    (name.len() * 11 + end(name.first()) * 3 + end(name.last()) * 5) % MARKS
+    (name.len() * 11 + end(name.first()) * 3 + end(name.last()) * 5) % HASHES
 }
 
-/// Compares words where there are any: byte by byte it takes several times as long.
+/// Compares eight bytes at a time if there are as many: byte by byte takes several times as long.
 #[inline(always)]
 fn are_equal(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
@@ -129,15 +131,15 @@ fn are_equal(one: &[u8], other: &[u8]) -> bool {
     }
 }
 
-/// Splits a request target at its first `?`: path, and query where there is one.
+/// Splits a request target at its first `?` into the path and the query, if there is one.
 pub fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut parts = target.splitn(2, |byte| *byte == b'?');
     (parts.next().unwrap_or_default(), parts.next())
 }
 
 /// A power of two.
-const MARKS: usize = 64;
-const NOWHERE: u8 = u8::MAX;
+const HASHES: usize = 64;
+const ABSENT: u8 = u8::MAX;
 
 pub const PATH: &str = ":path";
 pub const METHOD: &str = ":method";
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_break_the_format_end_the_list() {
+    fn the_list_ends_where_bytes_break_the_format() {
         let whole = serialized(&[(b"a", b"1"), (b"bc", b"")]);
         assert_eq!(pairs(&whole), [(&b"a"[..], &b"1"[..]), (b"bc", b"")]);
         assert_eq!(pairs(&whole[..whole.len() - 1]), [(&b"a"[..], &b"1"[..])]);
@@ -196,11 +198,11 @@ mod tests {
         }
 
         #[test]
-        fn lines_are_found_as_by_looking_at_each(
+        fn look_ups_find_the_same_lines_as_a_scan(
             names in prop::collection::vec("[a-c]{0,3}|[a-b]{8,12}|[ax]-[a-z-]{6}-[ax]", 0..400),
             wanted in "[a-c]{0,3}|[a-b]{8,12}",
         ) {
-            let values: Vec<_> = (0..names.len()).map(|place| place.to_string()).collect();
+            let values: Vec<_> = (0..names.len()).map(|index| index.to_string()).collect();
             let lines = names.iter().zip(&values).map(|(a, b)| (a.as_bytes(), b.as_bytes()));
             let head = Head::new(lines.clone().collect());
             for name in names.iter().take(9).chain([&wanted]) {

@@ -1,4 +1,4 @@
-//! What a request says: header lines and edits of them, the URL, gRPC, and Envoy's response flags.
+//! HTTP messages: header lines and edits of them, URLs, gRPC, and Envoy's addresses and response flags.
 //!
 //! HTTP semantics are those of RFC 9110, URLs those of RFC 3986.
 

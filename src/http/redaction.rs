@@ -1,4 +1,4 @@
-//! Secrets in queries: which values are left out of `url.*` attributes.
+//! Secrets in queries and paths: which values are redacted in `url.*` attributes.
 //!
 //! ```text
 //! target = path *( ";" pair ) [ "?" pair *( ( "&" / ";" ) pair ) ]
@@ -9,15 +9,15 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-/// The keys whose values are secrets. A key is compared by its letters and digits alone, in lower case:
-/// `api_key`, `api-key`, `apiKey` and `api[key]` are one.
+/// The keys whose values are secrets. Only the letters and digits of a key count, in lower case:
+/// `api_key`, `api-key`, `apiKey` and `api[key]` are the same key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecretKeys {
-    /// Every value is one.
+    /// Every value is a secret.
     pub all: bool,
-    /// More than those that are known.
+    /// Keys of secrets besides the built-in ones, by [`normalized_key`].
     pub added: Vec<Vec<u8>>,
-    /// Of those that are known.
+    /// Built-in keys whose values are no secrets, by [`normalized_key`].
     pub excepted: Vec<Vec<u8>>,
 }
 
@@ -25,7 +25,7 @@ impl SecretKeys {
     /// Returns a query, or a path, with the values of secrets replaced by `REDACTED`.
     pub fn redacted<'t>(&self, text: &'t [u8]) -> Cow<'t, [u8]> {
         let mut redacted = Vec::new();
-        // Up to where the text is in `redacted`.
+        // The index up to which the text was copied to `redacted`.
         let mut copied = 0;
         let mut start = 0;
         for pair in text.split(|byte| matches!(byte, b'&' | b';' | b'/')) {
@@ -45,10 +45,10 @@ impl SecretKeys {
         Cow::Owned(redacted)
     }
 
-    /// Whether the value behind a key is a secret.
+    /// Tells whether the value of a key is a secret.
     pub fn is_secret(&self, key: &[u8]) -> bool {
         let Some(words) = Words::of(key) else {
-            return true; // safer than to look no further
+            return true; // a key that is too long to check
         };
         let letters = words.letters();
         let is_one_of = |keys: &[Vec<u8>]| keys.iter().any(|key| key == letters);
@@ -56,34 +56,35 @@ impl SecretKeys {
     }
 }
 
-/// Returns a key as keys are compared, and none of one that is too long.
+/// Returns the letters and digits of a key in lower case, or `None` if they are more than
+/// [`MAX_LETTERS`].
 pub fn normalized_key(key: &[u8]) -> Option<Vec<u8>> {
     Words::of(key).map(|words| words.letters().to_vec())
 }
 
-/// A key in lower case without what stands between its words.
+/// The words of a key: its letters and digits in lower case, and where each word begins.
 struct Words {
     letters: [u8; MAX_LETTERS],
     len: usize,
-    /// A bit for each place where a word begins.
+    /// A bit for each index at which a word begins.
     starts: u64,
 }
 
 impl Words {
-    /// Parts a key at each byte that is no letter or digit, and before capitals behind small letters.
+    /// Splits a key at each byte that is no letter or digit, and before a capital after a small letter.
     fn of(key: &[u8]) -> Option<Self> {
         let mut words = Self { letters: [0; MAX_LETTERS], len: 0, starts: 0 };
-        let mut former = b' ';
+        let mut previous = b' ';
         for byte in percent_decode(key) {
             if byte.is_ascii_alphanumeric() {
                 *words.letters.get_mut(words.len)? = byte.to_ascii_lowercase();
-                let is_hump = former.is_ascii_lowercase() && byte.is_ascii_uppercase();
-                if !former.is_ascii_alphanumeric() || is_hump {
+                let is_hump = previous.is_ascii_lowercase() && byte.is_ascii_uppercase();
+                if !previous.is_ascii_alphanumeric() || is_hump {
                     words.starts |= 1 << words.len;
                 }
                 words.len += 1;
             }
-            former = byte;
+            previous = byte;
         }
         Some(words)
     }
@@ -94,7 +95,7 @@ impl Words {
 
     fn is_secret(&self) -> bool {
         let letters = self.letters();
-        if letters.len() < LEAST_LETTERS {
+        if letters.len() < MIN_LETTERS {
             return false;
         }
         if letters == b"code" || ENDINGS.iter().any(|ending| letters.ends_with(ending)) {
@@ -102,7 +103,7 @@ impl Words {
         }
         let mut rest = letters;
         loop {
-            // The last word first.
+            // From the last word to the first.
             let start =
                 rest.len() - 1 - (self.starts << (64 - rest.len())).leading_zeros() as usize;
             let (before, word) = rest.split_at_checked(start).unwrap_or((&[], rest));
@@ -119,11 +120,11 @@ impl Words {
     }
 }
 
-/// Letters and digits of a key; one with more counts as that of a secret.
+/// The most letters and digits of a key. A longer key counts as the key of a secret.
 const MAX_LETTERS: usize = 64;
-/// No secret's key has fewer.
-const LEAST_LETTERS: usize = 3;
-/// Words of which one makes a key that of a secret.
+/// The fewest letters and digits of a key that can be a secret's.
+const MIN_LETTERS: usize = 3;
+/// A key that has one of these words is the key of a secret.
 const WORDS: &[&[u8]] = &[
     b"auth",
     b"credential",
@@ -142,7 +143,7 @@ const WORDS: &[&[u8]] = &[
     b"signature",
     b"token",
 ];
-/// Ends of keys whose words are written as one.
+/// A key with one of these endings is the key of a secret, for keys whose words are written together.
 const ENDINGS: &[&[u8]] = &[
     b"accesskey",
     b"accesskeyid",
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_do_not_pass() {
+    fn values_of_secrets_are_redacted() {
         check(
             &SecretKeys::default(),
             &[
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_added_and_excepted() {
+    fn keys_can_be_added_and_excepted() {
         let keys = SecretKeys {
             all: false,
             added: vec![normalized_key(b"Promo-Code").unwrap()],
@@ -272,7 +273,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_no_secret_stays(text: Vec<u8>) {
+        fn values_that_are_no_secrets_stay(text: Vec<u8>) {
             let none = SecretKeys::default().redacted(&text).into_owned();
             prop_assert_eq!(text.len() == none.len() || none.windows(8).any(|it| it == REDACTED), true);
         }

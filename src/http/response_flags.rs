@@ -1,14 +1,14 @@
 //! Envoy's response flags by their short names: `source/common/stream_info/utility.h` and
 //! `envoy/stream_info/stream_info.h` (`CoreResponseFlag`, whose order numbers the bits).
 
-/// Returns the short names of the bits that are set, joined by commas. Bits that this list does not
-/// know, which a later Envoy may add, are written by number.
+/// Returns the short names of the bits that are set, joined by commas. A bit without a known name, which
+/// a later Envoy may add, is written as its number.
 pub fn names(flags: u64) -> String {
     let mut joined = String::new();
-    let mut left = flags;
-    while left != 0 {
-        let bit = left.trailing_zeros();
-        left &= left - 1;
+    let mut rest = flags;
+    while rest != 0 {
+        let bit = rest.trailing_zeros();
+        rest &= rest - 1;
         if !joined.is_empty() {
             joined.push(',');
         }
@@ -22,8 +22,8 @@ pub fn names(flags: u64) -> String {
 
 /// Returns the bit that has this short name.
 pub fn bit(short_name: &str) -> Option<u64> {
-    let place = SHORT_NAMES.iter().position(|known| *known == short_name)?;
-    Some(1 << place)
+    let index = SHORT_NAMES.iter().position(|known| *known == short_name)?;
+    Some(1 << index)
 }
 
 /// How a stream was cut short.
@@ -31,15 +31,15 @@ pub fn bit(short_name: &str) -> Option<u64> {
 pub enum Cut {
     /// A time limit passed.
     Timeout,
-    /// The upstream, or the way to it, broke off.
+    /// The upstream, or the connection to it, failed.
     UpstreamReset,
-    /// The client went away, or broke the protocol.
+    /// The client disconnected, or broke the protocol.
     DownstreamReset,
 }
 
-/// Tells how a stream was cut short, if it was. A time-out resets the stream as well, and is what
-/// counts. A stream that switched protocols ends when either side closes the connection, which Envoy
-/// flags as a reset: only a time-out cuts it short.
+/// Returns how a stream was cut short, if it was. A timeout takes precedence, because it resets the
+/// stream as well. A stream that switched protocols ends when either side closes the connection, which
+/// Envoy flags as a reset: only a timeout cuts it short.
 pub fn cut(flags: u64, status: u16) -> Option<Cut> {
     let has = |bits: u64| flags & bits != 0;
     if has(TIMEOUTS) {
@@ -55,7 +55,7 @@ pub fn cut(flags: u64, status: u16) -> Option<Cut> {
     }
 }
 
-/// The status of a response after which the connection no longer speaks HTTP.
+/// After a response with this status the connection does not carry HTTP.
 pub const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// UT, SI, UMSDR, DT.
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_cut_by_what_their_flags_name() {
+    fn flags_tell_how_a_stream_was_cut_short() {
         for (short_names, expected) in [
             ("UT SI UMSDR DT", Some(Cut::Timeout)),
             ("LR UR UF UC UPE", Some(Cut::UpstreamReset)),

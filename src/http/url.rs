@@ -8,27 +8,27 @@ use crate::http::digits;
 use crate::http::head::split_query;
 use crate::http::redaction::SecretKeys;
 
-/// Splits an authority into host and port. An IPv6 host loses its brackets, a
-/// port that is no number from 1 to 65535 is none, and user information is left out.
+/// Splits an authority into host and port, without user information. An IPv6 host loses its brackets.
+/// The port is `None` unless it is a number from 1 to 65535.
 pub fn host_and_port(authority: &[u8]) -> (&[u8], Option<u16>) {
     let authority = without_user_info(authority);
     if let Some(rest) = authority.strip_prefix(b"[") {
-        let (host, rest) = split_behind(rest, b']');
+        let (host, rest) = split_at_byte(rest, b']');
         return (host, rest.and_then(|rest| rest.strip_prefix(b":")).and_then(port));
     }
-    let (host, rest) = split_behind(authority, b':');
+    let (host, rest) = split_at_byte(authority, b':');
     (host, rest.and_then(port))
 }
 
-/// Returns what is before the first such byte, and what is behind it.
-fn split_behind(text: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
+/// Returns the text before the first such byte, and the text after it, if there is one.
+fn split_at_byte(text: &[u8], byte: u8) -> (&[u8], Option<&[u8]>) {
     match memchr::memchr(byte, text).and_then(|at| text.split_at_checked(at)) {
         Some((before, rest)) => (before, rest.get(1..)),
         None => (text, None),
     }
 }
 
-/// Returns the port of a scheme where an authority names none (RFC 9110, section 4.2).
+/// Returns the port of a scheme if the authority has none (RFC 9110, section 4.2).
 pub fn default_port(scheme: &[u8]) -> Option<u16> {
     match scheme {
         b"http" => Some(80),
@@ -37,8 +37,8 @@ pub fn default_port(scheme: &[u8]) -> Option<u16> {
     }
 }
 
-/// The absolute URL of a request, without user information and without secrets. Of scheme, authority
-/// and target, [`MAX_URL_PART_BYTES`] each are kept.
+/// The absolute URL of a request, without user information and secrets. Scheme, authority and target
+/// are each cut to [`MAX_URL_PART_BYTES`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Url {
     text: Vec<u8>,
@@ -47,24 +47,25 @@ pub struct Url {
 }
 
 impl Url {
+    /// Builds the URL from the pseudo headers of a request.
     pub fn new(scheme: &[u8], authority: &[u8], target: &[u8], secrets: &SecretKeys) -> Self {
-        let (scheme, authority) = (start_of(scheme), start_of(without_user_info(authority)));
-        let (path, query) = split_query(start_of(target));
-        // Few paths have parameters.
+        let (scheme, authority) = (truncated(scheme), truncated(without_user_info(authority)));
+        let (path, query) = split_query(truncated(target));
+        // Few paths have parameters, and only those can hold secrets.
         let path = match path.contains(&b';') {
             true => secrets.redacted(path),
             false => Cow::Borrowed(path),
         };
-        let path = start_of(&path);
+        let path = truncated(&path);
         let query = query.map(|query| secrets.redacted(query));
-        // Redaction makes a query longer, or shorter.
+        // Redaction may have made the query longer.
         let query = query
             .as_deref()
             .map(|query| query.get(..MAX_URL_PART_BYTES - path.len()).unwrap_or(query));
         let path_start = scheme.len() + SCHEME_END.len() + authority.len();
         let path_end = path_start + path.len();
         let query_len = query.map_or(0, |query| 1 + query.len());
-        // A stream keeps the text, so its room is for what is kept, and no more.
+        // A stream keeps the text as long as it lives, so the buffer gets exactly the size it needs.
         let mut text = Vec::with_capacity(path_end + query_len);
         for part in [scheme, SCHEME_END, authority, path] {
             text.extend_from_slice(part);
@@ -76,21 +77,23 @@ impl Url {
         Self { text, path_start, path_end }
     }
 
+    /// Returns the whole URL.
     pub fn full(&self) -> &[u8] {
         &self.text
     }
 
+    /// Returns the path.
     pub fn path(&self) -> &[u8] {
         self.text.get(self.path_start..self.path_end).unwrap_or_default()
     }
 
-    /// Returns what follows the `?`, where there is one.
+    /// Returns the text after the `?`, if there is one.
     pub fn query(&self) -> Option<&[u8]> {
         self.text.get(self.path_end + 1..)
     }
 }
 
-fn start_of(part: &[u8]) -> &[u8] {
+fn truncated(part: &[u8]) -> &[u8] {
     part.get(..MAX_URL_PART_BYTES).unwrap_or(part)
 }
 
@@ -102,7 +105,7 @@ fn port(digits: &[u8]) -> Option<u16> {
     digits::decimal(digits).filter(|port| *port != 0)
 }
 
-/// More than any attribute holds; a stream keeps its URL for as long as it lives.
+/// More than any attribute holds. A stream keeps its URL as long as it lives.
 pub const MAX_URL_PART_BYTES: usize = 2048;
 const SCHEME_END: &[u8] = b"://";
 
@@ -116,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn authorities_are_split() {
+    fn authorities_have_host_and_port() {
         check("shop", "shop", None);
         check("shop:8080", "shop", Some(8080));
         check("10.0.0.1:1", "10.0.0.1", Some(1));
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_takes_room_for_what_is_kept() {
+    fn a_url_allocates_only_what_it_keeps() {
         let long = vec![b'a'; 60_000];
         let secrets = [b"/?".as_slice(), &b"sig=&".repeat(12_000)].concat();
         for (scheme, authority, target, kept) in [

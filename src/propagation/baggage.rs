@@ -9,7 +9,7 @@
 //! property = OWS key [ OWS "=" OWS value ]
 //! ```
 //!
-//! Without limits the header goes on byte for byte; with them too, where it keeps to them.
+//! The header is passed on byte for byte, unless it exceeds a configured limit.
 
 use std::borrow::Cow;
 
@@ -18,17 +18,17 @@ use percent_encoding::percent_decode;
 use crate::http::edits::Edits;
 use crate::http::head::{Head, is_tchar};
 
-/// Returns the value of a member, percent-decoded and without its properties; it need not be
-/// UTF-8. The last member of that key wins, as in OpenTelemetry's SDKs; those that break the grammar
-/// are passed over. Of a list over 8,192 bytes only its start is read.
+/// Returns the value of a member, percent-decoded and without its properties; it may not be UTF-8. The
+/// last member with that key wins, as in OpenTelemetry's SDKs. Members that break the grammar are
+/// skipped. Only the first 8,192 bytes of a list are read.
 ///
 /// <https://opentelemetry.io/docs/specs/otel/baggage/api/#conflict-resolution>
 pub fn value<'a>(head: &Head<'a>, key: &str) -> Option<Cow<'a, [u8]>> {
     let mut last = None;
-    let mut left = Limits::MINIMUM.max_bytes;
+    let mut bytes_left = Limits::MINIMUM.max_bytes;
     for member in members(head) {
-        let Some(rest) = left.checked_sub(member.len() + 1) else { break };
-        left = rest;
+        let Some(rest) = bytes_left.checked_sub(member.len() + 1) else { break };
+        bytes_left = rest;
         match parse(member) {
             Some((name, value)) if name == key.as_bytes() => last = Some(value),
             _ => {}
@@ -37,7 +37,7 @@ pub fn value<'a>(head: &Head<'a>, key: &str) -> Option<Cow<'a, [u8]>> {
     last.map(|value| percent_decode(value).into())
 }
 
-/// Bounds of what goes on. The specification asks for 64 members and 8,192 bytes at least.
+/// Limits of the baggage that is passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     pub max_members: usize,
@@ -46,11 +46,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// The specification asks every hop to pass on at least as much.
     pub const MINIMUM: Self = Self { max_members: 64, max_bytes: 8192 };
 
-    /// Cuts a list that is too long behind its last member that fits, properties and all, and
-    /// returns how many members were dropped. Where the last of several members by one key is among
-    /// them, an earlier one counts upstream, while tags are of the list as it came.
+    /// Cuts a list that is too long after the last whole member that fits, and returns how many members
+    /// were dropped. If several members have the same key and the last is dropped, the upstream sees an
+    /// earlier one, while tags on the span see the list as it came.
     pub fn apply(self, head: &Head<'_>, edits: &mut Edits<'_, '_>) -> u32 {
         let (lines, members) = (|| head.all(BAGGAGE), || members(head));
         let bytes = lines().map(|line| line.len() + 1).sum::<usize>().saturating_sub(1);
@@ -78,13 +79,13 @@ impl Limits {
     }
 }
 
-/// The members of all lines that are not empty, whether they keep to the grammar or not.
+/// Returns all members that are not empty, whether they are valid or not.
 fn members<'a>(head: &Head<'a>) -> impl Iterator<Item = &'a [u8]> {
     let members = head.all(BAGGAGE).flat_map(|line| line.split(|byte| *byte == b','));
     members.map(<[u8]>::trim_ascii).filter(|member| !member.is_empty())
 }
 
-/// Splits a member into its key and its value, as it is written. Its properties are not looked at.
+/// Splits a member into its key and its value, still percent-encoded. Its properties are not checked.
 fn parse(member: &[u8]) -> Option<(&[u8], &[u8])> {
     let pair = member.split(|byte| *byte == b';').next()?;
     let mut parts = pair.splitn(2, |byte| *byte == b'=');
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
     use crate::propagation::testing::{head, written};
 
-    /// Looks `k` up in these lines.
+    /// Looks up `k` in these lines.
     #[track_caller]
     fn check(lines: &[&str], expected: Option<&str>) {
         let lines: Vec<_> = lines.iter().map(|line| (BAGGAGE, *line)).collect();
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_member_is_passed_over() {
+    fn invalid_members_are_skipped() {
         check(&[], None);
         check(&[""], None);
         check(&["K=v"], None);
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_within_their_limits_are_not_touched() {
+    fn lists_within_their_limits_are_not_edited() {
         check_limited(&[], &[], 0);
         check_limited(&[""], &[""], 0);
         check_limited(&["a=1 , b=2;p,,c"], &["a=1 , b=2;p,,c"], 0);
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_over_a_limit_keep_whole_members_from_the_front() {
+    fn lists_over_a_limit_keep_their_first_whole_members() {
         check_limited(&["a=1,b=2,c=3,d=4"], &["a=1,b=2,c=3"], 1);
         check_limited(&["a=1", "b=2", "c=3;p=q", "d=4,e=5"], &["a=1,b=2,c=3;p=q"], 2);
         check_limited(&["a=1234567;p,b=345678901"], &["a=1234567;p"], 1);

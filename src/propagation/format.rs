@@ -76,8 +76,8 @@ pub struct FormatDefinition {
     pub extract: fn(&Head<'_>) -> Extracted,
     /// Writes a context, so that `extract` returns the same one, as far as the format has room for it.
     pub inject: fn(&Context, &mut Edits<'_, '_>),
-    /// The other encoding of the same format: it is read too, but never written beside this one. Only
-    /// B3 has two.
+    /// The other encoding of the same format, which only B3 has. If one is configured to be read, both
+    /// are; if only one is written, the headers of the other are removed.
     pub other_encoding: Option<Format>,
 }
 

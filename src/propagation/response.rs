@@ -1,18 +1,18 @@
-//! The trace's identity for the client, in headers of the response.
+//! Response headers that tell the client its trace.
 //!
 //! ```text
 //! traceresponse = "00-" trace-id "-" span-id "-" flags      ; as in traceparent
 //! server-timing = "traceparent;desc=" DQUOTE traceresponse DQUOTE
 //! ```
 //!
-//! <https://w3c.github.io/trace-context/#traceresponse-header>, and for scripts in browsers, which
-//! can read no other header of a page, <https://www.w3.org/TR/server-timing/>.
+//! <https://w3c.github.io/trace-context/#traceresponse-header>. `server-timing` is the only response
+//! header of a page that scripts in a browser can read: <https://www.w3.org/TR/server-timing/>.
 
 use crate::http::digits::encode_hex;
 use crate::propagation::context::Context;
 use crate::propagation::format::tracecontext;
 
-/// Which headers a response gets.
+/// Which headers are added to which responses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Response {
     pub trace_id_header: Option<String>,
@@ -21,28 +21,28 @@ pub struct Response {
     pub when: When,
 }
 
-/// Which requests are answered so.
+/// Which requests get headers in their responses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum When {
     #[default]
     Always,
-    /// Those that are sampled.
+    /// Requests that are sampled.
     Sampled,
-    /// Those that a rule forced.
+    /// Requests that a rule forced.
     Forced,
 }
 
-/// One header to write.
+/// One header to add to a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseHeader<'c> {
     pub name: &'c str,
     pub value: Vec<u8>,
-    /// Lines of that name that are there already go.
+    /// Whether lines of that name from the upstream are removed.
     pub replace: bool,
 }
 
 impl Response {
-    /// Tells whether the client of such a request gets headers.
+    /// Tells whether the response to a request with this context gets headers.
     #[inline]
     pub fn is_for(&self, is_forced: bool, context: &Context) -> bool {
         if self.trace_id_header.is_none() && !self.traceresponse && !self.server_timing {
@@ -51,12 +51,12 @@ impl Response {
         match self.when {
             When::Always => true,
             When::Sampled => context.sampling.is_sampled(),
-            // A rule may force more than the limits let through.
+            // A limit may refuse a request that a rule forced.
             When::Forced => is_forced && context.sampling.is_sampled(),
         }
     }
 
-    /// Returns the headers that no response has from elsewhere: a client takes them for the filter's.
+    /// Returns the headers that only the filter may write: a client trusts them to be the filter's.
     pub fn own_headers(&self) -> impl Iterator<Item = &str> {
         let traceresponse = self.traceresponse.then_some(TRACERESPONSE);
         self.trace_id_header.as_deref().into_iter().chain(traceresponse)
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn each_header_is_written_where_it_is_asked_for() {
+    fn configured_headers_are_written() {
         let traceresponse = format!("00-{TRACE}-cdcdcdcdcdcdcdcd-03");
         let timing = format!("traceparent;desc=\"{traceresponse}\"");
         let named =
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_replaced_is_the_filters_own() {
+    fn own_headers_are_those_that_are_replaced() {
         let all = Response {
             trace_id_header: Some("x-trace-id".to_owned()),
             traceresponse: true,
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_answered_by_their_decision() {
+    fn the_decision_selects_the_responses_with_headers() {
         let unsampled = Context { sampling: Sampling::NotSampled, ..CONTEXT };
         for (when, is_forced, context, expected) in [
             (When::Always, false, unsampled, true),

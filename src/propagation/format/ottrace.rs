@@ -80,7 +80,7 @@ mod tests {
         })
     }
 
-    /// Reads trace id, span id and sampling state, each where it is there.
+    /// Reads a trace id, span id and sampling state; `None` is an absent header.
     fn read(values: [Option<&str>; 3]) -> Extracted {
         let lines = FORMAT.headers.iter().zip(values);
         let lines: Vec<_> = lines.filter_map(|(name, value)| Some((*name, value?))).collect();

@@ -152,7 +152,7 @@ mod tests {
         check_invalid(&format!("00-{trace}-{span}-01."), "version 00 ends here");
         check_invalid(&format!("00-{trace}-{span}-01-"), "version 00 ends here");
         check_invalid(&format!("00-{trace}-{span}-01-more"), "version 00 ends here");
-        check_invalid(&format!("cc-{trace}-{span}-01.more"), "no dash before what follows");
+        check_invalid(&format!("cc-{trace}-{span}-01.more"), "no dash before the rest");
         check_invalid("00-é-é-é", "not ASCII");
     }
 

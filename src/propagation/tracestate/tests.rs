@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::propagation::testing::head;
 
-/// Compares the list, `None` where it is invalid, and how many members were dropped.
+/// Compares the list, which is `None` if it is invalid, and how many members were dropped.
 #[track_caller]
 fn check(lines: &[&str], expected: Option<&str>, dropped: u32) {
     let named: Vec<_> = lines.iter().map(|line| (TRACESTATE, *line)).collect();
@@ -20,7 +20,7 @@ fn check_invalid(line: &str, reason: &str) {
 }
 
 #[test]
-fn lists_go_on_without_what_stands_between_members() {
+fn lists_are_passed_on_without_spaces_and_empty_members() {
     check(&[], Some(""), 0);
     check(&["foo=1"], Some("foo=1"), 0);
     check(&["foo=1,bar=2"], Some("foo=1,bar=2"), 0);
@@ -38,15 +38,15 @@ fn lists_go_on_without_what_stands_between_members() {
 }
 
 #[test]
-fn the_first_of_a_key_goes_on() {
+fn only_the_first_member_of_a_key_is_passed_on() {
     check(&["foo=1,foo=1"], Some("foo=1"), 0);
     check(&["foo=1,bar=2,foo=3"], Some("foo=1,bar=2"), 0);
     check(&["foo=1", "foo=2", "fo=3", "fooo=4"], Some("foo=1,fo=3,fooo=4"), 0);
-    check_invalid("foo=1,foo=", "no value, though the key is known");
+    check_invalid("foo=1,foo=", "no value, although the key is repeated");
 }
 
 #[test]
-fn a_list_as_it_should_be_is_not_copied() {
+fn a_list_that_needs_no_change_is_not_copied() {
     let borrowed = |line| {
         matches!(
             extract(&head(&[(TRACESTATE, line)])),
@@ -58,7 +58,7 @@ fn a_list_as_it_should_be_is_not_copied() {
 }
 
 #[test]
-fn all_characters_that_are_allowed_go_on() {
+fn all_allowed_characters_are_passed_on() {
     let key = "abcdefghijklmnopqrstuvwxyz0123456789_-*/";
     let value: String = (' '..='~').filter(|char| !",=".contains(*char)).collect();
     for key in [key.to_owned(), format!("{key}@a-z0-9_-*/")] {
@@ -129,11 +129,11 @@ fn long_lists_lose_long_members_first_and_then_the_last() {
     check(&[&huge], Some(""), 1);
 }
 
-/// The id's random bits are 8 and zeros: of a threshold of 8 or less it is sampled.
+/// The random bits of this id are 8 and zeros, so a threshold of at most 8 samples it.
 const TRACE: u128 = 0xff << 120 | 8 << 52;
 
 #[track_caller]
-fn check_announced(list: &str, update: ThresholdUpdate, sampled: bool, expected: (&str, u32)) {
+fn check_updated(list: &str, update: ThresholdUpdate, sampled: bool, expected: (&str, u32)) {
     let lines = [(TRACESTATE, list)];
     let mut state = extract(&head(&lines)).unwrap();
     state.update_threshold(update, sampled, TraceId::from(TRACE), None);
@@ -142,14 +142,20 @@ fn check_announced(list: &str, update: ThresholdUpdate, sampled: bool, expected:
 }
 
 #[test]
-fn decisions_are_announced() {
+fn decisions_update_the_threshold() {
     use ThresholdUpdate::{Erase, Keep};
     let half = ThresholdUpdate::Set(8 << 52);
     for (list, update, sampled, expected, reason) in [
         ("", half, true, "ot=th:8", "a new trace"),
         ("a=1", half, true, "ot=th:8,a=1", "a new member is the first"),
-        ("a=1,ot=th:c,b=2", half, true, "ot=th:8,a=1,b=2", "one that changes moves"),
-        ("a=1,ot=th:8,b=2", half, true, "a=1,ot=th:8,b=2", "one that does not stays"),
+        (
+            "a=1,ot=th:c,b=2",
+            half,
+            true,
+            "ot=th:8,a=1,b=2",
+            "a member that changes moves to the front",
+        ),
+        ("a=1,ot=th:8,b=2", half, true, "a=1,ot=th:8,b=2", "a member that does not change stays"),
         ("a=1,ot=rv:80000000000000;x:1", half, true, "ot=th:8;rv:80000000000000;x:1,a=1", ""),
         ("", Erase, true, "", "nothing to erase"),
         ("a=1", Erase, true, "a=1", "nothing to erase"),
@@ -165,26 +171,25 @@ fn decisions_are_announced() {
         ("ot=th:rubbish", Keep, true, "", "malformed"),
         ("ot=x:1", Keep, true, "ot=x:1", "nothing to keep"),
     ] {
-        check_announced(list, update, sampled, (expected, 0));
+        check_updated(list, update, sampled, (expected, 0));
         assert!(!reason.is_empty() || list.contains("rv"));
     }
 }
 
 #[test]
-fn others_give_way_to_a_new_member() {
+fn other_members_are_dropped_for_a_new_one() {
     let half = ThresholdUpdate::Set(8 << 52);
-    let many: Vec<_> = (0..32).map(|place| format!("k{place}=v")).collect();
+    let many: Vec<_> = (0..32).map(|index| format!("k{index}=v")).collect();
     let expected = format!("ot=th:8,{}", many[..31].join(","));
-    check_announced(&many.join(","), half, true, (&expected, 1));
+    check_updated(&many.join(","), half, true, (&expected, 1));
     let long = format!("a={},b={},c={}", "v".repeat(250), "v".repeat(250), "v");
     let expected = format!("ot=th:8,a={},c=v", "v".repeat(250));
-    check_announced(&long, half, true, (&expected, 1));
+    check_updated(&long, half, true, (&expected, 1));
 }
 
 proptest! {
-    /// What goes on is a list that goes on as it is.
     #[test]
-    fn lists_settle(lines in prop::collection::vec("[a-c@=, ]{0,12}(=v{0,200})?", 0..5)) {
+    fn a_list_that_was_passed_on_needs_no_further_change(lines in prop::collection::vec("[a-c@=, ]{0,12}(=v{0,200})?", 0..5)) {
         let named: Vec<_> = lines.iter().map(|line| (TRACESTATE, line.as_str())).collect();
         if let Ok(state) = extract(&head(&named)) {
             prop_assert!(state.list.len() <= MAX_BYTES);

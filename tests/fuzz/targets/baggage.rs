@@ -18,6 +18,6 @@ fuzz_target!(|input: &[u8]| {
     let mut edits = Edits::of(&sent);
     assert_eq!(LIMITS.apply(&sent, &mut edits), 0);
     assert_eq!(edits.finish(), []);
-    // Of several members by one key the last may be cut off, and then an earlier one counts upstream.
+    // The last of several members with one key may be dropped; then the upstream sees an earlier one.
     assert!(value(&sent, "a").is_none() || value(&head, "a").is_some());
 });
