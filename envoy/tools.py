@@ -146,7 +146,9 @@ def zipkin() -> list[str | Path]:
         if (found := hashlib.sha256(jar.read_bytes()).hexdigest()) != _ZIPKIN_SHA256:
             raise ToolError(f"{jar.name}: expected the SHA-256 sum {_ZIPKIN_SHA256}, but found {found}")
 
-    return [_java(), "-jar", _cached(f"zipkin-{_ZIPKIN_VERSION}", build) / "zipkin.jar"]
+    # It runs for seconds: the optimising compiler and parallel garbage collection would cost more than they gain.
+    options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+    return [_java(), *options, "-jar", _cached(f"zipkin-{_ZIPKIN_VERSION}", build) / "zipkin.jar"]
 
 
 def wasm_opt() -> list[str | Path]:

@@ -1,6 +1,9 @@
 """The Envoys of the tests: one of each version, with a lane for each filter configuration."""
 
+from pathlib import Path
+
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 import tools
 import topology
@@ -12,13 +15,15 @@ OLDEST_ENVOY, NEWEST_ENVOY = ENVOY_VERSIONS[0], ENVOY_VERSIONS[-1]
 
 # The files that take longest: where they began last, all but one process would wait for it.
 LONGEST = [
+    "test_export",
     "test_invalid_configuration",
     "test_faults",
-    "test_export",
     "test_collector",
     "test_envoy_gateway",
     "test_differential",
 ]
+# The files that use the Envoys of LANES, which one process of a parallel run takes.
+SHARING = ["test_decision", "test_export", "test_propagation", "test_spans", "test_tracecontext"]
 RULES = [
     {"name": "health-checks", "match": {"path": [{"prefix": "/healthz"}]}, "decision": "drop"},
     {"name": "static-files", "match": {"path": [{"suffix": ".css"}]}, "decision": "ignore"},
@@ -93,11 +98,24 @@ def pytest_configure(config):
         topology.PORTS = topology.PORTS[index :: worker["workercount"]]
 
 
+def unit(file: Path) -> str:
+    """Returns the name of the tests that one process of a parallel run takes: a file, or all of SHARING."""
+    return "test_export" if file.stem in SHARING else file.stem
+
+
+@pytest.hookimpl(trylast=True)  # after pytest has put tests of the same Envoy side by side
 def pytest_collection_modifyitems(items):
-    """Keeps together what shares Envoys in a parallel run, and begins with what takes longest."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("envoys" if "envoys" in item.fixturenames else item.path.stem))
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    """Puts the longest files first."""
+    items.sort(key=lambda item: LONGEST.index(unit(item.path)) if unit(item.path) in LONGEST else len(LONGEST))
+
+
+class FileScheduling(LoadFileScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return unit(Path(super()._split_scope(nodeid)))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

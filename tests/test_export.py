@@ -1,6 +1,7 @@
 """Export: batches, bounded queues, counters, retries; no failure of the collector affects a request."""
 
 import re
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -143,11 +144,12 @@ def test_spans_leave_in_batches(exports):
 
 
 def test_one_body_carries_the_spans_of_an_interval(exports):
+    started = time.monotonic()
     exports.send("each-second", 40)
     exports.settled_books(40)
+    seconds = time.monotonic() - started
 
-    # Forty requests take a fraction of an interval, and may meet its end once or twice.
-    assert len(exports.received()) <= 3
+    assert len(exports.received()) <= 1 + seconds
     for export in exports.received():
         assert (export.path, export.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
 
@@ -349,13 +351,18 @@ def test_exports_are_not_traced(outermost_envoy):
         }
         collector_side = stack.enter_context(Topology(before, envoy=outermost_envoy))
         lanes = {
-            name: lane(1, propagation={"extract": extract}, collector_port=collector_side.lane(name).frontend_inbound)
+            name: lane(
+                1,
+                propagation={"extract": extract},
+                batch={"interval_ms": 10},
+                collector_port=collector_side.lane(name).frontend_inbound,
+            )
             for name, extract in extracts.items()
         }
         running = stack.enter_context(Topology(lanes, envoy=outermost_envoy))
         client = stack.enter_context(Client(running, "1.1"))
         for index, name in enumerate(extracts, start=1):
-            while len(receiver.exports()) < 100 * index:
+            while len(receiver.exports()) < 30 * index:
                 client.send(running.lane(name).backend_inbound, "/a")
-        stats = collector_side.wait_for_stats(lambda stats: stats['sidespan_decisions_total{decision="parent"}'] >= 300)
+        stats = collector_side.wait_for_stats(lambda stats: stats['sidespan_decisions_total{decision="parent"}'] >= 90)
         assert (stats["sidespan_spans_recorded_total"], stats['sidespan_decisions_total{decision="ratio"}']) == (0, 0)

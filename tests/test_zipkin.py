@@ -4,6 +4,8 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -106,8 +108,28 @@ def edge_lane(port: int) -> Lane:
     return zipkin_lane(port, listeners=listeners, change=hurry)
 
 
-def wait_for_export(running: Topology, spans: int) -> None:
-    running.wait_for_stats(lambda stats: stats.get("sidespan_spans_exported_total") == spans)
+@pytest.fixture(scope="module")
+def exporting_envoy(zipkin, collector, newest_envoy):
+    _, port, _ = collector
+    lanes = {
+        "none": zipkin_lane(zipkin),
+        "gzip": zipkin_lane(zipkin, "gzip"),
+        "edge": edge_lane(zipkin),
+        "collector": zipkin_lane(port),
+        "collector-edge": edge_lane(port),
+    }
+    with Topology(lanes, envoy=newest_envoy) as running:
+        yield running
+
+
+@contextmanager
+def exported(running: Topology, spans: int) -> Iterator[Client]:
+    """Gives a client, and returns when so many more spans are exported."""
+    counter = "sidespan_spans_exported_total"
+    before = running.stats().get(counter, 0)
+    with Client(running, "1.1") as client:
+        yield client
+    running.wait_for_stats(lambda stats: stats.get(counter) == before + spans)
 
 
 def stored_trace(zipkin: int, trace_id: str) -> list[dict]:
@@ -117,7 +139,7 @@ def stored_trace(zipkin: int, trace_id: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_zipkin_stores_a_trace_whole(zipkin, newest_envoy, compression):
+def test_zipkin_stores_a_trace_whole(zipkin, exporting_envoy, compression):
     parent, request_id = new_context(), str(uuid.uuid4())
     headers = {
         "traceparent": parent.traceparent("01"),
@@ -125,11 +147,9 @@ def test_zipkin_stores_a_trace_whole(zipkin, newest_envoy, compression):
         "x-request-id": request_id,
     }
     started = time.time_ns() // 1000
-    with Topology({"": zipkin_lane(zipkin, compression)}, envoy=newest_envoy) as running:
-        with Client(running, "1.1") as client:
-            client.through("", FAILING, headers)
-            peer_port = client.lane("").backend_inbound
-        wait_for_export(running, 3)
+    with exported(exporting_envoy, 3) as client:
+        client.through(compression, FAILING, headers)
+        peer_port = client.lane(compression).backend_inbound
     ended = time.time_ns() // 1000
 
     spans = stored_trace(zipkin, parent.trace_id)
@@ -138,7 +158,7 @@ def test_zipkin_stores_a_trace_whole(zipkin, newest_envoy, compression):
     server, outbound, backend = spans
     shared = {**SCOPE, **POD, "w3c.tracestate": BARRED_STATE, "otel.status_code": "ERROR", "error": ""}
     error = {"http.response.status_code": 503, "error.type": "503", **shared}
-    given = "1.1", FAILING, request_id, ""
+    given = "1.1", FAILING, request_id, compression
 
     def expected(span: dict, above: dict, kind: str, service: str, of_kind: dict, **others) -> dict:
         return {
@@ -167,7 +187,7 @@ def test_zipkin_stores_a_trace_whole(zipkin, newest_envoy, compression):
         server,
         "CLIENT",
         "frontend",
-        client_attributes(FAILING, request_id, peer_port, "", **error),
+        client_attributes(FAILING, request_id, peer_port, compression, **error),
         remoteEndpoint={"serviceName": "backend", "ipv4": LOOPBACK, "port": peer_port},
     )
     assert backend == expected(
@@ -181,13 +201,11 @@ def test_zipkin_stores_a_trace_whole(zipkin, newest_envoy, compression):
     assert {"parent": "frontend", "child": "backend"}.items() <= links[0].items()
 
 
-def test_zipkin_stores_links_and_events(zipkin, newest_envoy):
+def test_zipkin_stores_links_and_events(zipkin, exporting_envoy):
     outside = new_context()
     headers = {"traceparent": outside.traceparent("01"), "tracestate": STATE}
-    with Topology({"": edge_lane(zipkin)}, envoy=newest_envoy) as running:
-        with Client(running, "1.1") as client:
-            answer = client.through("", SLOW, headers)
-        wait_for_export(running, 3)
+    with exported(exporting_envoy, 3) as client:
+        answer = client.through("edge", SLOW, headers)
 
     trace_id = answer.calls[0].context()["traceparent"].split("-")[1]
     server, outbound, backend = stored_trace(zipkin, trace_id)
@@ -202,16 +220,14 @@ def test_zipkin_stores_links_and_events(zipkin, newest_envoy):
 
 
 @pytest.mark.parametrize("state", [STATE, BARRED_STATE])
-def test_the_collector_reads_back_what_was_recorded(collector, newest_envoy, state):
-    program, port, traces = collector
+def test_the_collector_reads_back_what_was_recorded(collector, exporting_envoy, state):
+    program, _, traces = collector
     parent, outside, request_id = new_context(), new_context(), str(uuid.uuid4())
     headers = {"tracestate": state, "x-request-id": request_id}
-    lanes = {"": zipkin_lane(port), "edge": edge_lane(port)}
-    with Topology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
-        client.through("", FAILING, headers | {"traceparent": parent.traceparent("01")})
-        answer = client.through("edge", SLOW, headers | {"traceparent": outside.traceparent("01")})
-        peer_port = client.lane("").backend_inbound
-        wait_for_export(running, 6)
+    with exported(exporting_envoy, 6) as client:
+        client.through("collector", FAILING, headers | {"traceparent": parent.traceparent("01")})
+        answer = client.through("collector-edge", SLOW, headers | {"traceparent": outside.traceparent("01")})
+        peer_port = client.lane("collector").backend_inbound
     trace_id = answer.calls[0].context()["traceparent"].split("-")[1]
     for each in (parent.trace_id, trace_id):
         program.wait_until(lambda trace_id=each: len(exported_spans(traces, trace_id)) == 3)
@@ -230,12 +246,12 @@ def test_the_collector_reads_back_what_was_recorded(collector, newest_envoy, sta
     # Attributes that Zipkin keeps as tags, and those that the Collector makes of Zipkin's endpoint.
     error = {"http.response.status_code": 503, "error.type": "503", "error": "", **SCOPE}
     peer = {"peer.service": "backend", "net.peer.ip": LOOPBACK}
-    given = "1.1", FAILING, request_id, ""
+    given = "1.1", FAILING, request_id, "collector"
     assert attributes(server) == tags(
         server_attributes("frontend", *given, **error, **{"user_agent.original": "tests"})
     )
     assert attributes(outbound) == {
-        **tags(client_attributes(FAILING, request_id, peer_port, "", **error, **peer)),
+        **tags(client_attributes(FAILING, request_id, peer_port, "collector", **error, **peer)),
         "net.peer.port": peer_port,
     }
     assert attributes(backend) == tags(
