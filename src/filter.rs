@@ -3,6 +3,9 @@
 //! [`on_request_headers`] decides, propagates and records, in that order. Each step is a method of
 //! [`Request`].
 
+pub mod overwrite_check;
+pub mod stream_end;
+
 use crate::config::Config;
 use crate::export::tally::RequestSummary;
 use crate::http::edits::{Edits, HeaderEdit};

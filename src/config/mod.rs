@@ -5,6 +5,7 @@
 //! file, which holds its raw structs and their compilation. The doc comments of the raw structs are the
 //! users' reference: docs/configuration.md is written from them (see `page`).
 
+pub mod acceptance;
 mod access_log;
 mod attribute_limits;
 mod document;

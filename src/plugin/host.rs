@@ -1,10 +1,10 @@
-//! Hostcalls that the SDK does not make well enough, made here against proxy-wasm's ABI 0.2.1.
+//! Hostcalls of proxy-wasm's ABI 0.2.1 that the SDK makes at too high a cost, or with a panic.
 //!
 //! <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>
 //!
-//! All other hostcalls are `proxy_wasm::hostcalls`. Each function here says which of the two reasons
-//! it has: it runs for every request and the SDK copies more than is needed, or the SDK panics on a
-//! status that Envoy gives. Whatever the host answers is a value here.
+//! All other hostcalls are `proxy_wasm::hostcalls`. Each function here has one of two reasons: it runs
+//! for each request and the SDK copies more than necessary, or the SDK panics on a status that Envoy
+//! returns. Here, each status becomes a value.
 
 use std::ptr::null_mut;
 use std::time::Duration;
@@ -12,11 +12,12 @@ use std::time::Duration;
 use proxy_wasm::types::{BufferType, Bytes, LogLevel, MapType, MetricType};
 
 use crate::http::edits::HeaderEdit;
+use crate::sampling::shared_number::WriteError;
 
-// Envoy answers a call that `capability_restriction_config` does not allow with a status of which the
-// SDK knows nothing, and on which it panics (`proxy-wasm-cpp-host`, `src/exports.cc`).
+// For a call that `capability_restriction_config` does not allow, Envoy returns a status that the SDK
+// does not know, and on which it panics (`proxy-wasm-cpp-host`, `src/exports.cc`).
 
-/// The host answered with a status other than OK.
+/// The host returned a status other than OK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure;
 
@@ -24,19 +25,19 @@ pub struct Failure;
 ///
 /// Per request: the SDK copies each name and each value.
 pub fn headers(map: MapType) -> Result<Bytes, Failure> {
-    // SAFETY: the host writes one pointer and one length to the two places.
+    // SAFETY: the host writes one pointer and one length to these two variables.
     returned(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
 }
 
-/// Returns the first `max_size` bytes of a buffer: the configuration, or the body of an answer.
+/// Returns the first `max_size` bytes of a buffer: the configuration, or the body of a response.
 ///
-/// The SDK panics where Envoy answers `BadArgument`.
+/// The SDK panics if Envoy returns `BadArgument`.
 pub fn buffer(buffer: BufferType, max_size: usize) -> Result<Bytes, Failure> {
-    // SAFETY: the host writes one pointer and one length to the two places.
+    // SAFETY: the host writes one pointer and one length to these two variables.
     returned(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, 0, max_size, data, size) })
 }
 
-/// Makes one change to the request's headers. A header that the host refuses stays as it came.
+/// Makes one change to the request's headers. A header that the host refuses to change stays as it was.
 pub fn edit_request_header(edit: &HeaderEdit<'_>) {
     match edit {
         HeaderEdit::Add { name, value } => {
@@ -55,41 +56,47 @@ pub fn remove_header(map: MapType, name: &str) {
     unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) };
 }
 
-/// Adds a line to a header map; with `replace`, removes the other lines of that name. A line that
-/// the host refuses is missing.
+/// Adds a line to a header map; with `replace`, removes the other lines of that name. Nothing is added
+/// if the host refuses.
 ///
-/// The SDK panics where the map cannot be changed: Envoy answers `BadArgument` then.
+/// The SDK panics if the map cannot be changed: Envoy returns `BadArgument` then.
 pub fn put_header(map: MapType, name: &str, value: &[u8], replace: bool) {
     let put = if replace { proxy_replace_header_map_value } else { proxy_add_header_map_value };
     // SAFETY: the host reads name and value, which live until the call returns.
     unsafe { put(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
 }
 
-/// Returns a property; `path` is its parts with a zero byte between them.
+/// Returns a property. Its path has a zero byte between the parts.
 ///
-/// Per request: the SDK builds the path anew each time.
+/// Per request: the SDK builds the path on each call.
 pub fn property(path: &str) -> Result<Bytes, Failure> {
-    // SAFETY: the host reads the path, and writes one pointer and one length to the two places.
+    // SAFETY: the host reads the path, and writes one pointer and one length to these two variables.
     returned(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
+/// Returns a property as text; an absent one is empty.
+pub fn text(path: &str) -> String {
+    let bytes = property(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    bytes.unwrap_or_default()
+}
+
 /// Sets a property of the stream, which Envoy keeps as filter state under `wasm.` and the path
-/// (`Context::setProperty`, `source/extensions/common/wasm/context.cc`). One that the host refuses
-/// is missing.
+/// (`Context::setProperty`, `source/extensions/common/wasm/context.cc`). Nothing is set
+/// if the host refuses.
 ///
-/// The SDK panics where the host does not allow it.
+/// The SDK panics if the host does not allow it.
 pub fn set_property(path: &str, value: &[u8]) {
     // SAFETY: the host reads path and value, which live until the call returns.
     unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) };
 }
 
-/// Calls one of the functions that Envoy has beside the ABI
+/// Calls a function that Envoy offers in addition to the ABI
 /// (`source/extensions/common/wasm/foreign.cc`).
 ///
-/// The SDK panics where such a function answers with a status of its own.
+/// The SDK panics if such a function returns a status of its own.
 pub fn call_foreign(name: &str, argument: &[u8]) -> Result<Bytes, Failure> {
-    // SAFETY: the host reads name and argument, and writes one pointer and one length to the two
-    // places.
+    // SAFETY: the host reads name and argument, and writes one pointer and one length to
+    // these two variables.
     returned(|data, size| unsafe {
         proxy_call_foreign_function(
             name.as_ptr(),
@@ -104,17 +111,17 @@ pub fn call_foreign(name: &str, argument: &[u8]) -> Result<Bytes, Failure> {
 
 /// Returns the time since the Unix epoch in nanoseconds; 0 where the host has no clock.
 ///
-/// Per request: the SDK makes a `SystemTime` of it.
+/// Per request: the SDK converts it to a `SystemTime`.
 pub fn now() -> u64 {
     let mut nanos = 0;
-    // SAFETY: the host writes a 64-bit number to the place.
+    // SAFETY: the host writes a 64-bit number to this variable.
     unsafe { proxy_get_current_time_nanoseconds(&mut nanos) };
     nanos
 }
 
-/// Logs a message. One that the host does not take is lost.
+/// Logs a message, if the host accepts it.
 ///
-/// The SDK panics where the host does not allow it.
+/// The SDK panics if the host does not allow it.
 pub fn log(level: LogLevel, message: &str) {
     // SAFETY: the host reads the message, which lives until the call returns.
     unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
@@ -122,49 +129,49 @@ pub fn log(level: LogLevel, message: &str) {
 
 /// Sets the period of the root context's ticks in whole milliseconds; zero stops them.
 ///
-/// The SDK panics where the host does not allow it.
+/// The SDK panics if the host does not allow it.
 pub fn set_tick_period(period: Duration) {
     let millis = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
     // SAFETY: only numbers are passed.
     unsafe { proxy_set_tick_period_milliseconds(millis) };
 }
 
-/// Defines a metric and returns its number, by which the host knows it.
+/// Defines a metric and returns its id.
 ///
-/// The SDK panics where the host does not allow it.
+/// The SDK panics if the host does not allow it.
 pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, Failure> {
     let mut id = 0;
-    // SAFETY: the host reads the name, and writes a 32-bit number to the place.
+    // SAFETY: the host reads the name, and writes a 32-bit number to this variable.
     ok(unsafe { proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &mut id) })?;
     Ok(id)
 }
 
 /// Adds an offset to a counter or gauge.
 ///
-/// The SDK panics where the host does not allow it.
+/// The SDK panics if the host does not allow it.
 pub fn increment_metric(id: u32, offset: i64) -> Result<(), Failure> {
     // SAFETY: only numbers are passed.
     ok(unsafe { proxy_increment_metric(id, offset) })
 }
 
-/// Adds a measurement to a histogram. One that the host does not take is lost.
+/// Adds a measurement to a histogram, if the host accepts it.
 ///
-/// The SDK panics where the host does not allow it.
+/// The SDK panics if the host does not allow it.
 pub fn record_metric(id: u32, value: u64) {
     // SAFETY: only numbers are passed.
     unsafe { proxy_record_metric(id, value) };
 }
 
-/// Returns the value of a key in the data that all workers share, and the value's version; none
-/// where the key has no value.
+/// Returns the value of a key in the data that all workers share, and its version; none if the key has
+/// no value.
 ///
-/// The SDK panics where the host does not allow it.
+/// The SDK panics if the host does not allow it.
 pub fn shared_data(key: &str) -> Result<Option<(Bytes, u32)>, Failure> {
     let mut version = 0;
     let mut status = OK;
     let value = returned(|data, size| {
-        // SAFETY: the host reads the key, and writes a pointer, a length and a 32-bit number to the
-        // places.
+        // SAFETY: the host reads the key, and writes a pointer, a length and a 32-bit number to
+        // these variables.
         status =
             unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version) };
         status
@@ -176,26 +183,18 @@ pub fn shared_data(key: &str) -> Result<Option<(Bytes, u32)>, Failure> {
     }
 }
 
-/// Why shared data was not written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotShared {
-    /// The value has another version by now.
-    Changed,
-    Failed,
-}
-
 /// Sets the value of a key in the data that all workers share, if its value still has this version.
 ///
-/// The SDK panics where the host does not allow it.
-pub fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<(), NotShared> {
+/// The SDK panics if the host does not allow it.
+pub fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<(), WriteError> {
     // SAFETY: the host reads key and value, which live until the call returns.
     let status = unsafe {
         proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version)
     };
     match status {
         OK => Ok(()),
-        CAS_MISMATCH => Err(NotShared::Changed),
-        _ => Err(NotShared::Failed),
+        CAS_MISMATCH => Err(WriteError::Changed),
+        _ => Err(WriteError::Failed),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Statistics on their way into Envoy.
+//! Publishes metrics to Envoy.
 
 use proxy_wasm::types::MetricType;
 
@@ -16,7 +16,7 @@ pub struct Metrics {
 
 struct PublishedMetric {
     metric: Metric,
-    /// Its number at the host, once it is defined.
+    /// Its id at the host, once it is defined.
     id: Option<u32>,
     /// The value that the host has.
     published: u64,
@@ -39,14 +39,14 @@ impl Metrics {
         Self { all, export_duration, export_batch_spans: histogram(EXPORT_BATCH_SPANS) }
     }
 
-    /// Brings the host's values up to the totals.
+    /// Updates the host's values to the totals.
     pub fn publish(&mut self, totals: &Totals<'_>) {
         for published in &mut self.all {
             published.publish(published.metric.value(totals));
         }
     }
 
-    /// Gives the measurements of calls to the host.
+    /// Moves the measurements of export requests to the host.
     pub fn record(&self, exports: &mut ExportTally) {
         let histograms = [
             (self.export_duration, &mut exports.duration_millis),
@@ -62,7 +62,7 @@ impl Metrics {
     }
 }
 
-/// Adds to a metric that belongs to no configuration alone, and shows it from then on.
+/// Adds to a metric that all configurations share. From then on, Envoy shows it.
 pub fn add(kind: MetricType, name: &str, offset: i64) {
     if let Ok(id) = host::define_metric(kind, name)
         && offset != 0
@@ -72,7 +72,7 @@ pub fn add(kind: MetricType, name: &str, offset: i64) {
 }
 
 impl PublishedMetric {
-    /// Returns the number at the host, and defines the metric where it has none.
+    /// Returns the id at the host. Defines the metric if it has none.
     fn id(&mut self) -> Option<u32> {
         let kind = match self.metric.kind {
             MetricKind::Counter => MetricType::Counter,
@@ -84,7 +84,7 @@ impl PublishedMetric {
         self.id
     }
 
-    /// Brings the host's value up to this. What the host does not take is tried again.
+    /// Updates the host's value. If the host refuses, the next update makes up for it.
     fn publish(&mut self, value: u64) {
         let offset = value.wrapping_sub(self.published).cast_signed();
         if offset != 0

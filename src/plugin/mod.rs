@@ -2,8 +2,8 @@
 //!
 //! <https://github.com/proxy-wasm/proxy-wasm-rust-sdk>
 //!
-//! No callback panics, pauses or answers a request: a panic would take the VM of a worker, and all
-//! its requests, with it.
+//! This room makes the hostcalls; what they are for is decided in the core. No callback panics, pauses
+//! or answers a request: a panic would end the VM of a worker, with all its requests.
 
 mod acceptance;
 mod environment;
@@ -12,7 +12,6 @@ mod host;
 mod ids;
 mod limits;
 mod metrics;
-mod node;
 mod properties;
 mod root;
 mod shared;
@@ -25,29 +24,30 @@ use proxy_wasm::types::{LogLevel, MapType};
 use talc::TalckWasm;
 
 use self::acceptance::PluginName;
-
 use self::ids::IdGenerator;
 use self::metrics::Metrics;
-use self::properties::{PropertyList, integer};
+use self::properties::{PropertyList, Values};
 use self::root::Root;
 use self::stream::{Late, Stream};
 use crate::config::Config;
 use crate::export::exporter::Exporter;
 use crate::export::queue::Batch;
 use crate::export::tally::{Tally, Totals};
+use crate::filter::overwrite_check::{self, OverwriteCheck};
+use crate::filter::stream_end::{
+    END_ATTRIBUTES, LISTENER_DIRECTION, STREAM_ATTRIBUTES, direction, request_end, stream_facts,
+};
 use crate::filter::{self, PendingSpan, RequestFacts, on_request_headers};
-use crate::http::grpc;
 use crate::http::head::{Head, pairs};
 use crate::propagation::response::When;
-use crate::sampling::conditions::Direction;
 use crate::sampling::decision::DecisionKind;
-use crate::sampling::export_on::RequestEnd;
 use crate::sampling::held_heads::HeldHeads;
 use crate::sampling::limit::BurstShare;
-use crate::span::resource::{ResourceVariables, resource};
+use crate::span::node::{NODE_ID, is_gateway};
+use crate::span::resource::{Node, ResourceVariables, resource};
 use crate::span::tags::EndFacts;
 use crate::span::tags::source::Input;
-use crate::span::{self, ActiveSpan, StreamFacts};
+use crate::span::{self, ActiveSpan};
 
 // SAFETY: a VM has one thread.
 #[global_allocator]
@@ -61,43 +61,40 @@ proxy_wasm::main! {{
 struct Plugin {
     name: PluginName,
     config: Config,
-    gateway: bool,
-    /// A rule asks for the direction.
+    is_gateway: bool,
+    /// Whether a condition needs the direction.
     needs_direction: bool,
-    stream_facts: PropertyList<11>,
-    ending_facts: PropertyList<2>,
+    stream_attributes: PropertyList<11>,
+    end_attributes: PropertyList<2>,
     held_heads: Option<HeldHeads>,
-    /// Root contexts that hold it; without one, only streams that began before still use it.
+    /// Number of root contexts that hold it. Without one, only streams that began earlier use it.
     roots: Cell<u32>,
-    /// Envoy uses it: it is none that is tried, or configured at the same time as another.
+    /// Whether Envoy uses it: not if it is only tried, or replaced before the first tick.
     has_begun: Cell<bool>,
     state: RefCell<State>,
 }
 
-/// What changes with every request.
+/// The part that requests change.
 struct State {
     ids: IdGenerator,
     tally: Tally,
     exporter: Option<Exporter>,
     metrics: Metrics,
-    /// When it was last looked whether the upstream got this filter's context.
-    checked_unix_nanos: u64,
-    /// The next request is one to look at.
-    is_check_due: bool,
+    overwrite_check: OverwriteCheck,
 }
 
 impl Plugin {
     fn new(name: PluginName, config: Config) -> Self {
         let ids = IdGenerator::seeded();
-        let resource = resource(&config.resource, &resource_variables(), &node::node());
+        let resource = resource(&config.resource, &resource_variables(), &Node::read(&host::text));
         let exporter = config
             .exporter
             .clone()
             .map(|settings| Exporter::new(settings, config.propagation.clone(), &resource));
         let tally = Tally::new(config.rules.iter().count());
         let metrics = Metrics::define(&config.rules);
-        let mut state =
-            State { ids, tally, exporter, metrics, checked_unix_nanos: 0, is_check_due: false };
+        let overwrite_check = OverwriteCheck::default();
+        let mut state = State { ids, tally, exporter, metrics, overwrite_check };
         state.publish();
         let held_heads = config.export_on.as_ref().map(|export_on| {
             let max_chars = config.span.attribute_limits.value_length as usize;
@@ -106,10 +103,10 @@ impl Plugin {
         let of_tags = config.span.tags.properties.paths().to_vec();
         Self {
             name,
-            gateway: node::is_gateway(),
+            is_gateway: is_gateway(&host::text(NODE_ID)),
             needs_direction: config.rules.needs_direction() || config.trust.needs_direction(),
-            stream_facts: PropertyList::new(STREAM_FACTS, of_tags),
-            ending_facts: PropertyList::new(ENDING_FACTS, Vec::new()),
+            stream_attributes: PropertyList::new(STREAM_ATTRIBUTES, of_tags),
+            end_attributes: PropertyList::new(END_ATTRIBUTES, Vec::new()),
             held_heads,
             roots: Cell::new(0),
             has_begun: Cell::new(false),
@@ -138,24 +135,24 @@ impl Plugin {
         }
     }
 
-    /// Hands over what this configuration has not exported to the newest one that exports to the same
-    /// place; without such a one, counts it as dropped.
+    /// Hands over all queued batches to the newest configuration that exports to the same destination.
+    /// Without one, they are dropped and counted.
     fn retire(&self) {
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
         };
         if let Some(exporter) = &mut state.exporter {
             let all = exporter.take_all();
-            let heirs = root::registered();
-            let left = heirs.iter().fold(all, |batches, heir| heir.take_over(exporter, batches));
+            let others = root::registered();
+            let left = others.iter().fold(all, |batches, other| other.take_over(exporter, batches));
             exporter.abandon(&left);
             exporter::log(exporter);
         }
         state.publish();
     }
 
-    /// Takes over the batches of another exporter. Returns them where this configuration exports to
-    /// another place, or nothing.
+    /// Takes over the batches of another exporter. Returns them if this configuration has another
+    /// destination.
     fn take_over(&self, of: &Exporter, batches: Vec<Batch>) -> Vec<Batch> {
         if let Ok(mut state) = self.state.try_borrow_mut()
             && let Some(exporter) = &mut state.exporter
@@ -168,8 +165,8 @@ impl Plugin {
         batches
     }
 
-    /// Decides on the request, tells the upstream, and starts the span where there is one. A
-    /// request whose headers the host does not hand over goes on as it is.
+    /// Decides on the request, writes its trace headers, and starts its span, if any. A request stays
+    /// as it is if the host does not return its headers.
     fn on_request(&self, end_of_stream: bool, stream: &mut Stream) {
         let Ok(mut state) = self.state.try_borrow_mut() else {
             return;
@@ -182,7 +179,10 @@ impl Plugin {
         let read_address = || host::property("source\0address").ok();
         let source_address = needed.source_address.then(read_address).flatten().unwrap_or_default();
         let facts = RequestFacts {
-            direction: self.needs_direction.then(|| self.read_direction()),
+            direction: self.needs_direction.then(|| {
+                let listener_direction = host::property(LISTENER_DIRECTION).unwrap_or_default();
+                direction(&listener_direction, self.is_gateway)
+            }),
             source_address: &source_address,
             unix_seconds: if needed.time { host::now() / NANOS_PER_SECOND } else { 0 },
         };
@@ -191,9 +191,9 @@ impl Plugin {
         state.tally.decided(&outcome.summary);
         let is_ignored = outcome.summary.kind == DecisionKind::Ignore;
         outcome.edits.iter().for_each(host::edit_request_header);
-        if state.is_check_due && !is_ignored && self.config.propagation.writes_contexts() {
-            state.is_check_due = false;
-            stream.upstream = Some(Box::new(stream::trace_headers()));
+        if !is_ignored && self.config.propagation.writes_contexts() && state.overwrite_check.take()
+        {
+            stream.written_headers = Some(Box::new(stream::trace_headers()));
         }
         if let Some(context) = outcome.log_context {
             for (path, value) in context.properties() {
@@ -228,9 +228,9 @@ impl Plugin {
         }
     }
 
-    /// Compares the context that went upstream with the one that this filter wrote.
+    /// Compares the trace headers that the upstream got with those that this filter wrote.
     #[inline(never)]
-    fn on_upstream_known(&self, written: &[(Vec<u8>, Vec<u8>)]) {
+    fn check_overwritten(&self, written: &[(Vec<u8>, Vec<u8>)]) {
         if stream::trace_headers() == written {
             return;
         }
@@ -238,41 +238,21 @@ impl Plugin {
             state.tally.contexts_overwritten += 1;
         }
         if limits::may_log("overwritten", self.name.as_str()) {
-            host::log(LogLevel::Warn, OVERWRITTEN);
+            host::log(LogLevel::Warn, overwrite_check::WARNING);
         }
     }
 
-    /// Makes a span of a request that was not sampled, where it ended as `export_on` says and the
-    /// limits allow for it.
+    /// Makes the span of a request that was not sampled, if its end meets a condition of `export_on`
+    /// and the limits permit it.
     fn on_late_end(&self, late: &Late) {
         let Some(export_on) = &self.config.export_on else {
             return;
         };
-        let ending_facts = export_on.needs_response().then(|| self.ending_facts.read());
-        let [status, flags] = match &ending_facts {
-            Some(facts) => facts.values(),
-            None => Default::default(),
-        };
-        let (mut status, flags) =
-            (u16::try_from(integer(status)).unwrap_or_default(), integer(flags));
-        // Envoy's own answer to what says that it is gRPC has the status in gRPC's terms.
-        let may_hide = status == 200 && flags != 0 && !export_on.status.is_empty();
-        // The head is read again only where that is of use: most requests end well.
-        let is_grpc =
-            (may_hide || !export_on.grpc_status.is_empty()) && span::is_grpc(&late.head.head());
-        let grpc_status = is_grpc.then(grpc_status).flatten();
-        if let Some(code) = grpc_status.filter(|_| may_hide) {
-            let details = host::property("response\0code_details").unwrap_or_default();
-            if !span::is_of_upstream(&details) {
-                status = grpc::http_status_of_local_reply(code);
-            }
-        }
-        let end = RequestEnd {
-            status,
-            flags,
-            grpc_status,
-            duration_nanos: host::now().saturating_sub(late.start_unix_nanos),
-        };
+        let attributes = export_on.needs_response().then(|| self.end_attributes.read());
+        let values = attributes.as_ref().map(Values::values).unwrap_or_default();
+        let duration_nanos = host::now().saturating_sub(late.start_unix_nanos);
+        let is_grpc = || span::is_grpc(&late.head.head());
+        let end = request_end(export_on, values, duration_nanos, &is_grpc, &read_property);
         let Some(reason) = export_on.matching(&end) else {
             return;
         };
@@ -303,51 +283,15 @@ impl Plugin {
             return;
         };
         let end_unix_nanos = host::now();
-        let facts = self.stream_facts.read();
-        let [
-            direction,
-            source_address,
-            protocol,
-            status,
-            flags,
-            code_details,
-            route_name,
-            upstream_cluster,
-            upstream_address,
-            attempts,
-            response_body_bytes,
-        ] = facts.values();
-        let request_body_bytes = span
-            .request_body_bytes()
-            .or_else(|| Some(integer(&host::property("request\0size").ok()?)));
-        let grpc_status = span.is_grpc().then(grpc_status).flatten();
-        let answered_in_http = span.is_grpc()
-            && grpc_status.is_none()
-            && span::is_of_upstream(code_details)
-            && !response_is_grpc();
-        let direction = self.direction(integer(direction));
-        let stream_facts = StreamFacts {
-            direction,
-            source_address,
-            protocol,
-            status: u16::try_from(integer(status)).unwrap_or_default(),
-            flags: integer(flags),
-            code_details,
-            route_name,
-            upstream_cluster,
-            upstream_address,
-            attempts: integer(attempts),
-            request_body_bytes: request_body_bytes.unwrap_or_default(),
-            response_body_bytes: integer(response_body_bytes),
-            grpc_status,
-            answered_in_http,
-            end_unix_nanos,
-        };
+        let attributes = self.stream_attributes.read();
+        let values = attributes.values();
+        let facts = stream_facts(values, &span, self.is_gateway, end_unix_nanos, &read_property);
         if self.config.span.tags.needs_end_facts() {
-            let properties = self.config.span.tags.properties.values(direction, &facts.of_tags());
+            let properties =
+                self.config.span.tags.properties.values(facts.direction, &attributes.of_tags());
             self.add_tags_at_end(&mut span, &properties);
         }
-        let finished = span.finish(stream_facts);
+        let finished = span.finish(facts);
         state.tally.attributes_dropped += u64::from(finished.dropped);
         state.tally.attributes_truncated += u64::from(finished.truncated);
         if let Some(exporter) = &mut state.exporter
@@ -361,7 +305,7 @@ impl Plugin {
         }
     }
 
-    /// Adds the tags that say how the request ended, or what became of its headers.
+    /// Adds the tags whose values are known when the request is over.
     #[inline(never)]
     fn add_tags_at_end(&self, span: &mut ActiveSpan, properties: &[&[u8]]) {
         let tags = &self.config.span.tags;
@@ -377,29 +321,12 @@ impl Plugin {
         };
         span.add_tags(tags, &tag_facts);
     }
-
-    /// The listener's direction. It is read from the request, not from the root context, which
-    /// listeners of both directions may share.
-    fn read_direction(&self) -> Direction {
-        let bytes = host::property(&LISTENER_DIRECTION.replace('.', "\0"));
-        self.direction(bytes.map(|bytes| integer(&bytes)).unwrap_or_default())
-    }
-
-    fn direction(&self, listener_direction: u64) -> Direction {
-        if listener_direction == OUTBOUND && !self.gateway {
-            Direction::Outbound
-        } else {
-            Direction::Inbound
-        }
-    }
 }
 
 impl State {
     fn tick(&mut self) {
         let now = host::now();
-        if now.saturating_sub(self.checked_unix_nanos) >= CHECK_NANOS {
-            (self.checked_unix_nanos, self.is_check_due) = (now, true);
-        }
+        self.overwrite_check.tick(now);
         let Self { exporter, ids, .. } = self;
         if let Some(exporter) = exporter {
             exporter::tick(exporter, ids, now);
@@ -428,7 +355,7 @@ impl State {
     }
 }
 
-/// Reads the variables that say the resource.
+/// Reads the variables that describe the resource.
 fn resource_variables() -> ResourceVariables {
     let variables = ResourceVariables::read(&environment::variable);
     if let Err(error) = &variables.attributes
@@ -439,55 +366,12 @@ fn resource_variables() -> ResourceVariables {
     variables
 }
 
-/// Returns the status that a gRPC response says. `response.grpc_status` is not asked: where there is
-/// no status, as in an answer that was cut short or one of gRPC-Web, Envoy makes one up from HTTP's,
-/// and 200 is `UNKNOWN`.
-fn grpc_status() -> Option<u64> {
-    let said = |path| host::property(path).ok().filter(|status| !status.is_empty());
-    let status = GRPC_STATUS.into_iter().find_map(said)?;
-    Some(grpc::status(&status))
+/// Reads a property of the current request.
+fn read_property(path: &str) -> Option<Vec<u8>> {
+    host::property(path).ok()
 }
-
-/// Tells whether the response says that it is one of gRPC's.
-fn response_is_grpc() -> bool {
-    let content_type = host::property("response\0headers\0content-type");
-    content_type.is_ok_and(|content_type| grpc::is_grpc(&content_type))
-}
-
-/// Where a status is: an answer that is nothing but a status has it in its head.
-const GRPC_STATUS: [&str; 2] =
-    ["response\0trailers\0grpc-status", "response\0headers\0grpc-status"];
-
-/// Envoy's attributes that a span is made of.
-const STREAM_FACTS: [&str; 11] = [
-    LISTENER_DIRECTION,
-    "source.address",
-    "request.protocol",
-    RESPONSE_CODE,
-    RESPONSE_FLAGS,
-    "response.code_details",
-    "xds.route_name",
-    "xds.cluster_name",
-    "upstream.address",
-    "upstream.request_attempt_count",
-    "response.size",
-];
-/// Those that say whether a request is exported late.
-const ENDING_FACTS: [&str; 2] = [RESPONSE_CODE, RESPONSE_FLAGS];
-/// An attribute of the listener: Envoy's `TrafficDirection`.
-const LISTENER_DIRECTION: &str = "xds.listener_direction";
-const RESPONSE_CODE: &str = "response.code";
-const RESPONSE_FLAGS: &str = "response.flags";
-const OUTBOUND: u64 = 2;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// How long between two requests whose context is compared.
-const CHECK_NANOS: u64 = NANOS_PER_SECOND;
-
-const OVERWRITTEN: &str = "sidespan: the upstream gets another trace context than the one that \
-    this filter wrote, so traces are broken: switch Envoy's own tracing off (`tracing` of the HTTP \
-    connection manager; in Istio a Telemetry with `tracing: [{disableSpanReporting: true}]`)";
-
-/// How often metrics are published where there is no exporter with an interval of its own.
+/// How often metrics are published if no exporter sets an interval.
 const PUBLISH_PERIOD: Duration = Duration::from_secs(1);

@@ -1,10 +1,10 @@
-//! Several of Envoy's attributes for the price of one.
+//! Several attributes of Envoy's in one hostcall.
 //!
-//! A property that is returned costs Envoy the call of this module's allocator, by which it hands the
-//! value over. Its foreign functions `expr_create` and `expr_evaluate`
-//! (`source/extensions/common/wasm/foreign.cc`) evaluate a CEL expression, and a list of attributes
-//! is one, handed over at once. An Envoy that is built without its CEL parser lacks them; the
-//! properties are then read one by one.
+//! For each property that it returns, Envoy calls this module's allocator, which costs more than the
+//! property. Its foreign functions `expr_create` and `expr_evaluate`
+//! (`source/extensions/common/wasm/foreign.cc`) evaluate a CEL expression. A list of attributes is such
+//! an expression, and is returned at once. An Envoy that is built without its CEL parser lacks these
+//! functions; the properties are then read one by one.
 //!
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
 
@@ -17,34 +17,34 @@ use super::host::{self, Failure};
 use crate::http::head::pairs;
 use crate::span::cel;
 
-/// A list of attributes that are read together: `N` that every span has, and those of tags.
+/// A list of attributes that are read together: `N` that every span needs, and those of tags.
 pub struct PropertyList<const N: usize> {
     /// Named as in CEL: `response.code`.
     own: [&'static str; N],
-    /// Paths, with a zero byte between their parts, and whether they stand in the list.
+    /// Paths, with a zero byte between their parts, and whether they are in the list.
     of_tags: Vec<(String, bool)>,
-    /// All attributes. It fails if one of its own is absent; most requests have them all.
+    /// All attributes. It fails if one of `own` is absent; most requests have them all.
     plain: Expression,
-    /// All attributes, each behind a test that it is there, which costs half as much again.
+    /// All attributes, each with a test that it is present. It costs half as much again.
     guarded: Expression,
-    /// The same without those of tags, whose paths may lead where no test helps.
+    /// The same without those of tags: some of their paths fail in spite of the test.
     own_guarded: Expression,
 }
 
-/// The values of a [`PropertyList`], as the host encodes them; one that is absent is empty.
+/// The values of a [`PropertyList`], as the host encodes them; absent ones are empty.
 pub struct Values<const N: usize> {
     list: Bytes,
-    /// In place of the list, where it could not be read.
+    /// The values one by one, if the list could not be read.
     own: Option<[Bytes; N]>,
-    /// For each attribute of a tag, its value where that is not in the list.
+    /// For each attribute of a tag, its value if it is not in the list.
     of_tags: Vec<Option<Bytes>>,
 }
 
-/// A CEL expression, compiled by the host when it is used first.
+/// A CEL expression. The host compiles it before its first use.
 struct Expression {
     text: String,
     token: OnceCell<Bytes>,
-    /// The host did not compile it, and is not asked again.
+    /// The host failed to compile it. It is not tried again.
     is_refused: Cell<bool>,
 }
 
@@ -94,11 +94,11 @@ impl<const N: usize> PropertyList<N> {
 }
 
 impl<const N: usize> Values<N> {
-    /// Returns the values of the attributes that every span has, in their order.
+    /// Returns the values of the attributes that every span needs, in their order.
     pub fn values(&self) -> [&[u8]; N] {
         let mut values: [&[u8]; N] = [&[]; N];
         match &self.own {
-            // Envoy writes a list as pairs whose names are the values.
+            // Envoy encodes a list as a header map whose names are the values.
             None => {
                 for (value, (found, _)) in values.iter_mut().zip(pairs(&self.list)) {
                     *value = found;
@@ -130,7 +130,7 @@ impl<const N: usize> Values<N> {
 }
 
 impl Expression {
-    /// Returns its value for the current stream; none where it fails, or the host has no CEL.
+    /// Returns its value for the current stream; none if it fails, or the host has no CEL.
     fn evaluate(&self) -> Option<Bytes> {
         if self.is_refused.get() {
             return None;
@@ -140,9 +140,4 @@ impl Expression {
         self.is_refused.set(token.is_err());
         host::call_foreign("expr_evaluate", token.ok()?).ok()
     }
-}
-
-/// Reads an attribute that Envoy encodes as a 64-bit integer; 0 where it is absent.
-pub fn integer(value: &[u8]) -> u64 {
-    value.try_into().map(u64::from_le_bytes).unwrap_or_default()
 }

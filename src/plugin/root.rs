@@ -1,4 +1,4 @@
-//! The root context: takes a configuration, and drives its exporter.
+//! The root context: reads the configuration, and drives its exporter.
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
@@ -13,26 +13,26 @@ use super::{Plugin, environment, host, limits, metrics};
 use crate::config::Config;
 use crate::export::statistics::{self, CONFIGURATION_REJECTED, CONFIGURED};
 
-/// One plugin of Envoy's in one worker.
+/// A plugin in one worker.
 #[derive(Default)]
 pub struct Root {
     configured: Option<Configured>,
-    /// A tick came since the configuration: this is no VM in which Envoy only tries it.
+    /// Whether a tick came since the configuration: there is none in the VM in which Envoy tries it.
     has_begun: bool,
 }
 
-/// A configuration that was taken.
+/// A configuration that was accepted.
 struct Configured {
     name: PluginName,
     text: Bytes,
-    /// What is in force: this configuration or, where it is not valid, a former one.
+    /// What is in force: this configuration or, if it is invalid, a former one.
     plugin: Option<Rc<Plugin>>,
-    /// Why the configuration is not valid.
+    /// Why the configuration is invalid.
     error: Option<String>,
 }
 
 thread_local! {
-    /// The configurations of this VM, in the order in which they came.
+    /// The configurations of this VM, oldest first.
     static PLUGINS: RefCell<Vec<Weak<Plugin>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -88,9 +88,9 @@ impl Root {
         self.configured.as_ref()?.plugin.as_ref()
     }
 
-    /// Takes a configuration, and tells whether it did.
+    /// Puts a configuration in force, and tells whether it was accepted.
     fn configure(&mut self, text: Bytes) -> bool {
-        // Envoy configures a root context anew for each listener that has the same configuration.
+        // Envoy configures a root context again for each listener that has the same configuration.
         if self.configured.as_ref().is_some_and(|configured| configured.text == text) {
             return true;
         }
@@ -103,7 +103,7 @@ impl Root {
             }
             Err(error) => {
                 let error = error.to_string();
-                if self.configured.is_some() || !name.takes_invalid(&text) {
+                if self.configured.is_some() || !name.accepts_invalid(&text) {
                     let message = ["sidespan: configuration refused: ", &error].concat();
                     host::log(LogLevel::Error, &message);
                     return false;
@@ -123,7 +123,7 @@ impl Root {
         true
     }
 
-    /// Counts the configuration, which Envoy uses.
+    /// Counts the configuration, now that Envoy uses it.
     fn begin(&mut self) {
         let Some(Configured { name, plugin, error, .. }) = &self.configured else {
             return;
@@ -146,7 +146,7 @@ impl Root {
         }
     }
 
-    /// Ends the configuration: takes back what it counts, and hands over what it has not exported.
+    /// Ends the configuration: it is no longer counted, and its queued batches are handed over.
     fn end(&mut self) {
         let Some(Configured { name, plugin, error, .. }) = self.configured.take() else {
             return;
@@ -187,7 +187,7 @@ impl Configured {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        // Envoy keeps the timer of a root context that is gone.
+        // Envoy keeps the timer of a root context that was removed.
         host::set_tick_period(Duration::ZERO);
         self.end();
     }
@@ -203,7 +203,7 @@ fn register(plugin: &Rc<Plugin>) {
     });
 }
 
-/// Returns the configurations of this VM that a root context holds, the newest first.
+/// Returns the configurations of this VM that a root context holds, newest first.
 pub fn registered() -> Vec<Rc<Plugin>> {
     PLUGINS.with(|plugins| match plugins.try_borrow() {
         Ok(plugins) => {
@@ -214,7 +214,7 @@ pub fn registered() -> Vec<Rc<Plugin>> {
     })
 }
 
-/// Shortest period that Envoy's timer takes.
+/// Shortest period of Envoy's timer.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// How often a configuration that is not valid is noticed again; its log has a limit of its own.
+/// How often an invalid configuration is logged, if the limit of its log permits.
 const REJECTED_PERIOD: Duration = Duration::from_secs(10);

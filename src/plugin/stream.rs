@@ -18,20 +18,20 @@ pub struct Stream {
     plugin: Option<Rc<Plugin>>,
     /// Boxed, since most requests have none.
     pub span: Option<Box<ActiveSpan>>,
-    /// What a span is made of, should the request end as `export_on` says.
+    /// The parts of a span, in case the request meets a condition of `export_on`.
     pub late: Option<Box<Late>>,
-    /// The context that the client is told.
+    /// The context for the headers of the response.
     pub response_context: Option<Box<context::Context>>,
-    /// Headers that name a trace are removed from the response: the upstream may have forged them.
+    /// Whether trace headers are removed from the response: the upstream may have forged them.
     pub hides_context: bool,
-    /// The trace headers that the upstream should get, of the few requests that are compared.
-    pub upstream: Option<Box<TraceHeaders>>,
+    /// The trace headers of this filter, for the few requests that are checked.
+    pub written_headers: Option<Box<TraceHeaders>>,
 }
 
 /// A request that is not sampled and may be exported late.
 pub struct Late {
     pub recording: Recording<'static>,
-    /// The headers as they came: others may change them meanwhile.
+    /// The headers as they arrived: other filters may change them later.
     pub head: HeldHead,
     pub end_of_stream: bool,
     pub start_unix_nanos: u64,
@@ -49,7 +49,7 @@ impl Stream {
             late: None,
             response_context: None,
             hides_context: false,
-            upstream: None,
+            written_headers: None,
         }
     }
 }
@@ -88,8 +88,8 @@ impl HttpContext for Stream {
         let Some(plugin) = &self.plugin else {
             return;
         };
-        if let Some(written) = self.upstream.take() {
-            plugin.on_upstream_known(&written);
+        if let Some(written) = self.written_headers.take() {
+            plugin.check_overwritten(&written);
         }
         if let Some(span) = self.span.take() {
             plugin.on_end(span);

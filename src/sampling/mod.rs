@@ -22,5 +22,6 @@ pub mod ratio;
 pub mod regex;
 pub mod rules;
 pub mod search_budget;
+pub mod shared_number;
 pub mod token;
 pub mod trust;

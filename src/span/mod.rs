@@ -12,6 +12,7 @@ pub mod attributes;
 pub mod cel;
 pub mod encoding;
 pub mod http;
+pub mod node;
 pub mod peer;
 pub mod protobuf;
 pub mod resource;
