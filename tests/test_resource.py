@@ -26,7 +26,11 @@ ISTIO_RESOURCE = {
 
 
 NODES = {
-    "sidecar": {"id": "sidecar~10.0.0.1~checkout.shop~shop.svc", "cluster": "checkout.shop", "metadata": ISTIO_METADATA},
+    "sidecar": {
+        "id": "sidecar~10.0.0.1~checkout.shop~shop.svc",
+        "cluster": "checkout.shop",
+        "metadata": ISTIO_METADATA,
+    },
     "gateway": {
         "id": "router~10.0.0.2~gateway.istio~istio.svc",
         "cluster": "gateway.istio",

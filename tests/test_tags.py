@@ -218,7 +218,8 @@ def test_every_source_has_its_value(tagging_envoy):
 
 def test_attributes_of_tags_are_read_with_those_of_the_span(outermost_envoy):
     """A property that is read by itself costs Envoy four times as much as one of a list."""
-    sources = {name: source for name, source in SOURCES.items() if {"property", "metadata", "identity"} & source[0].keys()}
+    kinds = {"property", "metadata", "identity"}
+    sources = {name: source for name, source in SOURCES.items() if kinds & source[0].keys()}
     assert len(sources) >= 10
     lanes = {"": tagged(named_tags({name: tag for name, (tag, _) in sources.items()}), change=add_metadata)}
     arguments = ["--component-log-level", "wasm:trace"]
@@ -279,7 +280,8 @@ def test_credentials_are_refused(newest_envoy, tmp_path):
     for row, found in checked(newest_envoy, tmp_path, texts).items():
         (error,) = found.errors
         assert not found.is_taken, row
-        assert error.startswith(f"sidespan: configuration refused: custom_tags[0].{CREDENTIALS[row][1]}: expected "), row
+        path = f"custom_tags[0].{CREDENTIALS[row][1]}"
+        assert error.startswith(f"sidespan: configuration refused: {path}: expected "), row
 
 
 def test_credentials_that_are_allowed_by_name_are_recorded(tagging_envoy):
