@@ -88,7 +88,7 @@ class Audit:
         assert self._unbalanced == []
 
     def _read(self) -> None:
-        while not self._stop.wait(0.02):
+        while not self._stop.wait(0.1):
             # Workers publish several counters one after the other, and may be in between: that
             # takes microseconds, so that a second look finds them balanced.
             for _ in range(2):

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from conftest import lane
+from conftest import lane, one_sidecar
 from receiver import Export, Receiver, Span
 from topology import Lane, Topology, admin_answer, books
 from traffic import Client, new_context
@@ -92,7 +92,8 @@ class Exports:
 
 @pytest.fixture(scope="module")
 def exporting_envoy(each_envoy):
-    with Topology(LANES, envoy=each_envoy) as running:
+    lanes = {name: one_sidecar(given) for name, given in LANES.items()}
+    with Topology(lanes, envoy=each_envoy) as running:
         yield running
 
 

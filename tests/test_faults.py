@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 import topology
-from conftest import lane
+from conftest import lane, one_sidecar
 from load import Audit, Load, answered_here, is_balanced
 from receiver import Export, Receiver
 from topology import Lane, Topology, books
@@ -66,7 +66,7 @@ def exporter(**changes) -> dict:
 def faulty(port: int, **changes) -> Lane:
     """Returns a lane that exports to a port."""
     filter = lane(1).filter | {"exporter": exporter(**changes)}
-    return Lane(filter=filter, collector_port=port, change=answered_here)
+    return one_sidecar(Lane(filter=filter, collector_port=port, change=answered_here))
 
 
 class Loaded:
