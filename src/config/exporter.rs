@@ -1,4 +1,4 @@
-//! `exporter`: the receiver, the bounds of the queue before it, and retries.
+//! `exporter`: the receiver, the bounds of the queue, and retries.
 
 use std::time::Duration;
 
@@ -121,8 +121,8 @@ pub enum RawCompression {
 }
 
 impl RawExporter {
-    /// Compiles the section. Variables of headers whose names speak of credentials are looked up with
-    /// `secret`, all others with `environment`.
+    /// Compiles the section. A variable is looked up by `secret` if the header's name tells that it holds
+    /// a credential, and by `environment` otherwise.
     pub fn compile(
         self,
         environment: Environment<'_>,
@@ -147,7 +147,7 @@ impl RawExporter {
     }
 }
 
-/// What receivers of all protocols have.
+/// The keys that all receivers have.
 struct Receiver {
     protocol: Protocol,
     cluster: String,
@@ -170,8 +170,8 @@ impl RawOtlp {
             }
         };
         if protocol == Protocol::OtlpGrpc && compression == Some(RawCompression::Gzip) {
-            // A gRPC server answers in the same compression, and then its message about rejected
-            // spans cannot be read.
+            // A gRPC server compresses its response in the same way, and its message about rejected
+            // spans could not be read.
             let error = ConfigError::new("`none`, since the protocol is `grpc`", quoted("gzip"));
             return Err(error.under("compression"));
         }
@@ -229,7 +229,7 @@ impl RawExportHeader {
         lookup: &dyn Fn(&str) -> Environment<'e>,
     ) -> Result<(String, String)> {
         let Ok(name) = header_name(&self.name) else {
-            // Whoever writes `authorization: Bearer …` here has put a secret into the name.
+            // The name may hold a secret, as in `authorization: Bearer …`.
             let found = "other characters, which are not shown";
             return Err(ConfigError::new("the name of a header", found).under("name"));
         };
@@ -263,8 +263,8 @@ impl RawExportHeader {
     }
 }
 
-/// Returns the authority of a cluster's receiver. Istio's clusters are called
-/// `direction|port|subset|host`, and receivers refuse a `Host` with a `|` in it.
+/// Returns `:authority` for a cluster. The names of Istio's clusters are
+/// `direction|port|subset|host`, and receivers refuse an authority with a `|`.
 fn authority(cluster: &str) -> String {
     let parts: Vec<&str> = cluster.split('|').collect();
     if let [_direction, port, _subset, host] = parts.as_slice() {
@@ -287,12 +287,12 @@ const EXPORT_HEADERS: [&str; 9] = [
     "content-encoding",
     "user-agent",
     "te",
-    // Compressed answers cannot be read.
+    // The filter cannot read compressed responses.
     "accept-encoding",
     "grpc-encoding",
     "grpc-accept-encoding",
 ];
-/// The authority where a cluster's name cannot be one.
+/// The authority if a cluster's name is not a valid one.
 const ANY_AUTHORITY: &str = "otlp";
 
 #[cfg(test)]

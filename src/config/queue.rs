@@ -69,7 +69,8 @@ impl RawBatch {
     }
 }
 
-/// Returns a bound of the queue, and the bound of a batch in it, which has a default.
+/// Checks the bound of the queue and that of a batch, each with its key. The default of the latter is
+/// cut to the former.
 fn bounds(queue: (&str, u32), batch: (&str, Option<u32>, u32)) -> Result<(u32, u32)> {
     let (queue_key, queue) = queue;
     let queue = at_least(1, queue).under(queue_key)?;
@@ -108,13 +109,13 @@ impl RawRetry {
 const DEFAULT_MAX_QUEUE_SPANS: u32 = 2_048;
 const DEFAULT_MAX_BATCH_SPANS: u32 = 512;
 const DEFAULT_MAX_QUEUE_BYTES: u32 = 8 << 20;
-/// Half of the bytes that gRPC servers take by default.
+/// Half of the bytes that gRPC servers accept by default.
 const DEFAULT_MAX_BATCH_BYTES: u32 = 2 << 20;
 const DEFAULT_INTERVAL_MS: u32 = 1_000;
 const DEFAULT_INITIAL_INTERVAL_MS: u32 = 1_000;
 const DEFAULT_MAX_INTERVAL_MS: u32 = 30_000;
 const DEFAULT_MAX_ELAPSED_TIME_MS: u32 = 300_000;
-/// The tick that sends batches also publishes the metrics; faster ones would cost for nothing.
+/// The tick that sends batches also publishes the metrics. More frequent ticks cost CPU without a use.
 const MIN_INTERVAL_MS: u32 = 10;
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ fn zipkin(members: &str) -> String {
 }
 
 #[test]
-fn defaults_are_those_of_opentelemetry() {
+fn defaults_are_those_of_opentelemetry_and_the_collector() {
     let config = parse(r#"{"exporter": {"otlp": {"cluster": "c"}}}"#).unwrap();
     let expected = ExporterSettings {
         protocol: Protocol::OtlpHttp,
@@ -61,7 +61,7 @@ fn values_come_from_the_environment() {
 }
 
 #[test]
-fn receivers_are_called_by_what_a_host_may_be() {
+fn the_authority_is_the_cluster_if_that_is_a_valid_host() {
     for (cluster, expected) in [
         ("otel-collector", "otel-collector"),
         ("10.0.0.1:4318", "10.0.0.1:4318"),
