@@ -1,35 +1,33 @@
-//! Automata: a pattern becomes one with many states at once (Thompson's construction), and that one
-//! with a single state (the subset construction).
+//! Deterministic automata: matching, and the subset construction of an automaton.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::Invalid;
-use super::syntax::{ByteSet, Look, Node, is_word, parse};
+use super::byte_set::{ByteSet, is_word};
+use super::nfa::{Before, Nfa, State, StateId};
+use super::syntax::parse;
 
-/// A regular expression that a value matches as a whole.
+/// A regular expression that must match the whole value.
 #[derive(Clone)]
 pub struct Regex {
-    /// The class of each byte: bytes that no part of the pattern tells apart.
+    /// The class of each byte. No part of the pattern tells bytes of the same class apart.
     classes: [u8; 256],
     class_count: u16,
-    /// For each state and class where the next state's row begins. Row 0 is of the state that nothing
-    /// leaves, row 1 of the first.
+    /// The table of transitions: a row for each state, with an entry for each class. An entry is the
+    /// offset of the next state's row. Row 0 belongs to the state that never matches, row 1 to the start.
     next: Vec<u16>,
-    /// For each state whether the value may end there.
+    /// For each state whether a value that ends there matches.
     accepts: Vec<bool>,
 }
 
 impl Regex {
     /// Compiles a pattern.
     pub fn new(pattern: &str, ignore_case: bool) -> Result<Self, Invalid> {
-        let mut nfa = Nfa::default();
-        let end = nfa.add(State::End)?;
-        let start = nfa.compile(&parse(pattern, ignore_case)?, end)?;
-        Builder::new(nfa).build(start)
+        Builder::new(Nfa::new(&parse(pattern, ignore_case)?)?).build()
     }
 
-    /// Tells whether the pattern matches the whole of the value.
+    /// Tells whether the pattern matches the whole value.
     pub fn is_match(&self, value: &[u8]) -> bool {
         let mut row = self.class_count;
         for byte in value {
@@ -49,120 +47,19 @@ impl fmt::Debug for Regex {
     }
 }
 
-type StateId = u32;
-
-/// A state of the automaton that is in many at once.
-enum State {
-    /// On one of these bytes to another.
-    Byte(ByteSet, StateId),
-    /// To another where this holds.
-    Look(Look, StateId),
-    /// To all of these.
-    Split(Vec<StateId>),
-    End,
-}
-
-#[derive(Default)]
-struct Nfa {
-    states: Vec<State>,
-}
-
-impl Nfa {
-    fn add(&mut self, state: State) -> Result<StateId, Invalid> {
-        if self.states.len() == MAX_NFA_STATES {
-            return Err(Invalid::TooLarge);
-        }
-        self.states.push(state);
-        Ok(self.states.len() as StateId - 1)
-    }
-
-    /// Adds the states of a node that go on to `next`, and returns the first.
-    fn compile(&mut self, node: &Node, next: StateId) -> Result<StateId, Invalid> {
-        match node {
-            Node::Byte(set) => self.add(State::Byte(*set, next)),
-            Node::Look(look) => self.add(State::Look(*look, next)),
-            Node::Concat(nodes) => {
-                nodes.iter().rev().try_fold(next, |next, node| self.compile(node, next))
-            }
-            Node::Alternation(nodes) => {
-                let firsts: Result<_, _> =
-                    nodes.iter().map(|node| self.compile(node, next)).collect();
-                self.add(State::Split(firsts?))
-            }
-            Node::Repetition { node, min, max } => {
-                let mut first = next;
-                match max {
-                    None => {
-                        first = self.add(State::Split(Vec::new()))?;
-                        let body = self.compile(node, first)?;
-                        if let Some(state) = self.states.get_mut(first as usize) {
-                            *state = State::Split(vec![body, next]);
-                        }
-                    }
-                    Some(max) => {
-                        for _ in *min..*max {
-                            let body = self.compile(node, first)?;
-                            first = self.add(State::Split(vec![body, next]))?;
-                        }
-                    }
-                }
-                for _ in 0..*min {
-                    // Even what is nothing takes a state, so that the count is bounded.
-                    let body = self.compile(node, first)?;
-                    first = self.add(State::Split(vec![body]))?;
-                }
-                Ok(first)
-            }
-        }
-    }
-}
-
-/// What stands before a place in the value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Before {
-    Nothing,
-    LineFeed,
-    Word,
-    Other,
-}
-
-impl Before {
-    fn of(byte: u8) -> Self {
-        match byte {
-            b'\n' => Self::LineFeed,
-            byte if is_word(byte) => Self::Word,
-            _ => Self::Other,
-        }
-    }
-}
-
-impl Look {
-    fn holds(self, before: Before, after: Option<u8>) -> bool {
-        let is_boundary = (before == Before::Word) != after.is_some_and(is_word);
-        match self {
-            Self::Start => before == Before::Nothing,
-            Self::End => after.is_none(),
-            Self::StartOfLine => matches!(before, Before::Nothing | Before::LineFeed),
-            Self::EndOfLine => after.is_none_or(|byte| byte == b'\n'),
-            Self::WordBoundary => is_boundary,
-            Self::NoWordBoundary => !is_boundary,
-        }
-    }
-}
-
-/// The states that the first automaton is in, sorted, and what stands before where it is.
-type Subset = (Vec<StateId>, Before);
-
-/// The subset construction under way.
+/// The subset construction: each state stands for a [`Subset`].
 struct Builder {
     nfa: Nfa,
     has_looks: bool,
-    /// The round in which each state was last reached.
+    /// For each state of the NFA the round of [`Builder::closure`] that reached it last.
     reached: Vec<u32>,
     round: u32,
-    /// Steps that may still be made.
+    /// Steps that are left of [`MAX_STEPS`].
     steps: usize,
 }
+
+/// The states that the NFA is in, sorted, and the byte before the position.
+type Subset = (Vec<StateId>, Before);
 
 impl Builder {
     fn new(nfa: Nfa) -> Self {
@@ -171,39 +68,38 @@ impl Builder {
         Self { nfa, has_looks, reached, round: 0, steps: MAX_STEPS }
     }
 
-    fn build(mut self, start: StateId) -> Result<Regex, Invalid> {
+    fn build(mut self) -> Result<Regex, Invalid> {
         let (classes, firsts) = self.classes();
         let class_count = firsts.len() as u16;
-        let mut known = BTreeMap::from([((Vec::new(), Before::Other), 0)]);
-        let mut subsets = vec![(Vec::new(), Before::Other)];
-        let first = (vec![start], if self.has_looks { Before::Nothing } else { Before::Other });
-        known.insert(first.clone(), 1);
-        subsets.push(first);
+        let before_start = if self.has_looks { Before::Nothing } else { Before::Other };
+        let mut subsets: Vec<Subset> =
+            vec![(Vec::new(), Before::Other), (vec![self.nfa.start], before_start)];
+        let mut ids: BTreeMap<_, u16> = subsets.iter().cloned().zip(0..).collect();
         let (mut next, mut accepts) = (Vec::new(), Vec::new());
-        let mut place = 0;
-        while let Some((states, before)) = subsets.get(place).cloned() {
+        let mut index = 0;
+        while let Some((states, before)) = subsets.get(index).cloned() {
             let at_end = self.closure(&states, before, None)?;
             let is_end =
                 |id: &StateId| matches!(self.nfa.states.get(*id as usize), Some(State::End));
             accepts.push(at_end.iter().any(is_end));
             for byte in &firsts {
-                // Without looks what is reached does not depend on what follows.
+                // Without assertions the closure does not depend on the next byte.
                 let closure = match self.has_looks {
                     true => &self.closure(&states, before, Some(*byte))?,
                     false => &at_end,
                 };
                 let subset = self.after(closure, *byte)?;
-                let count = known.len() as u16;
-                let id = *known.entry(subset.clone()).or_insert_with(|| {
+                let next_id = subsets.len() as u16;
+                let id = *ids.entry(subset.clone()).or_insert_with(|| {
                     subsets.push(subset);
-                    count
+                    next_id
                 });
                 if usize::from(class_count) * subsets.len() > MAX_TRANSITIONS {
                     return Err(Invalid::TooLarge);
                 }
                 next.push(id * class_count);
             }
-            place += 1;
+            index += 1;
         }
         Ok(Regex { classes, class_count, next, accepts })
     }
@@ -225,18 +121,18 @@ impl Builder {
         let mut classes = [0; 256];
         let mut firsts: Vec<u8> = Vec::new();
         for (byte, class) in (0..=u8::MAX).zip(&mut classes) {
-            let is_like =
+            let is_same_class =
                 |first: &u8| sets.iter().all(|set| set.contains(*first) == set.contains(byte));
-            let place = firsts.iter().position(is_like).unwrap_or(firsts.len());
-            if place == firsts.len() {
+            let index = firsts.iter().position(is_same_class).unwrap_or(firsts.len());
+            if index == firsts.len() {
                 firsts.push(byte);
             }
-            *class = place as u8;
+            *class = index as u8;
         }
         (classes, firsts)
     }
 
-    /// Returns all states that are reached without a byte, sorted: those that take one, and the end.
+    /// Returns the states that are reached without a byte, sorted: those that take a byte, and the end.
     fn closure(
         &mut self,
         states: &[StateId],
@@ -262,7 +158,7 @@ impl Builder {
         Ok(found)
     }
 
-    /// Returns where a byte leads to.
+    /// Returns the subset after a byte.
     fn after(&mut self, closure: &[StateId], byte: u8) -> Result<Subset, Invalid> {
         let mut states = Vec::new();
         for id in closure {
@@ -275,15 +171,14 @@ impl Builder {
         }
         states.sort_unstable();
         states.dedup();
-        let matters = self.has_looks && !states.is_empty();
-        Ok((states, if matters { Before::of(byte) } else { Before::Other }))
+        let may_look_back = self.has_looks && !states.is_empty();
+        Ok((states, if may_look_back { Before::of(byte) } else { Before::Other }))
     }
 }
 
-/// Entries of an automaton's table at most, of two bytes each. With more, rows have no number.
+/// The most entries of a table, of two bytes each: the offset of every row must fit in a `u16`.
 pub const MAX_TRANSITIONS: usize = 32 * 1024;
-const MAX_NFA_STATES: usize = 8 * 1024;
-/// Bounds the time that a pattern takes to compile: some 50 million instructions.
+/// Bounds the time that a pattern takes to compile to some 50 million instructions.
 const MAX_STEPS: usize = 2_000_000;
 
 #[cfg(test)]

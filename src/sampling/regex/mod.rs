@@ -1,11 +1,16 @@
-//! Regular expressions that match a value as a whole, in one step a byte whatever the two are.
+//! Regular expressions that must match a whole value. Matching takes one step a byte, whatever the
+//! pattern and the value are.
 //!
-//! Clients choose the values, so the time must not depend on the pattern: each pattern becomes a
-//! deterministic automaton when the configuration is read, and one whose automaton is too large is
-//! refused. Crates that do this take 200 KB of the module, a third of all it may have; a small one takes
-//! thousands of instructions a byte.
+//! Clients choose the values, so no value may take long: when the configuration is read, each pattern
+//! becomes a deterministic automaton, and a pattern whose automaton is too large is refused. A crate that
+//! does the same takes 200 KB of the module, a third of its limit; a small crate takes thousands of
+//! instructions a byte.
+//!
+//! [`syntax`] parses a pattern, [`nfa`] makes an automaton of it, and [`automaton`] a deterministic one.
 
 mod automaton;
+mod byte_set;
+mod nfa;
 mod syntax;
 
 pub use automaton::Regex;
@@ -13,8 +18,9 @@ pub use automaton::Regex;
 /// Why a pattern cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invalid {
-    /// It breaks the syntax, or asks for more than it has.
+    /// The pattern breaks the syntax, or uses a part of RE2's syntax that is missing here.
     Syntax,
-    /// Its automaton would be larger than [`automaton::MAX_TRANSITIONS`] allows.
+    /// The automaton would have more than [`automaton::MAX_TRANSITIONS`] entries, or compiling it would
+    /// take too long.
     TooLarge,
 }

@@ -1,5 +1,5 @@
-//! The syntax of patterns: RE2's (<https://github.com/google/re2/wiki/Syntax>), as far as it makes
-//! sense for bytes that are matched as a whole.
+//! The syntax of patterns: the part of RE2's (<https://github.com/google/re2/wiki/Syntax>) that applies
+//! to bytes that are matched as a whole.
 //!
 //! ```text
 //! alternation = concat *( "|" concat )
@@ -10,14 +10,15 @@
 //! flags       = *( "i" / "m" / "s" / "U" / "x" ) [ "-" *( "i" / "m" / "s" / "U" / "x" ) ]
 //! ```
 //!
-//! It knows ASCII alone: `.` is any byte but a line feed, `\w` and the flag `i` know the ASCII letters,
-//! and another character stands for its bytes in UTF-8. Groups capture nothing, and what is matched as
-//! a whole is matched whether its repetitions are greedy or not.
+//! Classes and the flag `i` are about ASCII: `.` is any byte but a line feed, `\w` contains ASCII letters
+//! only, and a character beyond ASCII stands for its bytes in UTF-8. Groups capture nothing. Greedy and
+//! lazy repetitions are the same, because the whole value must match.
 
 use super::Invalid;
 use crate::http::digits::hex_number;
+use super::byte_set::{ByteSet, is_space, is_word};
 
-/// A pattern.
+/// A parsed pattern.
 #[derive(Debug, Clone)]
 pub enum Node {
     /// One byte out of a set.
@@ -32,7 +33,7 @@ pub enum Node {
     },
 }
 
-/// What holds between two bytes, or at an end.
+/// An assertion about a position in the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
     Start,
@@ -43,49 +44,7 @@ pub enum Look {
     NoWordBoundary,
 }
 
-/// A set of bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ByteSet([u64; 4]);
-
-impl ByteSet {
-    pub fn of(is_one: impl Fn(u8) -> bool) -> Self {
-        let mut set = Self::default();
-        (0..=u8::MAX).filter(|byte| is_one(*byte)).for_each(|byte| set.insert(byte));
-        set
-    }
-
-    pub fn contains(&self, byte: u8) -> bool {
-        self.0.get(usize::from(byte >> 6)).is_some_and(|word| word >> (byte & 63) & 1 == 1)
-    }
-
-    fn insert(&mut self, byte: u8) {
-        if let Some(word) = self.0.get_mut(usize::from(byte >> 6)) {
-            *word |= 1 << (byte & 63);
-        }
-    }
-
-    fn extend(&mut self, other: Self) {
-        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
-    }
-
-    fn inverted(self) -> Self {
-        Self(self.0.map(|word| !word))
-    }
-
-    /// Adds the other case of each letter.
-    fn in_any_case(self) -> Self {
-        Self::of(|byte| {
-            self.contains(byte.to_ascii_lowercase()) || self.contains(byte.to_ascii_uppercase())
-        })
-    }
-}
-
-/// Tells whether a byte is one of `\w`.
-pub fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
-}
-
-/// Reads a pattern.
+/// Parses a pattern.
 pub fn parse(pattern: &str, ignore_case: bool) -> Result<Node, Invalid> {
     let flags = Flags { ignore_case, ..Flags::default() };
     let mut parser = Parser { rest: pattern, flags, depth: 0 };
@@ -108,19 +67,20 @@ struct Parser<'p> {
 }
 
 impl Parser<'_> {
-    /// Takes this text, where it is next.
+    /// Takes this text if it comes next, after comments and white space in the mode `(?x)`.
     fn take(&mut self, text: &str) -> bool {
         self.skip_comments();
         self.take_exactly(text)
     }
 
+    /// Takes this text if it comes next.
     fn take_exactly(&mut self, text: &str) -> bool {
         let rest = self.rest.strip_prefix(text);
         self.rest = rest.unwrap_or(self.rest);
         rest.is_some()
     }
 
-    /// Takes one character, which must be there.
+    /// Takes one character. The end of the pattern is an error.
     fn char(&mut self) -> Result<char, Invalid> {
         let mut chars = self.rest.chars();
         let char = chars.next().ok_or(Invalid::Syntax)?;
@@ -163,7 +123,7 @@ impl Parser<'_> {
                 return Ok(Node::Concat(nodes));
             }
             let Some(mut atom) = self.atom()? else {
-                continue; // flags for what follows
+                continue; // flags without a group
             };
             while let Some((min, max)) = self.repetition()? {
                 if max.is_some_and(|max| max < min) {
@@ -176,7 +136,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Takes how often something comes, where that is next.
+    /// Takes a repetition if one comes next: its minimum and maximum.
     fn repetition(&mut self) -> Result<Option<(u32, Option<u32>)>, Invalid> {
         if self.take("*") {
             return Ok(Some((0, None)));
@@ -231,7 +191,7 @@ impl Parser<'_> {
         Ok(Some(node))
     }
 
-    /// One character: a byte, or those of its UTF-8.
+    /// Returns the node of one character: its byte, or its bytes in UTF-8.
     fn literal(&self, char: char) -> Node {
         let mut buffer = [0; 4];
         let bytes = char.encode_utf8(&mut buffer).bytes();
@@ -245,7 +205,8 @@ impl Parser<'_> {
         if self.flags.ignore_case { set.in_any_case() } else { set }
     }
 
-    /// Reads a group behind its bracket, or flags for what follows.
+    /// Parses a group behind its bracket. Returns none for flags, which hold for the rest of the
+    /// enclosing group.
     fn group(&mut self) -> Result<Option<Node>, Invalid> {
         let outside = self.flags;
         if self.take("?") {
@@ -271,7 +232,7 @@ impl Parser<'_> {
         if is_name && begins { Ok(()) } else { Err(Invalid::Syntax) }
     }
 
-    /// Reads flags, and tells whether a group follows.
+    /// Parses flags, and tells whether a group follows.
     fn group_flags(&mut self) -> Result<bool, Invalid> {
         let mut on = true;
         let mut is_empty = true;
@@ -296,7 +257,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads a class behind its bracket.
+    /// Parses a class behind its bracket.
     fn class(&mut self) -> Result<ByteSet, Invalid> {
         let is_inverted = self.take_exactly("^");
         let mut set = ByteSet::default();
@@ -309,7 +270,7 @@ impl Parser<'_> {
                     is_first = false;
                     continue;
                 }
-                '[' => return Err(Invalid::Syntax), // a class in a class, which RE2 has not
+                '[' => return Err(Invalid::Syntax), // RE2 has no classes in classes
                 '\\' => match self.escape()? {
                     Escape::Char(char) => char,
                     Escape::Set(of_escape) => {
@@ -345,7 +306,7 @@ impl Parser<'_> {
         Ok(if is_inverted { set.inverted() } else { set })
     }
 
-    /// Reads `[:name:]` behind its first bracket.
+    /// Parses `[:name:]` behind its first bracket.
     fn named_class(&mut self) -> Result<ByteSet, Invalid> {
         let (name, rest) = self.rest.split_once(":]").ok_or(Invalid::Syntax)?;
         self.rest = rest;
@@ -354,28 +315,11 @@ impl Parser<'_> {
             Some(name) => (true, name),
             None => (false, name),
         };
-        let is_one: fn(u8) -> bool = match name {
-            "alnum" => |byte| byte.is_ascii_alphanumeric(),
-            "alpha" => |byte| byte.is_ascii_alphabetic(),
-            "ascii" => |byte| byte.is_ascii(),
-            "blank" => |byte| matches!(byte, b' ' | b'\t'),
-            "cntrl" => |byte| byte.is_ascii_control(),
-            "digit" => |byte| byte.is_ascii_digit(),
-            "graph" => |byte| byte.is_ascii_graphic(),
-            "lower" => |byte| byte.is_ascii_lowercase(),
-            "print" => |byte| matches!(byte, b' '..=b'~'),
-            "punct" => |byte| byte.is_ascii_punctuation(),
-            "space" => is_space,
-            "upper" => |byte| byte.is_ascii_uppercase(),
-            "word" => is_word,
-            "xdigit" => |byte| byte.is_ascii_hexdigit(),
-            _ => return Err(Invalid::Syntax),
-        };
-        let set = ByteSet::of(is_one);
+        let set = ByteSet::named(name).ok_or(Invalid::Syntax)?;
         Ok(if is_inverted { set.inverted() } else { set })
     }
 
-    /// Reads what stands behind a backslash.
+    /// Parses an escape behind its backslash.
     fn escape(&mut self) -> Result<Escape, Invalid> {
         Ok(match self.char()? {
             'd' => Escape::Set(ByteSet::of(|byte| byte.is_ascii_digit())),
@@ -402,7 +346,7 @@ impl Parser<'_> {
         })
     }
 
-    /// Reads the number of a character: two digits, or any between braces.
+    /// Parses a character's number: two hex digits, or any number of them in braces.
     fn hex(&mut self) -> Result<char, Invalid> {
         let digits = match self.rest.strip_prefix('{') {
             Some(after) => {
@@ -426,9 +370,5 @@ enum Escape {
     Look(Look),
 }
 
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b'\t'..=b'\r' | b' ')
-}
-
-/// Groups inside each other.
+/// The most groups that may be nested.
 const MAX_DEPTH: u32 = 50;

@@ -3,9 +3,9 @@ use regex::bytes::RegexBuilder;
 
 use super::*;
 
-/// The `regex` crate's, of bytes and ASCII.
+/// Compiles the pattern with the `regex` crate, for bytes and ASCII, as a match of the whole value.
 fn reference(pattern: &str, ignore_case: bool) -> Option<regex::bytes::Regex> {
-    // A pattern is valid alone, not only between the anchors.
+    // The pattern must be valid without the anchors too: `a)|(b` is not.
     let build = |pattern: &str| {
         RegexBuilder::new(pattern).unicode(false).case_insensitive(ignore_case).build().ok()
     };
@@ -22,7 +22,7 @@ fn check(pattern: &str, value: &str, expected: bool) {
 }
 
 #[test]
-fn values_are_matched_as_a_whole() {
+fn the_whole_value_must_match() {
     check("", "", true);
     check("", "a", false);
     check("a|b", "b", true);
@@ -49,7 +49,7 @@ fn values_are_matched_as_a_whole() {
 }
 
 #[test]
-fn classes_and_escapes_have_their_bytes() {
+fn classes_and_escapes_match_their_bytes() {
     check(r"\d\D\s\S\w\W", "1a a_-", true);
     check(r"[\d_-]+", "1_-", true);
     check("[]a]+", "]a", true);
@@ -62,7 +62,7 @@ fn classes_and_escapes_have_their_bytes() {
 }
 
 #[test]
-fn flags_hold_to_the_end_of_their_group() {
+fn flags_apply_until_their_group_ends() {
     check("(?i)abc", "aBC", true);
     check("(?i:a)b", "AB", false);
     check("(?i:a)b", "Ab", true);
@@ -78,7 +78,7 @@ fn flags_hold_to_the_end_of_their_group() {
 }
 
 #[test]
-fn looks_see_what_is_before_and_after() {
+fn assertions_look_at_the_bytes_before_and_after() {
     check("^a$", "a", true);
     check("a^b", "ab", false);
     check("(^|a)b", "ab", true);
@@ -90,9 +90,9 @@ fn looks_see_what_is_before_and_after() {
     check(r"\Aa\z", "a", true);
 }
 
-/// In the mode `(?x)` a comment reaches to the end of its line.
+/// In the mode `(?x)` a comment ends at the end of its line.
 #[test]
-fn comments_are_passed_over() {
+fn comments_are_skipped() {
     check("(?x) a | b # either (one", "b", true);
     check("(?x)a # first\n b # second", "ab", true);
     check("(?x)#", "", true);
@@ -103,7 +103,7 @@ fn comments_are_passed_over() {
 }
 
 #[test]
-fn what_is_no_pattern_is_refused() {
+fn invalid_patterns_are_refused() {
     for pattern in [
         "(",
         ")",
@@ -141,7 +141,7 @@ fn what_is_no_pattern_is_refused() {
 }
 
 #[test]
-fn what_is_too_large_is_refused() {
+fn patterns_with_too_large_automata_are_refused() {
     for pattern in [
         "(a{100}){100}",
         "((a{1000}){1000}){1000}",
@@ -152,7 +152,7 @@ fn what_is_too_large_is_refused() {
     ] {
         assert_eq!(Regex::new(pattern, false).unwrap_err(), Invalid::TooLarge, "{pattern}");
     }
-    // What people use is not.
+    // Patterns of the size that people use are not refused.
     for pattern in ["(a{1,50}){1,8}b", "[a-z0-9-]{1,63}(\\.[a-z0-9-]{1,63}){1,8}", ".*a.{6}"] {
         Regex::new(pattern, false).unwrap();
     }
@@ -190,7 +190,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn patterns_match_as_those_of_the_regex_crate(
+    fn patterns_match_what_the_regex_crate_matches(
         pattern in any_pattern(),
         values in prop::collection::vec("[abAB_\n-]{0,6}", 8),
         ignore_case: bool,
@@ -204,7 +204,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_a_pattern_or_is_refused(pattern in "[ab()\\[\\]{}*+?|^$.,\\\\0-9:<>P=i-]{0,16}") {
+    fn texts_that_both_accept_match_the_same(pattern in "[ab()\\[\\]{}*+?|^$.,\\\\0-9:<>P=i-]{0,16}") {
         if let Ok(found) = Regex::new(&pattern, false) {
             let known = reference(&pattern, false);
             if let Some(known) = known {
