@@ -26,15 +26,16 @@ pub struct RawExportOn {
     pub response_flags: OneOrMany<String>,
     /// Streams that were cut short, by a time limit or by either side. Default: `false`.
     pub resets: bool,
-    /// Duration in milliseconds from which on a request is exported. Default: none.
+    /// The shortest duration of a request that is exported, in milliseconds. Default: none.
     /// Example: `1000`.
     #[serde(alias = "minDurationMs")]
     pub min_duration_ms: Option<u32>,
-    /// Late spans at most; those beyond are left out and counted. Half of it is parted among the kinds
-    /// of endings: classes of status, and the other keys. Default: `{per_second: 100}`.
+    /// The limit of late spans; spans over the limit are dropped and counted. Half of the limit is divided
+    /// evenly among the conditions: each class of status codes, and each other key.
+    /// Default: `{per_second: 100}`.
     pub limit: Option<RawLimit>,
-    /// Bytes of request headers that a worker keeps until it knows how its requests end. A request
-    /// beyond gets no late span, and is counted. Default: `8388608`.
+    /// The most bytes of request headers that a worker holds until its requests end. A request whose
+    /// headers have no room gets no late span, and is counted. Default: `8388608`.
     #[serde(alias = "maxHeldBytes")]
     pub max_held_bytes: Option<u32>,
 }

@@ -21,17 +21,17 @@ use crate::sampling::matching::{
 use crate::sampling::regex::{Invalid, Regex};
 use crate::sampling::token::TokenHeader;
 
-/// A condition on a string: exactly one of the five kinds.
+/// A condition on a string: exactly one of `exact`, `prefix`, `suffix`, `contains` and `regex`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "an object")]
 pub struct RawStringMatch {
-    /// The value is this. Example: `/healthz`.
+    /// The value equals this. Example: `/healthz`.
     pub exact: Option<String>,
     /// The value begins with this. Example: `/api/`.
     pub prefix: Option<String>,
     /// The value ends with this. Example: `.css`.
     pub suffix: Option<String>,
-    /// The value holds this somewhere. Example: `debug`.
+    /// The value contains this. Example: `debug`.
     pub contains: Option<String>,
     /// The whole value matches this regular expression, as in Envoy's `safe_regex`.
     /// Example: `/items/[0-9]+`.
@@ -44,32 +44,31 @@ pub struct RawStringMatch {
 /// A condition on the method. A plain string stands for `exact`.
 pub struct RawMethodMatch(pub RawStringMatch);
 
-/// A condition on a header: its name, and `present`, `token` or a condition on the value.
+/// A condition on a header: its `name`, and `present`, `token` or a condition on the value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub struct RawHeaderMatch {
-    /// Name of the header, in either case; `:path`, `:method`, `:authority` and `:scheme` too. `host`
-    /// is `:authority`.
-    /// Required. Example: `x-debug-trace`.
+    /// Name of the header, in either case; also `:path`, `:method`, `:authority` and `:scheme`. `host`
+    /// stands for `:authority`. Required. Example: `x-debug-trace`.
     pub name: String,
-    /// Whether the header is there (`true`) or not (`false`), whatever its value.
+    /// Whether the header must be present (`true`) or absent (`false`), whatever its value.
     pub present: Option<bool>,
-    /// Whether the condition must not hold; a header that is absent then matches.
+    /// Whether to invert the condition; an absent header then matches.
     /// Default: `false`.
     #[serde(default)]
     pub invert: bool,
-    /// The header holds a signed token.
+    /// The header holds a valid signed token.
     pub token: Option<RawToken>,
-    /// Whether the header is removed before the upstream. Default: `true` with `token`, else
-    /// `false`.
+    /// Whether the header is removed before the request goes upstream. Default: `true` with `token`,
+    /// else `false`.
     pub strip: Option<bool>,
-    /// The value is this.
+    /// The value equals this.
     pub exact: Option<String>,
     /// The value begins with this.
     pub prefix: Option<String>,
     /// The value ends with this.
     pub suffix: Option<String>,
-    /// The value holds this somewhere.
+    /// The value contains this.
     pub contains: Option<String>,
     /// The whole value matches this regular expression, as in Envoy's `safe_regex`.
     pub regex: Option<String>,

@@ -1,4 +1,4 @@
-//! `sampling`: ratios, limits and rules.
+//! `sampling`: whether a request is traced, by rules, ratios and limits.
 
 use serde::Deserialize;
 
@@ -21,29 +21,29 @@ use crate::sampling::rules::{Action, NO_RULE, Rule, Rules, label_value};
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawSampling {
-    /// Share of root requests that are sampled where no rule says otherwise, from 0 to 1.
+    /// Share of root requests that are sampled if no rule matches, from 0 to 1.
     /// Default: `1.0`. Example: `0.05`.
     pub ratio: Option<f64>,
-    /// Hex digits of the threshold that a ratio becomes, from 1 to 14. Default: `4`.
+    /// Hex digits of the threshold of a ratio in `tracestate`, from 1 to 14. Default: `4`.
     pub precision: Option<u32>,
     /// Rules in order; the first that matches decides. Default: none.
     pub rules: Vec<RawRule>,
-    /// Spans of this filter at most; a request beyond is not sampled. Default: any number.
+    /// The limit of all spans; a request over the limit is not sampled. Default: no limit.
     /// Example: `{per_second: 100}`.
     pub limit: Option<RawLimit>,
-    /// Requests whose span is exported although they are not sampled. Default: none.
+    /// Requests that are exported for how they end, although they are not sampled. Default: none.
     #[serde(alias = "exportOn")]
     pub export_on: Option<RawExportOn>,
 }
 
-/// A rate that holds for all workers of an Envoy together.
+/// A rate limit, which all workers of an Envoy share.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawLimit {
-    /// How many a second, from 0.001 to 1000000. Required. Example: `10`.
+    /// The rate a second, from 0.001 to 1000000. Required. Example: `10`.
     #[serde(alias = "perSecond")]
     pub per_second: f64,
-    /// How many at once, from 1 to 1000000. Default: `per_second`, rounded up.
+    /// The most that are allowed at once, from 1 to 1000000. Default: `per_second`, rounded up.
     pub burst: Option<u32>,
 }
 
@@ -51,23 +51,23 @@ pub struct RawLimit {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawRule {
-    /// Name of the rule, which the spans have that the rule forces. In the label `rule` of metrics,
-    /// characters other than ASCII letters, digits and `-_./` become `_`; no two rules may have the
-    /// same label, and none that of requests that no rule decided: `none`, `parent`, `ratio` or `late`.
-    /// Required.
+    /// Name of the rule, which spans that the rule forces carry. In the label `rule` of metrics,
+    /// characters other than ASCII letters, digits and `-_./` become `_`. No two rules may have the same
+    /// label, and no rule may have the label `none`, `parent`, `ratio` or `late`, which requests have that
+    /// no rule decided. Required.
     /// Example: `debug-header`.
     pub name: String,
-    /// Which requests the rule is for: all conditions must hold; within a list, any one.
+    /// The requests that the rule matches: all conditions must match; within a list, any one.
     /// Default: every request.
     #[serde(default)]
     pub r#match: RawMatch,
-    /// What is decided: `force`, `drop`, `ignore` or `parent`. Default: `parent`.
+    /// The decision: `force`, `drop`, `ignore` or `parent`. Default: `parent`.
     pub decision: Option<RawDecision>,
     /// With `parent`: share of root requests that are sampled, from 0 to 1.
     /// Default: `sampling.ratio`.
     pub ratio: Option<f64>,
-    /// With `force` and `parent`: what the rule samples at most; a request beyond falls to the
-    /// next rule. Default: any number.
+    /// With `force` and `parent`: the limit of requests that the rule samples; a request over the limit
+    /// goes on to the next rule. Default: no limit.
     pub limit: Option<RawLimit>,
 }
 
@@ -75,19 +75,19 @@ pub struct RawRule {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RawMatch {
-    /// Conditions on the path as servers read it, without its query string.
+    /// Conditions on the path as servers read it (normalized), without the query string.
     /// Example: `[{prefix: /healthz}]`.
     pub path: OneOrMany<RawStringMatch>,
     /// Methods, as plain strings or conditions. Example: `[POST, PUT]`.
     pub method: OneOrMany<RawMethodMatch>,
-    /// Conditions on the host of `:authority` (`Host`): without its port, in either case.
+    /// Conditions on the host of `:authority` (`Host`), without its port; letters match in either case.
     /// Example: `[{suffix: .example.com}]`.
     pub authority: OneOrMany<RawStringMatch>,
-    /// Ports of `:authority`, where it has none 443 for `https` and else 80. Default: any.
+    /// Ports of `:authority`; without a port, 443 for `https` and else 80. Default: any.
     pub port: OneOrMany<f64>,
     /// Conditions on request headers. Example: `[{name: x-debug-trace, exact: "true"}]`.
     pub headers: OneOrMany<RawHeaderMatch>,
-    /// `inbound` or `outbound`; a gateway's requests are inbound. Default: both.
+    /// `inbound` or `outbound`; all requests of a gateway are inbound. Default: both.
     pub direction: Option<RawDirection>,
 }
 
@@ -95,11 +95,11 @@ pub struct RawMatch {
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawDecision {
-    /// Sampled, whatever the parent said; the incoming trace id is kept.
+    /// Sampled, whatever the parent decided; the incoming trace id is kept.
     Force,
-    /// No span here and an unsampled context upstream, whatever the parent said.
+    /// No span here and an unsampled context upstream, whatever the parent decided.
     Drop,
-    /// As if the filter were absent, but for `strip`, `trust` and `egress`.
+    /// As if the filter were absent, except for `strip`, `trust` and `egress`.
     Ignore,
     /// The parent's decision; a root is sampled with `ratio`.
     Parent,
@@ -108,7 +108,7 @@ pub enum RawDecision {
 /// `sampling`, compiled.
 pub struct Sampling {
     pub root_ratio: Ratio,
-    /// The same as it was written.
+    /// The root ratio as the configuration has it.
     pub configured_root_ratio: f64,
     pub rules: Rules,
     pub limit: Option<Limit>,

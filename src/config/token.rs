@@ -1,4 +1,4 @@
-//! `token` of a header condition: the keys that sign debug tokens.
+//! `token` of a header condition: a signed debug token.
 
 use serde::Deserialize;
 
@@ -13,16 +13,16 @@ pub struct RawToken {
     /// Keys whose tokens are valid, at least one.
     /// Example: `[{id: ops, environment: {name: DEBUG_TOKEN_KEY}}]`.
     pub keys: Vec<RawTokenKey>,
-    /// Seconds that a token may still live, from 1. Default: `3600`. Example: `600`.
+    /// The longest time to live that a token may still have, in seconds, from 1. Default: `3600`. Example: `600`.
     #[serde(alias = "maxTtlS")]
     pub max_ttl_s: Option<u32>,
 }
 
-/// A key that signs tokens: `id` and exactly one source of at least 32 bytes.
+/// A key that signs tokens: its `id`, and at least 32 bytes from exactly one source.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RawTokenKey {
-    /// Name of the key, which tokens hold, from 1 to 64 bytes. Required. Example: `ops`.
+    /// Name of the key, from 1 to 64 bytes; each token names its key. Required. Example: `ops`.
     pub id: String,
     /// The environment variable of the VM that holds the key.
     pub environment: Option<RawVariable>,
@@ -94,7 +94,7 @@ const MAX_KEY_ID_BYTES: usize = 64;
 mod tests {
     use crate::config::testing::{check_refused, parse, rule};
 
-    /// A rule whose header holds a token with these members.
+    /// Returns a rule whose header condition has a token with these members.
     fn token(members: &str) -> String {
         rule(&format!(r#""match": {{"headers": [{{"name": "x-t", "token": {{{members}}}}}]}}"#))
     }

@@ -121,13 +121,13 @@ fn wrong_conditions_are_refused_with_their_path() {
 }
 
 #[test]
-fn paths_as_servers_read_them_are_taken() {
+fn normalized_paths_are_accepted() {
     for path in ["/", "/a/", "/.well-known/x", "/a.b/..c", "/caf%C3%A9", "/a%2Fb", "*", ""] {
         for kind in ["exact", "prefix"] {
             parse(&rule(&format!(r#""match": {{"path": {{"{kind}": "{path}"}}}}"#))).unwrap();
         }
     }
-    // What comes behind a prefix may be the rest of a name.
+    // Dots at the end of a prefix may begin a longer name.
     parse(&rule(r#""match": {"path": {"prefix": "/."}}"#)).unwrap();
     parse(&rule(r#""match": {"path": {"prefix": "/a/.."}}"#)).unwrap();
 }

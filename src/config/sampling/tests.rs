@@ -69,7 +69,7 @@ fn wrong_rules_are_refused_with_their_path() {
 }
 
 #[test]
-fn rules_are_told_apart_by_their_names_and_labels() {
+fn rules_with_the_same_name_or_label_are_refused() {
     let rules = |names: &str| format!(r#"{{"sampling": {{"rules": [{names}]}}}}"#);
     let other = "a name whose label in metrics no other rule has";
     for (names, path, findings) in [

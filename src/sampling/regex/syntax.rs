@@ -15,8 +15,8 @@
 //! lazy repetitions are the same, because the whole value must match.
 
 use super::Invalid;
-use crate::http::digits::hex_number;
 use super::byte_set::{ByteSet, is_space, is_word};
+use crate::http::digits::hex_number;
 
 /// A parsed pattern.
 #[derive(Debug, Clone)]
