@@ -105,7 +105,7 @@ class Receiver:
     def spans(self) -> list[Span]:
         return [span for export in self.exports() if export.status == 200 for span in export.spans]
 
-    def wait_for(self, found: Callable[["Receiver"], T], timeout: float = 10) -> T:
+    def wait_for(self, found: Callable[["Receiver"], T], timeout: float = 30) -> T:
         """Returns the first true answer of `found`, which is asked again after each export."""
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -120,7 +120,7 @@ class Receiver:
                     )
             return answer
 
-    def trace(self, trace_id: str, spans: int, timeout: float = 10) -> list[Span]:
+    def trace(self, trace_id: str, spans: int, timeout: float = 30) -> list[Span]:
         """Waits until `spans` spans of the trace came; returns all of them, root first."""
 
         def found(receiver: Receiver) -> list[Span]:

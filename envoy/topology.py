@@ -140,7 +140,7 @@ class Running:
         """Returns the filter's counters and gauges, each named as Prometheus shows it."""
         return filter_stats(self.admin_port)
 
-    def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 10) -> dict[str, int]:
+    def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 30) -> dict[str, int]:
         """Returns the metrics as soon as they are as `wanted`; the filter flushes them on its tick."""
         deadline = time.monotonic() + timeout
         while not wanted(stats := self.stats()):
@@ -286,7 +286,7 @@ def wasm_configuration(listener: dict) -> dict:
 
 def admin_answer(port: int, target: str) -> str | None:
     """Returns the body of a 200 from an HTTP server on loopback, None of another status or no server."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_START_SECONDS)
     try:
         connection.request("GET", target)
         answer = connection.getresponse()

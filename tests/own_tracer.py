@@ -31,7 +31,7 @@ CONTEXTS = ["none", "sampled", "not sampled"]
 PERCENT, REQUESTS = 50, 24
 REQUEST_ID = "guid:x-request-id"
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-_WAIT_SECONDS = 10
+_WAIT_SECONDS = 30
 
 
 @dataclass(frozen=True)
