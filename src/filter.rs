@@ -12,6 +12,7 @@ use crate::http::edits::{Edits, HeaderEdit};
 use crate::http::head::Head;
 use crate::http::path;
 use crate::propagation::context::{Context, FreshIds, Sampling};
+use crate::propagation::extracted::TraceRoot;
 use crate::propagation::ot::ThresholdUpdate;
 use crate::propagation::{self, Faults, Incoming};
 use crate::sampling::conditions::{Direction, MatchFacts};
@@ -165,7 +166,7 @@ impl<'c> Request<'c, '_> {
         take_permits: &mut TakePermits<'_>,
     ) -> Decided<'c> {
         let Self { config, head, facts, fresh, budgets } = self;
-        let trace_id = incoming.parent.map_or(fresh.trace_id, |parent| parent.trace_id);
+        let trace_id = incoming.trace(*fresh).trace_id;
         let randomness = match incoming.sampling {
             Sampling::Deferred => incoming.randomness(trace_id),
             _ => 0,
@@ -202,7 +203,7 @@ impl<'c> Request<'c, '_> {
     /// Returns the context that goes upstream, and states the decision in `tracestate`.
     fn outgoing_context(&self, incoming: &mut Incoming<'_>, decision: Decision<'_>) -> Context {
         let parent = incoming.parent;
-        let trace_id = parent.map_or(self.fresh.trace_id, |parent| parent.trace_id);
+        let TraceRoot { trace_id, short_trace_id, .. } = incoming.trace(self.fresh);
         incoming.update_threshold(trace_id, decision.threshold_update, decision.sampled);
         Context {
             trace_id,
@@ -213,8 +214,12 @@ impl<'c> Request<'c, '_> {
             sampling: incoming.sampling.decided(decision.sampled),
             // A fresh id is random. But OpenTelemetry's SDK for Go before 1.42 refuses a context with
             // the random flag, and its applications would leave the trace.
-            random: parent.map_or(self.config.propagation.random_flag, |parent| parent.random),
-            short_trace_id: parent.is_some_and(|parent| parent.short_trace_id),
+            random: match (parent, incoming.root) {
+                (Some(parent), _) => parent.random,
+                (None, Some(_)) => false,
+                (None, None) => self.config.propagation.random_flag,
+            },
+            short_trace_id,
         }
     }
 

@@ -330,15 +330,12 @@ mod tests {
             ("reason=.=malformed;.;tokens_refused_total", 40),
             ("reason=.=foreign;.;tokens_refused_total", 41),
             ("reason=.=expired;.;tokens_refused_total", 42),
-            ("format=.=tracecontext;.;invalid_contexts_total", 43),
-            ("format=.=b3;.;invalid_contexts_total", 44),
-            ("format=.=b3multi;.;invalid_contexts_total", 45),
-            ("format=.=jaeger;.;invalid_contexts_total", 46),
-            ("format=.=xray;.;invalid_contexts_total", 47),
-            ("format=.=ottrace;.;invalid_contexts_total", 48),
-            ("format=.=datadog;.;invalid_contexts_total", 49),
-            ("format=.=grpc-trace-bin;.;invalid_contexts_total", 50),
         ];
+        let invalid =
+            |format: Format| format!("format=.={};.;invalid_contexts_total", format.name());
+        let formats = Format::ALL.map(invalid);
+        let of_formats = formats.iter().map(String::as_str).zip(43..);
+        let expected: Vec<_> = expected.into_iter().chain(of_formats).collect();
         check(&Totals { spans, exports: Some(&exports), requests: Some(&tally) }, &expected);
     }
 

@@ -97,7 +97,7 @@ fn traceparent(trace: &str, span: &str, flags: &str) -> String {
 }
 
 const FORMATS: &[&str] =
-    &["b3", "b3multi", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin"];
+    &["b3", "b3multi", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "gcp", "instana"];
 
 /// A configuration that reads every format.
 fn config_with_all_formats(inject: &str) -> Config {

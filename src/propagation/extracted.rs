@@ -12,46 +12,73 @@ pub enum Extracted {
     Absent,
     /// A sampling state without ids, as B3 and X-Ray allow.
     Decision(Sampling),
+    /// A trace id without a parent span, as load balancers send it: the span of this hop is the root.
+    Root(TraceRoot),
     Context(Context),
     /// A header of the format that breaks its grammar, and the reason.
     Invalid(&'static str),
 }
 
+/// A trace that has no span yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceRoot {
+    pub trace_id: TraceId,
+    pub sampling: Sampling,
+    /// The trace id came in 64 bits.
+    pub short_trace_id: bool,
+}
+
 impl Extracted {
-    /// Reads a trace id of 16 or 32 digits of lower-case hex and a span id of 16.
+    /// Reads a trace id of 1 to 32 hex digits and a span id of 1 to 16, not zero. Old senders leave
+    /// leading zeros out, and write capitals.
     #[inline(never)]
     pub fn from_hex(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Self {
-        let short_trace_id = trace_id.len() == 16;
-        let trace_id = if short_trace_id {
-            parse_span_id(trace_id)
-                .map(|id| TraceId::from(u128::from(u64::from_be_bytes(id.to_bytes()))))
-        } else {
-            parse_trace_id(trace_id)
+        let Self::Root(TraceRoot { trace_id, short_trace_id, .. }) =
+            Self::root_from_hex(trace_id, sampling)
+        else {
+            return Self::Invalid("expected a trace id of 1 to 32 hex digits, not zero");
         };
-        let Some(trace_id) = trace_id else {
-            return Self::Invalid("expected a trace id of 16 or 32 hex digits, not all zeros");
-        };
-        let Some(span_id) = parse_span_id(span_id) else {
-            return Self::Invalid("expected a span id of 16 hex digits, not all zeros");
+        let Some(span_id) = lower_case::<16>(span_id).and_then(|hex| parse_span_id(&hex)) else {
+            return Self::Invalid("expected a span id of 1 to 16 hex digits, not zero");
         };
         Self::Context(Context { trace_id, span_id, sampling, random: false, short_trace_id })
     }
 
-    /// Reads ids as [`Extracted::from_hex`] does, but their leading zeros may be missing.
-    pub fn from_unpadded_hex(trace_id: &[u8], span_id: &[u8], sampling: Sampling) -> Self {
-        let Some(span_id) = zero_padded::<16>(span_id) else {
-            return Self::Invalid("expected a span id of 16 hex digits at most");
-        };
-        match (zero_padded::<16>(trace_id), zero_padded::<32>(trace_id)) {
-            (Some(short), _) => Self::from_hex(&short, &span_id, sampling),
-            (_, Some(long)) => Self::from_hex(&long, &span_id, sampling),
-            _ => Self::Invalid("expected a trace id of 32 hex digits at most"),
+    /// Reads a trace id as [`Extracted::from_hex`] does.
+    pub fn root_from_hex(trace_id: &[u8], sampling: Sampling) -> Self {
+        let short_trace_id = trace_id.len() <= 16;
+        match lower_case::<32>(trace_id).and_then(|hex| parse_trace_id(&hex)) {
+            Some(trace_id) => Self::Root(TraceRoot { trace_id, sampling, short_trace_id }),
+            None => Self::Invalid("expected a trace id of 1 to 32 hex digits, not zero"),
+        }
+    }
+
+    /// Reads ids of which one or both may be missing, beside a sampling state. A trace id alone is a
+    /// trace without a parent span, and without a trace id only the sampling state is left.
+    pub fn from_optional_hex(
+        trace_id: Option<&[u8]>,
+        span_id: Option<&[u8]>,
+        sampling: Sampling,
+    ) -> Self {
+        match (trace_id, span_id) {
+            (Some(trace_id), Some(span_id)) => Self::from_hex(trace_id, span_id, sampling),
+            (Some(trace_id), None) => Self::root_from_hex(trace_id, sampling),
+            (None, _) if sampling != Sampling::Deferred => Self::Decision(sampling),
+            (None, Some(_)) => Self::Invalid("expected a trace id beside the span id"),
+            (None, None) => Self::Absent,
         }
     }
 }
 
+/// Returns hex digits in lower case, with the leading zeros that are missing.
+pub fn lower_case<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
+    let mut hex = zero_padded::<N>(hex)?;
+    hex.make_ascii_lowercase();
+    Some(hex)
+}
+
 /// Adds leading zeros to digits. Returns `None` if there is no digit, or more than `N`.
-pub fn zero_padded<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+fn zero_padded<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let mut padded = [b'0'; N];
     let (_, end) = padded.split_at_mut_checked(N.checked_sub(digits.len())?)?;
     end.copy_from_slice(digits);

@@ -6,7 +6,9 @@
 
 mod b3;
 mod datadog;
+mod gcp;
 mod grpc_trace_bin;
+mod instana;
 mod jaeger;
 mod ottrace;
 pub mod tracecontext;
@@ -64,6 +66,8 @@ formats! {
     OtTrace = ottrace::FORMAT,
     Datadog = datadog::FORMAT,
     GrpcTraceBin = grpc_trace_bin::FORMAT,
+    Gcp = gcp::FORMAT,
+    Instana = instana::FORMAT,
 }
 
 /// Everything that the rest of the filter knows about a format.

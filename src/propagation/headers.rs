@@ -82,14 +82,10 @@ const OTHER_CONTEXTS: &[&str] = &[
     "jaeger-debug-id",
     "x-ot-span-context",
     "x-datadog-origin",
-    "x-cloud-trace-context",
     "elastic-apm-traceparent",
     "newrelic",
     "sw8",
     "sw8-x",
-    "x-instana-l",
-    "x-instana-s",
-    "x-instana-t",
 ];
 const BAGGAGE: &[&str] = &[baggage::BAGGAGE, "jaeger-baggage", "sw8-correlation"];
 const BAGGAGE_PREFIXES: &[&str] = &["ot-baggage-", "uberctx-"];

@@ -3,7 +3,7 @@
 use opentelemetry::trace::TraceId;
 
 use super::context::{Context, FreshIds, Sampling};
-use super::extracted::Extracted;
+use super::extracted::{Extracted, TraceRoot};
 use super::format::Format;
 use super::ot::{self, ThresholdUpdate};
 use super::tracestate::{self, TraceState};
@@ -14,8 +14,10 @@ use crate::http::head::Head;
 pub struct Incoming<'a> {
     /// The first valid context, in the order in which formats are read.
     pub parent: Option<Context>,
+    /// The first trace without a parent span, if there is no parent.
+    pub root: Option<TraceRoot>,
     /// The parent's sampling state. If the parent leaves it open, or there is no parent, the first
-    /// sampling state that came without ids.
+    /// sampling state that came without a parent span.
     pub sampling: Sampling,
     pub faults: Faults,
     /// The former parent, if a new trace was started in its place.
@@ -64,6 +66,7 @@ impl<'a> Incoming<'a> {
     pub fn extract(formats: &[Format], head: &Head<'a>) -> Self {
         let mut incoming = Self {
             parent: None,
+            root: None,
             sampling: Sampling::Deferred,
             faults: Faults::default(),
             restarted: None,
@@ -77,9 +80,17 @@ impl<'a> Incoming<'a> {
             match format.extract(head) {
                 Extracted::Absent => {}
                 Extracted::Decision(sampling) => decision = decision.or(Some(sampling)),
+                Extracted::Root(root) => {
+                    let stated = Some(root.sampling).filter(|it| *it != Sampling::Deferred);
+                    decision = decision.or(stated);
+                    incoming.root = incoming.root.or(Some(root));
+                }
                 Extracted::Context(context) => incoming.accept(*format, context),
                 Extracted::Invalid(_) => incoming.faults.invalid.push(*format),
             }
+        }
+        if incoming.parent.is_some() {
+            incoming.root = None;
         }
         incoming.sampling = match incoming.parent.map_or(Sampling::Deferred, |it| it.sampling) {
             Sampling::Deferred => decision.unwrap_or(Sampling::Deferred),
@@ -122,7 +133,8 @@ impl Incoming<'_> {
             TrustAction::IgnoreFlags => {
                 self.sampling = Sampling::Deferred;
                 // The caller chose the trace id and `tracestate`, and with them their randomness.
-                self.own_randomness = self.parent.map(|_| ot::randomness_of_id(fresh.trace_id));
+                let has_trace = self.parent.is_some() || self.root.is_some();
+                self.own_randomness = has_trace.then(|| ot::randomness_of_id(fresh.trace_id));
             }
             TrustAction::Restart => self.restart(),
         }
@@ -131,11 +143,23 @@ impl Incoming<'_> {
     /// Forgets the context, except for a link to it.
     fn restart(&mut self) {
         self.sampling = Sampling::Deferred;
+        self.root = None;
         if let Some(context) = self.parent.take() {
             let trace_state = self.trace_state(context.trace_id).to_vec();
             self.restarted = Some(Box::new(Link { context, trace_state }));
         }
         (self.trace_state_of, self.trace_state) = (None, TraceState::default());
+    }
+
+    /// Returns the trace that goes on: the incoming one, or a new one with the fresh id.
+    pub fn trace(&self, fresh: FreshIds) -> TraceRoot {
+        let Self { parent, root, sampling, .. } = self;
+        let (trace_id, short_trace_id) = match (parent, root) {
+            (Some(parent), _) => (parent.trace_id, parent.short_trace_id),
+            (None, Some(root)) => (root.trace_id, root.short_trace_id),
+            (None, None) => (fresh.trace_id, false),
+        };
+        TraceRoot { trace_id, sampling: *sampling, short_trace_id }
     }
 
     /// Returns the 56 bits that decide on ratios: those that `tracestate` states for this trace, or

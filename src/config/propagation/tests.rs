@@ -40,7 +40,7 @@ fn wrong_propagation_is_refused_with_its_path() {
             "extract[1]",
             [
                 "one of `tracecontext`, `b3`, `b3multi`, `jaeger`, `xray`, `ottrace`, `datadog`, \
-                 `grpc-trace-bin`, `baggage`, `none`",
+                 `grpc-trace-bin`, `gcp`, `instana`, `baggage`, `none`",
                 "found \"zipkin\"",
             ],
         ),

@@ -241,13 +241,35 @@ fn every_format_is_read_and_formats_that_are_not_written_are_removed() {
     let beside = [("uberctx-a", "1"), ("ot-baggage-a", "1"), ("x-datadog-origin", "rum")];
     let request = [&[("uber-trace-id", jaeger.as_str())], &beside[..]].concat();
     check(&config, &request, &[&both[..], &beside[..]].concat(), DecisionKind::Parent, None);
-    let load_balancer = [("x-amzn-trace-id", "Root=1-5759e988-bd862e3fe1be46a994272793")];
-    let fresh = [
-        ("traceparent".to_owned(), traceparent(FRESH_TRACE, OWN, "00")),
-        ("uber-trace-id".to_owned(), format!("{FRESH_TRACE}:{OWN}:0:0")),
+}
+
+/// A load balancer and a synthetic test name a trace, and have no span in it.
+#[test]
+fn a_trace_without_a_parent_span_keeps_its_id_and_decision() {
+    let config = config_with_all_formats(r#""tracecontext""#);
+    let aws = "5759e988bd862e3fe1be46a994272793";
+    let root = format!("Root=1-{}-{}", &aws[..8], &aws[8..]);
+    let sampled = format!("{root};Sampled=1");
+    let datadog = [
+        ("x-datadog-trace-id", "3238677264721744442"),
+        ("x-datadog-parent-id", "0"),
+        ("x-datadog-sampling-priority", "1"),
     ];
-    let fresh: Vec<_> = fresh.iter().map(|(name, value)| (&**name, &**value)).collect();
-    check(&config, &load_balancer, &fresh, DecisionKind::Ratio, None);
+    let right = format!("{:032x}", 3_238_677_264_721_744_442_u64);
+    let (up, down) = (traceparent(T, S, "01"), traceparent(T, OWN, "01"));
+    let rows: [(Headers, &str, &str, DecisionKind, Recorded); 4] = [
+        (&[("x-amzn-trace-id", &root)], aws, "00", DecisionKind::Ratio, None),
+        (&[("x-amzn-trace-id", &sampled)], aws, "01", DecisionKind::Parent, Some(None)),
+        (&datadog, &right, "01", DecisionKind::Parent, Some(None)),
+        (&[("x-cloud-trace-context", aws)], aws, "00", DecisionKind::Ratio, None),
+    ];
+    for (request, trace_id, flags, kind, recorded) in rows {
+        let expected = traceparent(trace_id, OWN, flags);
+        check(&config, request, &[("traceparent", &expected)], kind, recorded);
+    }
+    // A context that has a parent span comes first.
+    let both = [("x-amzn-trace-id", sampled.as_str()), ("traceparent", &up)];
+    check(&config, &both, &[("traceparent", &down)], DecisionKind::Parent, Some(Some(S)));
 }
 
 #[test]

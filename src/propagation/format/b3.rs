@@ -1,20 +1,21 @@
 //! B3, single and multi header: <https://github.com/openzipkin/b3-propagation>.
 //!
 //! ```text
-//! b3                = [ x-b3-traceid "-" x-b3-spanid [ "-" state [ "-" x-b3-parentspanid ] ] ] / state
-//! state             = "0" / "1" / "d"            ; d is debug: sampled, at a person's request
-//! x-b3-traceid      = 16HEXDIGLC / 32HEXDIGLC    ; not all zeros
-//! x-b3-spanid       = 16HEXDIGLC                 ; not all zeros
-//! x-b3-parentspanid = 16HEXDIGLC
-//! x-b3-sampled      = "0" / "1"                  ; old senders: "true" and "false", in any case
-//! x-b3-flags        = "1"                        ; debug; any other value is ignored
+//! b3                = x-b3-traceid "-" x-b3-spanid [ "-" state ] [ "-" x-b3-parentspanid ] / state
+//! state             = "0" / "1" / "d"    ; d is debug: sampled, at a person's request
+//! x-b3-traceid      = 1*32HEXDIG         ; not zero; leading zeros may be missing
+//! x-b3-spanid       = 1*16HEXDIG         ; not zero; leading zeros may be missing
+//! x-b3-parentspanid = 1*16HEXDIG         ; directly behind the span id, 16 digits
+//! x-b3-sampled      = "0" / "1"          ; old senders: "true" and "false", in any case
+//! x-b3-flags        = "1"                ; debug; any other value is ignored
 //! ```
 //!
-//! Ids are lower-case hex: the specification has no other, and Zipkin's own library and
-//! OpenTelemetry for Go refuse upper case too. `d` in `x-b3-sampled` is read as debug, as
-//! OpenTelemetry's SDKs do.
+//! The specification wants 16 or 32 digits of lower-case hex, and ids are written so: a trace id that came
+//! with 16 digits or fewer has 16. Old clients send capitals and leave leading zeros out, and Envoy's own
+//! Zipkin tracer reads both. `d` in `x-b3-sampled` is read as debug; OpenTelemetry for Go and brave
+//! refuse it, and OpenTelemetry for Java takes it for unsampled. A trace id without a span id is a trace
+//! without a parent span, as in brave. Next to ids, a state that cannot be read leaves the decision open.
 
-use crate::http::digits::decode_hex;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
 use crate::propagation::context::{Context, Sampling};
@@ -85,37 +86,37 @@ fn extract_single(head: &Head<'_>) -> Extracted {
     let mut fields = line.splitn(4, |byte| *byte == b'-');
     let mut field = || fields.next();
     let (trace_id, span_id) = (field().unwrap_or_default(), field().unwrap_or_default());
-    let sampling = match field().map(state) {
-        None => Sampling::Deferred,
-        Some(Some(state)) => state,
-        Some(None) => return Extracted::Invalid("expected the sampling state 0, 1 or d"),
+    let sampling = match (field(), field()) {
+        (None, _) => Sampling::Deferred,
+        (Some(parent), None) if parent.len() == 16 && is_span_id(parent) => Sampling::Deferred,
+        (Some(field), parent) => match state(field) {
+            None => return Extracted::Invalid("expected the sampling state 0, 1 or d"),
+            Some(_) if !parent.is_none_or(is_span_id) => {
+                return Extracted::Invalid("expected a parent span id of 1 to 16 hex digits");
+            }
+            Some(state) => state,
+        },
     };
-    if let Some(parent) = field()
-        && decode_hex::<8>(parent).is_none()
-    {
-        return Extracted::Invalid("expected a parent span id of 16 hex digits");
-    }
     Extracted::from_hex(trace_id, span_id, sampling)
 }
 
 /// Reads the `x-b3-*` headers.
 fn extract_multi(head: &Head<'_>) -> Extracted {
+    let (trace_id, span_id) = (head.first(TRACE_ID), head.first(SPAN_ID));
     let sampling = match (head.first(FLAGS), head.first(SAMPLED)) {
-        (Some(b"1"), _) => Some(Sampling::Debug),
+        (Some(b"1"), _) => Sampling::Debug,
         (_, Some(field)) => match state(field).or_else(|| old_state(field)) {
+            Some(state) => state,
+            None if trace_id.is_some() => Sampling::Deferred,
             None => return Extracted::Invalid("expected the sampling state 0 or 1"),
-            state => state,
         },
-        (_, None) => None,
+        (_, None) => Sampling::Deferred,
     };
-    match (head.first(TRACE_ID), head.first(SPAN_ID), sampling) {
-        (Some(trace_id), Some(span_id), _) => {
-            Extracted::from_hex(trace_id, span_id, sampling.unwrap_or(Sampling::Deferred))
-        }
-        (None, None, Some(sampling)) => Extracted::Decision(sampling),
-        (None, None, None) => Extracted::Absent,
-        _ => Extracted::Invalid("expected a trace id and a span id, but found one of them"),
-    }
+    Extracted::from_optional_hex(trace_id, span_id, sampling)
+}
+
+fn is_span_id(field: &[u8]) -> bool {
+    (1..=16).contains(&field.len()) && field.iter().all(u8::is_ascii_hexdigit)
 }
 
 fn state(field: &[u8]) -> Option<Sampling> {

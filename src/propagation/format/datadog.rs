@@ -3,16 +3,18 @@
 //!
 //! ```text
 //! x-datadog-trace-id  = 1*DIGIT      ; 64 bits, not zero: the right half of the trace id
-//! x-datadog-parent-id = 1*DIGIT      ; 64 bits, not zero: the span id
-//! x-datadog-sampling-priority = "-1" / "0" / "1" / "2"
+//! x-datadog-parent-id = 1*DIGIT      ; 64 bits: the span id; zero or missing if there is no span
+//! x-datadog-sampling-priority = [ "-" ] 1*DIGIT
 //! x-datadog-tags      = tag *( "," tag )
 //! tag                 = "_dd.p.tid=" 16HEXDIGLC / key "=" value    ; the left half of the trace id
 //! ```
 //!
-//! Priorities below 1 drop the trace, 1 keeps it, and 2 keeps it at a person's request, which is debug
-//! here. A priority that agrees with the decision is left as it is, and so are other tags of the same
-//! trace. A left half that breaks its grammar counts as absent, as in Datadog's own tracers.
-//! `x-datadog-origin` is left alone.
+//! Priorities below 1 drop the trace, those above keep it, and 2 keeps it at a person's request, which is
+//! debug here. Next to ids, a priority that is no number leaves the decision open. A priority that agrees
+//! with the decision is left as it is, and so are other tags of the same trace. A left half that breaks
+//! its grammar counts as absent, as in Datadog's own tracers. `x-datadog-origin` is left alone.
+//!
+//! Datadog's Synthetics and browser SDK send the parent id 0: their test or page is no span.
 
 use opentelemetry::trace::{SpanId, TraceId};
 
@@ -20,7 +22,7 @@ use crate::http::digits;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
 use crate::propagation::context::{Context, Sampling};
-use crate::propagation::extracted::Extracted;
+use crate::propagation::extracted::{Extracted, TraceRoot};
 use crate::propagation::format::FormatDefinition;
 
 pub const FORMAT: FormatDefinition = FormatDefinition {
@@ -32,29 +34,34 @@ pub const FORMAT: FormatDefinition = FormatDefinition {
 };
 
 fn extract(head: &Head<'_>) -> Extracted {
+    let (trace_id, span_id) = (head.first(TRACE_ID), head.first(PARENT_ID));
     let sampling = match head.first(PRIORITY).map(sampling) {
         None => Sampling::Deferred,
         Some(Some(sampling)) => sampling,
-        Some(None) => return Extracted::Invalid("expected a sampling priority from -1 to 2"),
+        Some(None) if trace_id.is_some() => Sampling::Deferred,
+        Some(None) => return Extracted::Invalid("expected a whole number as sampling priority"),
     };
-    let (trace_id, span_id) = match (head.first(TRACE_ID), head.first(PARENT_ID), sampling) {
-        (Some(trace_id), Some(span_id), _) => (id(trace_id), id(span_id)),
-        (None, None, Sampling::Deferred) => return Extracted::Absent,
-        (None, None, sampling) => return Extracted::Decision(sampling),
-        _ => return Extracted::Invalid("expected a trace id and a parent id"),
+    let Some(trace_id) = trace_id else {
+        return Extracted::from_optional_hex(None, span_id, sampling);
     };
-    let (Some(right), Some(span_id)) = (trace_id, span_id) else {
-        return Extracted::Invalid("expected decimal ids of 64 bits, not zero");
+    let Some(right) = id(trace_id) else {
+        return Extracted::Invalid("expected a decimal trace id of 64 bits, not zero");
     };
     let left = tags(head).filter_map(|tag| tag.strip_prefix(TID)).find_map(digits::decode_hex);
     let left = left.map_or(0, u64::from_be_bytes);
-    Extracted::Context(Context {
-        trace_id: TraceId::from(u128::from(left) << 64 | u128::from(right)),
-        span_id: SpanId::from(span_id),
-        sampling,
-        random: false,
-        short_trace_id: left == 0,
-    })
+    let trace_id = TraceId::from(u128::from(left) << 64 | u128::from(right));
+    let short_trace_id = left == 0;
+    match span_id.map(digits::decimal::<u64>) {
+        None | Some(Some(0)) => Extracted::Root(TraceRoot { trace_id, sampling, short_trace_id }),
+        Some(None) => Extracted::Invalid("expected a decimal parent id of 64 bits"),
+        Some(Some(span_id)) => Extracted::Context(Context {
+            trace_id,
+            span_id: SpanId::from(span_id),
+            sampling,
+            random: false,
+            short_trace_id,
+        }),
+    }
 }
 
 /// A trace id whose right half is zero cannot be written here, so the headers are removed.
@@ -110,12 +117,15 @@ fn agrees(priority: &[u8], decided: Sampling) -> bool {
 }
 
 fn sampling(priority: &[u8]) -> Option<Sampling> {
-    match priority {
-        b"-1" | b"0" => Some(Sampling::NotSampled),
-        b"1" => Some(Sampling::Sampled),
-        b"2" => Some(Sampling::Debug),
-        _ => None,
+    if priority == b"2" {
+        return Some(Sampling::Debug);
     }
+    let digits = priority.strip_prefix(b"-").unwrap_or(priority);
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let is_positive = digits.len() == priority.len() && digits.iter().any(|digit| *digit != b'0');
+    Some(if is_positive { Sampling::Sampled } else { Sampling::NotSampled })
 }
 
 fn priority(sampling: Sampling) -> Option<&'static [u8]> {
@@ -198,6 +208,15 @@ mod tests {
         check(ids(Some("0"), None), read(RIGHT, Sampling::NotSampled));
         check(ids(Some("1"), None), read(RIGHT, Sampling::Sampled));
         check(ids(Some("2"), None), read(RIGHT, Sampling::Debug));
+        for priority in ["3", "10", "99999999999999999999"] {
+            check(ids(Some(priority), None), read(RIGHT, Sampling::Sampled));
+        }
+        for priority in ["-2", "-3", "00", "-0"] {
+            check(ids(Some(priority), None), read(RIGHT, Sampling::NotSampled));
+        }
+        for unreadable in ["", "-", "+1", "1.0", "keep"] {
+            check(ids(Some(unreadable), None), read(RIGHT, Sampling::Deferred));
+        }
         check([Some("18446744073709551615"), Some("7"), None, None], {
             let largest = Context {
                 short_trace_id: true,
@@ -213,25 +232,40 @@ mod tests {
         }
     }
 
+    /// As Datadog's Synthetics send it.
+    #[test]
+    fn a_trace_without_a_parent_span_is_a_root() {
+        let root = |trace_id: u128, sampling| {
+            let short_trace_id = trace_id == RIGHT;
+            let trace_id = TraceId::from(trace_id);
+            Extracted::Root(TraceRoot { trace_id, sampling, short_trace_id })
+        };
+        check([Some(R), Some("0"), Some("1"), None], root(RIGHT, Sampling::Sampled));
+        check([Some(R), None, Some("-1"), None], root(RIGHT, Sampling::NotSampled));
+        check([Some(R), Some("0"), None, Some(TID_TAG)], root(LONG, Sampling::Deferred));
+    }
+
+    #[test]
+    fn a_decision_without_a_trace_id_is_kept() {
+        check([None, Some("7"), Some("2"), None], Extracted::Decision(Sampling::Debug));
+        check([None, Some("rubbish"), Some("0"), None], Extracted::Decision(Sampling::NotSampled));
+    }
+
     #[test]
     fn invalid_contexts_are_refused() {
         for (values, reason) in [
-            ([Some(R), None, None, None], "no parent id"),
             ([None, Some("7"), None, None], "no trace id"),
             ([Some(""), Some("7"), None, None], "an empty trace id"),
             ([Some("0"), Some("7"), None, None], "zero trace id"),
-            ([Some(R), Some("0"), None, None], "zero parent id"),
+            ([Some(R), Some(""), None, None], "an empty parent id"),
             ([Some("18446744073709551616"), Some("7"), None, None], "more than 64 bits"),
             ([Some("+1"), Some("7"), None, None], "a sign is no digit"),
             ([Some("-1"), Some("7"), None, None], "a sign is no digit"),
             ([Some("64fe8b2a57d3eff7"), Some("7"), None, None], "hex"),
             ([Some(R), Some("7 7"), None, None], "a space"),
             ([Some(R), Some("é"), None, None], "not ASCII"),
-            ([Some(R), Some("7"), Some(""), None], "an empty priority"),
-            ([Some(R), Some("7"), Some("3"), None], "no such priority"),
-            ([Some(R), Some("7"), Some("-2"), None], "no such priority"),
-            ([Some(R), Some("7"), Some("1.0"), None], "no whole number"),
-            ([None, None, Some("keep"), None], "no such priority, without ids"),
+            ([None, None, Some("keep"), None], "no whole number, without ids"),
+            ([None, Some("7"), Some("1.0"), None], "no whole number, without a trace id"),
         ] {
             let found = extract(&head(&named(values)));
             assert!(matches!(found, Extracted::Invalid(_)), "{reason}: {values:?}: {found:?}");
@@ -245,6 +279,7 @@ mod tests {
         let all = |priority| [Some(R), Some("7"), Some(priority), Some(&*tags)];
         check_written(all("1"), up, all("1"));
         check_written(all("2"), up, all("2"));
+        check_written(all("3"), up, all("3"));
         check_written(all("0"), up, all("1"));
         check_written(all("rubbish"), up, all("1"));
         let down = context(LONG, Sampling::NotSampled);

@@ -2,15 +2,15 @@
 //!
 //! ```text
 //! uber-trace-id  = trace-id ":" span-id ":" parent-span-id ":" flags
-//! trace-id       = 1*32HEXDIGLC   ; not zero; leading zeros may be missing
-//! span-id        = 1*16HEXDIGLC   ; not zero; leading zeros may be missing
-//! parent-span-id = *any           ; deprecated: ignored, and written as 0
-//! flags          = 1*2HEXDIGLC    ; 01 sampled, 02 debug, which implies sampled
+//! trace-id       = 1*32HEXDIG   ; not zero; leading zeros may be missing
+//! span-id        = 1*16HEXDIG   ; not zero; leading zeros may be missing
+//! parent-span-id = *any         ; deprecated: ignored, and written as 0
+//! flags          = 1*2HEXDIG    ; 01 sampled, 02 debug, which implies sampled; others are not written
 //! ```
 //!
 //! The value may be percent-encoded, with colons as `%3A`. Ids are written with their leading zeros,
 //! as the specification asks of senders: a trace id that came with at most 16 digits gets 16, others
-//! get 32. `uberctx-*` headers are baggage and left alone.
+//! get 32, in lower case. `uberctx-*` headers are baggage and left alone.
 
 use std::borrow::Cow;
 
@@ -46,14 +46,14 @@ fn extract(head: &Head<'_>) -> Extracted {
     if fields.next().is_some() {
         return Extracted::Invalid("expected four fields");
     }
-    let sampling = match extracted::zero_padded(flags).and_then(|flags: [u8; 2]| decode_hex(&flags))
+    let sampling = match extracted::lower_case(flags).and_then(|flags: [u8; 2]| decode_hex(&flags))
     {
         Some([flags]) if flags & DEBUG != 0 => Sampling::Debug,
         Some([flags]) if flags & SAMPLED != 0 => Sampling::Sampled,
         Some(_) => Sampling::NotSampled,
         None => return Extracted::Invalid("expected flags of two hex digits at most"),
     };
-    Extracted::from_unpadded_hex(trace_id, span_id, sampling)
+    Extracted::from_hex(trace_id, span_id, sampling)
 }
 
 fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
@@ -141,7 +141,6 @@ mod tests {
             (format!("{}:{S}:0:1", "0".repeat(32)), "zero trace id"),
             (format!("0{T}:{S}:0:1"), "33 digits of trace id"),
             (format!("+1:{S}:0:1"), "a sign is no digit"),
-            (format!("{}:{S}:0:1", T.to_uppercase()), "upper case"),
             (format!("{T}::0:1"), "no span id"),
             (format!("{T}:0:0:1"), "zero span id"),
             (format!("{T}:0{S}:0:1"), "17 digits of span id"),

@@ -2,15 +2,16 @@
 //! <https://opentelemetry.io/docs/specs/otel/context/api-propagators/#propagators-distribution>.
 //!
 //! ```text
-//! ot-tracer-traceid = 1*32HEXDIGLC    ; not zero; leading zeros may be missing
-//! ot-tracer-spanid  = 1*16HEXDIGLC    ; not zero; leading zeros may be missing
+//! ot-tracer-traceid = 1*32HEXDIG    ; not zero; leading zeros may be missing
+//! ot-tracer-spanid  = 1*16HEXDIG    ; not zero; leading zeros may be missing
 //! ot-tracer-sampled = "true" / "false" / "1" / "0"    ; if it is missing, the receiver decides
 //! ```
 //!
-//! OpenTracing's own tracers write ids without leading zeros. Here they are written with them: a trace
-//! id that came with at most 16 digits gets 16, others get 32. Some SDKs write only the right half of
-//! the trace id, but that splits a trace in two, and all of them read both widths. `ot-baggage-*`
-//! headers are left alone.
+//! OpenTracing's own tracers write ids without leading zeros, and read 16 digits at most. Here ids are
+//! written with their zeros: a trace id that came with at most 16 digits gets 16, others get 32. Some SDKs
+//! write only the right half of the trace id for those old tracers, but that splits a trace in two.
+//! A trace id without a span id is a trace without a parent span. Next to ids, a state that cannot be
+//! read leaves the decision open. `ot-baggage-*` headers are left alone.
 
 use crate::http::edits::Edits;
 use crate::http::head::Head;
@@ -27,19 +28,15 @@ pub const FORMAT: FormatDefinition = FormatDefinition {
 };
 
 fn extract(head: &Head<'_>) -> Extracted {
+    let trace_id = head.first(TRACE_ID);
     let sampling = match head.first(SAMPLED) {
         None => Sampling::Deferred,
         Some(b"true" | b"1") => Sampling::Sampled,
         Some(b"false" | b"0") => Sampling::NotSampled,
+        Some(_) if trace_id.is_some() => Sampling::Deferred,
         Some(_) => return Extracted::Invalid("expected the sampling state true or false"),
     };
-    match (head.first(TRACE_ID), head.first(SPAN_ID)) {
-        (Some(trace_id), Some(span_id)) => {
-            Extracted::from_unpadded_hex(trace_id, span_id, sampling)
-        }
-        (None, None) if sampling == Sampling::Deferred => Extracted::Absent,
-        _ => Extracted::Invalid("expected a trace id and a span id"),
-    }
+    Extracted::from_optional_hex(trace_id, head.first(SPAN_ID), sampling)
 }
 
 fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
@@ -62,6 +59,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::propagation::extracted::TraceRoot;
     use crate::propagation::testing::{any_context, head, round_trip};
 
     const LONG: u128 = 0x80f1_98ee_5634_3ba8_64fe_8b2a_57d3_eff7;
@@ -108,21 +106,36 @@ mod tests {
     }
 
     #[test]
+    fn capitals_and_unknown_states_are_read() {
+        let upper = T.to_uppercase();
+        check([Some(&upper), Some(&S.to_uppercase()), None], context(LONG, Sampling::Deferred));
+        check([Some(T), Some(S), Some("")], context(LONG, Sampling::Deferred));
+        check([Some(T), Some(S), Some("yes")], context(LONG, Sampling::Deferred));
+    }
+
+    #[test]
+    fn a_trace_id_and_a_state_count_alone() {
+        let root = |sampling| {
+            let trace_id = TraceId::from(LONG);
+            Extracted::Root(TraceRoot { trace_id, sampling, short_trace_id: false })
+        };
+        check([Some(T), None, Some("true")], root(Sampling::Sampled));
+        check([Some(T), None, None], root(Sampling::Deferred));
+        check([None, None, Some("true")], Extracted::Decision(Sampling::Sampled));
+        check([None, Some(S), Some("false")], Extracted::Decision(Sampling::NotSampled));
+    }
+
+    #[test]
     fn invalid_contexts_are_refused() {
         let zeros = "0".repeat(32);
-        let upper = T.to_uppercase();
         for (values, reason) in [
-            ([Some(T), None, Some("true")], "no span id"),
             ([None, Some(S), None], "no trace id"),
-            ([None, None, Some("true")], "neither id"),
+            ([None, None, Some("yes")], "no such state, without ids"),
             ([Some(""), Some(S), None], "an empty trace id"),
             ([Some(T), Some(""), None], "an empty span id"),
-            ([Some(T), Some(S), Some("")], "an empty state"),
-            ([Some(T), Some(S), Some("yes")], "no such state"),
             ([Some(&zeros), Some(S), None], "zero trace id"),
             ([Some(&zeros[..16]), Some(S), None], "zero short trace id"),
             ([Some(T), Some(&zeros[..16]), None], "zero span id"),
-            ([Some(&upper), Some(S), None], "upper case"),
             ([Some(&format!("0{T}")), Some(S), None], "33 digits"),
             ([Some(T), Some(T), None], "a span id of 32 digits"),
             ([Some("+4fe8b2a57d3eff7"), Some(S), None], "a sign is no digit"),

@@ -5,14 +5,14 @@
 //! X-Amzn-Trace-Id = pair *( ";" pair )       ; in any order, each of the first three once
 //! pair            = "Root=1-" 8HEXDIGLC "-" 24HEXDIGLC    ; the trace id, not all zeros
 //!                 / "Parent=" 16HEXDIGLC                  ; the span id, not all zeros
-//!                 / "Sampled=" ( "0" / "1" / "?" )        ; ?: the receiver decides
-//!                 / name "=" *any / OWS                   ; others: Self, Lineage
+//!                 / "Sampled=" ( "0" / "1" / "?" )        ; all else, as ?: the receiver decides
+//!                 / name "=" *any / OWS                   ; others: Self, Lineage, an application's own
 //! ```
 //!
-//! A load balancer that makes no spans sends `Root` without `Parent`. That is no context, since there is
-//! no parent span, but not invalid either: only `Sampled` is followed. The first eight digits of `Root`
-//! are a time if X-Ray's SDK made it, but X-Ray accepts W3C's random ids too. Other pairs are passed on
-//! only if the header needs no change.
+//! A load balancer that makes no spans sends `Root` without `Parent`: a trace without a parent span. The
+//! first eight digits of `Root` are a time if X-Ray's SDK made it, but X-Ray accepts W3C's random ids
+//! too. Other pairs go on behind the context of the same trace: Lambda counts its own calls in `Lineage`
+//! to find loops.
 
 use opentelemetry::trace::TraceId;
 
@@ -20,7 +20,7 @@ use crate::http::digits::encode_hex;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
 use crate::propagation::context::{Context, Sampling};
-use crate::propagation::extracted::{self, Extracted};
+use crate::propagation::extracted::{self, Extracted, TraceRoot};
 use crate::propagation::format::FormatDefinition;
 
 pub const FORMAT: FormatDefinition =
@@ -37,17 +37,35 @@ fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     if already_holds(edits.head(), context) {
         return;
     }
-    let mut value = *b"Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=?";
+    let mut own = *b"Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=?";
     let trace_id = context.trace_id.to_bytes();
-    encode_hex(&trace_id[..4], &mut value[7..15]);
-    encode_hex(&trace_id[4..], &mut value[16..40]);
-    value[48..64].copy_from_slice(&context.span_id_hex());
-    value[73] = match context.sampling {
+    encode_hex(&trace_id[..4], &mut own[7..15]);
+    encode_hex(&trace_id[4..], &mut own[16..40]);
+    own[48..64].copy_from_slice(&context.span_id_hex());
+    own[73] = match context.sampling {
         Sampling::Deferred => b'?',
         Sampling::NotSampled => b'0',
         Sampling::Sampled | Sampling::Debug => b'1',
     };
+    let mut value = own.to_vec();
+    for pair in other_pairs(edits.head(), &own[..40]) {
+        value.push(b';');
+        value.extend_from_slice(pair);
+    }
     edits.set(TRACE_ID, &value);
+}
+
+/// Returns the pairs of the request's header that are no part of the context, if it has this root.
+fn other_pairs<'a>(head: &Head<'a>, root: &[u8]) -> impl Iterator<Item = &'a [u8]> {
+    let is_valid = |line: &&[u8]| Pairs::parse(line).and_then(Pairs::read).is_ok();
+    let line = head.first(TRACE_ID).filter(is_valid);
+    let pairs = || line.unwrap_or_default().split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let of_context: [&[u8]; 3] = [b"Root=", b"Parent=", b"Sampled="];
+    let is_other = move |pair: &&[u8]| {
+        !pair.is_empty() && !of_context.iter().any(|name| pair.starts_with(name))
+    };
+    let same_trace = pairs().any(|pair| pair == root);
+    pairs().filter(is_other).filter(move |_| same_trace)
 }
 
 /// Tells whether the request has this context already, in one line.
@@ -97,10 +115,9 @@ impl<'a> Pairs<'a> {
 
     fn read(self) -> Result<Extracted, &'static str> {
         let sampling = match self.sampled {
-            None | Some(b"?") => Sampling::Deferred,
             Some(b"0") => Sampling::NotSampled,
             Some(b"1") => Sampling::Sampled,
-            Some(_) => return Err("expected Sampled to be 0, 1 or ?"),
+            None | Some(_) => Sampling::Deferred,
         };
         let trace_id = self.root.map(|root| trace_id(root).ok_or("expected 1-8hex-24hex as Root"));
         match (trace_id.transpose()?, self.parent) {
@@ -112,9 +129,12 @@ impl<'a> Pairs<'a> {
                 random: false,
                 short_trace_id: false,
             })),
+            (Some(trace_id), None) => {
+                Ok(Extracted::Root(TraceRoot { trace_id, sampling, short_trace_id: false }))
+            }
+            (None, _) if sampling != Sampling::Deferred => Ok(Extracted::Decision(sampling)),
             (None, Some(_)) => Err("expected a Root beside Parent"),
-            (_, None) if sampling == Sampling::Deferred => Ok(Extracted::Absent),
-            (_, None) => Ok(Extracted::Decision(sampling)),
+            (None, None) => Ok(Extracted::Absent),
         }
     }
 }
@@ -150,6 +170,11 @@ mod tests {
         })
     }
 
+    fn root(sampling: Sampling) -> Extracted {
+        let trace_id = TraceId::from(0x5759_e988_bd86_2e3f_e1be_46a9_9427_2793);
+        Extracted::Root(TraceRoot { trace_id, sampling, short_trace_id: false })
+    }
+
     #[track_caller]
     fn check(line: &str, expected: Extracted) {
         assert_eq!(extract(&head(&[(TRACE_ID, line)])), expected, "{line:?}");
@@ -177,13 +202,27 @@ mod tests {
     }
 
     #[test]
-    fn a_header_without_a_parent_is_a_decision_at_most() {
-        check(R, Extracted::Absent);
-        check(&format!("Self=1-67891234-12456789abcdef012345678;{R}"), Extracted::Absent);
-        check(&format!("{R};Sampled=?"), Extracted::Absent);
+    fn a_root_without_a_parent_is_a_trace_without_a_parent_span() {
+        check(R, root(Sampling::Deferred));
+        check(&format!("Self=1-67891234-12456789abcdef012345678;{R}"), root(Sampling::Deferred));
+        check(&format!("{R};Sampled=?"), root(Sampling::Deferred));
+        check(&format!("{R};Sampled=1"), root(Sampling::Sampled));
+        check(&format!("{R};Sampled=0"), root(Sampling::NotSampled));
+    }
+
+    #[test]
+    fn a_decision_without_a_root_is_kept() {
         check("", Extracted::Absent);
-        check(&format!("{R};Sampled=1"), Extracted::Decision(Sampling::Sampled));
+        check("Sampled=?", Extracted::Absent);
         check("Sampled=0", Extracted::Decision(Sampling::NotSampled));
+        check(&format!("{P};Sampled=1"), Extracted::Decision(Sampling::Sampled));
+    }
+
+    #[test]
+    fn an_unknown_state_leaves_the_decision_open() {
+        for state in ["", "2", "d", "true"] {
+            check(&format!("{R};{P};Sampled={state}"), context(Sampling::Deferred));
+        }
     }
 
     #[test]
@@ -191,11 +230,7 @@ mod tests {
         for (line, reason) in [
             ("rubbish".to_owned(), "no pair"),
             (format!("{R};{P};Sampled"), "no value"),
-            (format!("{R};{P};Sampled="), "an empty state"),
-            (format!("{R};{P};Sampled=2"), "no such state"),
-            (format!("{R};{P};Sampled=true"), "no such state"),
-            (format!("{R};Sampled=d"), "no such state, without a parent"),
-            (format!("{P};Sampled=1"), "no root"),
+            (P.to_owned(), "no root"),
             (format!("{R};Parent="), "an empty parent"),
             (format!("{R};{P}0"), "17 digits of parent"),
             (format!("{R};Parent={}", "0".repeat(16)), "zero parent"),
@@ -218,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_needs_no_change_keeps_its_other_pairs() {
+    fn other_pairs_go_on_with_their_own_trace() {
         let line = format!("Self=1-0-0;{R};{P};Sampled=1;Lineage=a:b");
         let plain = format!("{R};{P};Sampled=1");
         let Extracted::Context(sampled) = context(Sampling::Sampled) else { unreachable!() };
@@ -230,10 +265,20 @@ mod tests {
         };
         let expected = |line: &str| vec![(TRACE_ID.to_owned(), line.to_owned())];
         assert_eq!(written(&sampled, &[&line]), expected(&line));
-        assert_eq!(written(&sampled, &[&line, &plain]), expected(&plain));
-        assert_eq!(written(&down, &[&line]), expected(&format!("{R};{P};Sampled=0")));
+        let others = "Self=1-0-0;Lineage=a:b";
+        assert_eq!(written(&sampled, &[&line, &plain]), expected(&format!("{plain};{others}")));
+        assert_eq!(written(&down, &[&line]), expected(&format!("{R};{P};Sampled=0;{others}")));
         let own = format!("{R};Parent=0000000000000007;Sampled=1");
-        assert_eq!(written(&child, &[&line]), expected(&own));
+        assert_eq!(written(&child, &[&line]), expected(&format!("{own};{others}")));
+        // As a load balancer sends it to a function that calls itself.
+        let no_parent = format!("{R};Lineage=1:a87bd80c:1");
+        let with_lineage = format!("{own};Lineage=1:a87bd80c:1");
+        assert_eq!(written(&child, &[&no_parent]), expected(&with_lineage));
+        let other_trace = Context { trace_id: TraceId::from(7), ..child };
+        let other_root = "Root=1-00000000-000000000000000000000007";
+        let alone = format!("{other_root};Parent=0000000000000007;Sampled=1");
+        assert_eq!(written(&other_trace, &[&line]), expected(&alone));
+        assert_eq!(written(&child, &[&format!("{R};{R};Lineage=a")]), expected(&own));
     }
 
     proptest! {
