@@ -129,3 +129,4 @@ lint: toolchain ## check formatting and lints
 		--target-dir target/fuzz
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo clippy -p sidespan --lib --target wasm32-wasip1 --locked -- -D warnings
+	cargo clippy -p sidespan --lib --target wasm32-wasip1 --features fuzzing --locked -- -D warnings

@@ -3,8 +3,8 @@
 //! [`on_request_headers`] decides, propagates and records, in that order. Each step is a method of
 //! [`Request`].
 
-pub mod overwrite_check;
-pub mod stream_end;
+pub(crate) mod overwrite_check;
+pub(crate) mod stream_end;
 
 use crate::config::Config;
 use crate::export::tally::RequestSummary;
@@ -26,7 +26,7 @@ use crate::span::Recording;
 
 /// Facts about a request that only the host knows.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct RequestFacts<'a> {
+pub(crate) struct RequestFacts<'a> {
     /// Absent if no rule needs it.
     pub direction: Option<Direction>,
     /// `source.address`; empty if it is unknown or not needed.
@@ -37,13 +37,13 @@ pub struct RequestFacts<'a> {
 
 /// Which [`RequestFacts`] a request needs, beside the direction. Each costs a hostcall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NeededFacts {
+pub(crate) struct NeededFacts {
     pub source_address: bool,
     pub time: bool,
 }
 
 /// Returns which facts the decision on a request needs.
-pub fn needed_facts(config: &Config, head: &Head<'_>) -> NeededFacts {
+pub(crate) fn needed_facts(config: &Config, head: &Head<'_>) -> NeededFacts {
     NeededFacts {
         source_address: config.trust.needs_source_address(head),
         time: config.tokens.iter().any(|token| head.first(&token.name).is_some()),
@@ -52,11 +52,12 @@ pub fn needed_facts(config: &Config, head: &Head<'_>) -> NeededFacts {
 
 /// Takes a permit from each of two limits, or from neither if one of them refuses; the error is the
 /// index of that limit.
-pub type TakePermits<'p> = dyn FnMut([Option<(&Limit, BurstShare)>; 2]) -> Result<(), usize> + 'p;
+pub(crate) type TakePermits<'p> =
+    dyn FnMut([Option<(&Limit, BurstShare)>; 2]) -> Result<(), usize> + 'p;
 
 /// What the filter does with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome<'c> {
+pub(crate) struct Outcome<'c> {
     pub summary: RequestSummary,
     /// Changes to the headers that go upstream.
     pub edits: Vec<HeaderEdit<'c>>,
@@ -69,7 +70,7 @@ pub struct Outcome<'c> {
 
 /// The span that is made of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PendingSpan<'c> {
+pub(crate) enum PendingSpan<'c> {
     None,
     Recorded(Recording<'c>),
     /// The request gets a span only if it ends as `export_on` says. Boxed, since most do not.
@@ -82,7 +83,7 @@ pub enum PendingSpan<'c> {
 /// A recorded request takes the id of its own span upstream. A request that is not recorded keeps the
 /// ids that it came with, so that no span upstream has a parent that does not exist; without ids it
 /// gets fresh ones, so that no upstream takes itself for the root and samples anew.
-pub fn on_request_headers<'c>(
+pub(crate) fn on_request_headers<'c>(
     config: &'c Config,
     head: &Head<'_>,
     facts: RequestFacts<'_>,

@@ -13,7 +13,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What to do with an invalid configuration if no former one is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InvalidPolicy {
+pub(crate) enum InvalidPolicy {
     /// Accept it: requests pass without a trace.
     Bypass,
     Refuse,
@@ -22,7 +22,7 @@ pub enum InvalidPolicy {
 impl InvalidPolicy {
     /// Reads the policy from the variable [`POLICY_VARIABLE`], `bypass` or `refuse`. Without it, proxies
     /// that Istio or Envoy Gateway manages bypass, and all others refuse.
-    pub fn new(variable: Option<&str>, is_managed: bool) -> Self {
+    pub(crate) fn new(variable: Option<&str>, is_managed: bool) -> Self {
         match variable {
             Some("bypass") => Self::Bypass,
             Some("refuse") => Self::Refuse,
@@ -33,14 +33,14 @@ impl InvalidPolicy {
 
     /// Tells whether to accept an invalid configuration. `was_accepted` says that another VM accepted
     /// it, and `roots_in_force` in how many root contexts a valid configuration is in force.
-    pub fn accepts(self, was_accepted: bool, roots_in_force: Option<u64>) -> bool {
+    pub(crate) fn accepts(self, was_accepted: bool, roots_in_force: Option<u64>) -> bool {
         was_accepted || (self == Self::Bypass && roots_in_force.unwrap_or_default() == 0)
     }
 }
 
 /// Returns the key under which VMs share the number of root contexts in which a valid configuration of a
 /// plugin is in force.
-pub fn in_force_key(plugin: &str) -> String {
+pub(crate) fn in_force_key(plugin: &str) -> String {
     ["sidespan.in_force.", plugin].concat()
 }
 
@@ -48,7 +48,7 @@ pub fn in_force_key(plugin: &str) -> String {
 ///
 /// The environment is a part of it. For Envoy, a VM with another environment is another VM, in which it
 /// tries the configuration again: Istio writes the plugin's resource version into the environment.
-pub fn accepted_key(
+pub(crate) fn accepted_key(
     plugin: &str,
     configuration: &[u8],
     environment: impl Iterator<Item: Hash>,
@@ -60,7 +60,7 @@ pub fn accepted_key(
 }
 
 /// The variable of the VM's environment that chooses the policy.
-pub const POLICY_VARIABLE: &str = "SIDESPAN_INVALID_CONFIGURATION";
+pub(crate) const POLICY_VARIABLE: &str = "SIDESPAN_INVALID_CONFIGURATION";
 
 #[cfg(test)]
 mod tests {

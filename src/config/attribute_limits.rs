@@ -9,7 +9,7 @@ use crate::span::encoding::AttributeLimits;
 /// The `attribute_limits` of OpenTelemetry's declarative configuration.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawAttributeLimits {
+pub(super) struct RawAttributeLimits {
     /// The most attributes of a span, from 0 to 1024. The span's own attributes are always recorded.
     /// Custom tags beyond the limit are left out and counted. Tags with fixed values come first, then
     /// those that are known when the request arrives, then those that are known at its end; the last
@@ -23,7 +23,7 @@ pub struct RawAttributeLimits {
 }
 
 impl RawAttributeLimits {
-    pub fn compile(&self) -> Result<AttributeLimits> {
+    pub(super) fn compile(&self) -> Result<AttributeLimits> {
         let default = AttributeLimits::default();
         let count = self.attribute_count_limit.unwrap_or(default.count);
         let length = self.attribute_value_length_limit.unwrap_or(default.value_length);

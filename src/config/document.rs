@@ -12,7 +12,7 @@ use super::error::{ConfigError, Result, quoted};
 use super::value::Value;
 
 /// Parses the text. Empty input, and input of white space alone, means the empty object.
-pub fn parse(input: &[u8]) -> Result<Value> {
+pub(super) fn parse(input: &[u8]) -> Result<Value> {
     let text = std::str::from_utf8(input).map_err(|_| {
         let found = if is_protobuf_struct(input) { PROTOBUF } else { "bytes that are not UTF-8" };
         ConfigError::new(EXPECTED, found)

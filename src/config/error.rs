@@ -18,7 +18,7 @@ pub struct ConfigError {
     reason: String,
 }
 
-pub type Result<T> = std::result::Result<T, ConfigError>;
+pub(super) type Result<T> = std::result::Result<T, ConfigError>;
 
 impl ConfigError {
     pub fn new(expected: impl fmt::Display, found: impl fmt::Display) -> Self {
@@ -123,7 +123,7 @@ impl de::Error for ConfigError {
 }
 
 /// Puts a key or an index in front of an error's path.
-pub trait InPath: Sized {
+pub(super) trait InPath: Sized {
     /// See [`ConfigError::under`].
     fn under(self, key: &str) -> Self;
     /// See [`ConfigError::at`].
@@ -155,7 +155,7 @@ fn shown(found: Unexpected<'_>) -> String {
 
 /// Quotes a string from the configuration. Only the beginning of a long string is shown, since it may
 /// be a secret in the wrong place.
-pub fn quoted(found: &str) -> String {
+pub(super) fn quoted(found: &str) -> String {
     if !is_long(found) {
         return format!("{found:?}");
     }
@@ -172,7 +172,7 @@ fn start_of(text: &str) -> &str {
 }
 
 /// Lists names for an error: ``one of `a`, `b` ``.
-pub fn one_of(names: &[&str]) -> String {
+pub(super) fn one_of(names: &[&str]) -> String {
     match names {
         [only] => format!("`{only}`"),
         _ => format!("one of `{}`", names.join("`, `")),
@@ -180,9 +180,9 @@ pub fn one_of(names: &[&str]) -> String {
 }
 
 /// What a visitor of an object expects.
-pub const OBJECT: &str = "an object";
+pub(super) const OBJECT: &str = "an object";
 /// What a visitor of a secret expects. An error does not show what it found instead.
-pub const SECRET: &str = "a secret";
+pub(super) const SECRET: &str = "a secret";
 /// Strings of at least this many characters may be secrets: no key of a token is shorter.
 const SECRET_CHARS: usize = 32;
 const SHOWN_CHARS: usize = 16;

@@ -15,7 +15,7 @@ use crate::sampling::late_limit::LateLimit;
 /// The conditions under which a request is exported late; one of them is enough.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawExportOn {
+pub(super) struct RawExportOn {
     /// Status codes and classes. Default: none. Example: `["5xx", 429]`.
     pub status: OneOrMany<RawStatus>,
     /// gRPC status codes, from 0 to 16. Default: none. Example: `[2, 13, 14]`.
@@ -42,7 +42,7 @@ pub struct RawExportOn {
 
 /// A status code, or a class of them such as `5xx`: its codes from the first to the last.
 #[derive(Clone, Copy)]
-pub struct RawStatus {
+pub(super) struct RawStatus {
     first: u16,
     last: u16,
 }
@@ -83,7 +83,7 @@ impl Visitor<'_> for StatusVisitor {
 
 /// A gRPC status code.
 #[derive(Clone, Copy)]
-pub struct RawGrpcStatus(u64);
+pub(super) struct RawGrpcStatus(u64);
 
 impl<'de> Deserialize<'de> for RawGrpcStatus {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -109,7 +109,7 @@ impl Visitor<'_> for GrpcStatusVisitor {
 }
 
 impl RawExportOn {
-    pub fn compile(self) -> Result<ExportOn> {
+    pub(super) fn compile(self) -> Result<ExportOn> {
         let status = self.status.compile(&mut |raw| Ok((raw.first, raw.last))).under("status")?;
         let grpc_status = self.grpc_status.compile(&mut |raw| Ok(raw.0)).under("grpc_status")?;
         let flags = self.response_flags.compile(&mut |name| flag(&name)).under("response_flags")?;

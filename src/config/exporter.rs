@@ -15,7 +15,7 @@ use crate::http::redaction::SecretKeys;
 /// Where spans go: `otlp` or `zipkin`; how many at once, and when again.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawExporter {
+pub(super) struct RawExporter {
     /// An OTLP receiver; this or `zipkin`. Example: `{cluster: otel-collector}`.
     pub otlp: Option<RawOtlp>,
     /// A receiver of Zipkin v2 JSON; this or `otlp`. A tag called `error` is left out, since Zipkin takes
@@ -30,7 +30,7 @@ pub struct RawExporter {
 /// An OTLP receiver behind an Envoy cluster.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawOtlp {
+pub(super) struct RawOtlp {
     /// Name of the Envoy cluster. Required.
     /// Example: `outbound|4318||otel-collector.observability.svc.cluster.local`.
     pub cluster: String,
@@ -55,7 +55,7 @@ pub struct RawOtlp {
 /// A receiver of Zipkin v2 JSON behind an Envoy cluster.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawZipkin {
+pub(super) struct RawZipkin {
     /// Name of the Envoy cluster. Required.
     /// Example: `outbound|9411||zipkin.observability.svc.cluster.local`.
     pub cluster: String,
@@ -74,7 +74,7 @@ pub struct RawZipkin {
 /// A header of the export request: `name` and exactly one source.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawExportHeader {
+pub(super) struct RawExportHeader {
     /// Name of the header. Required. Example: `authorization`.
     pub name: String,
     /// A fixed value.
@@ -86,7 +86,7 @@ pub struct RawExportHeader {
 /// A fixed value that may be a credential.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawSecretLiteral {
+pub(super) struct RawSecretLiteral {
     /// The value. Required.
     pub value: Secret,
 }
@@ -94,7 +94,7 @@ pub struct RawSecretLiteral {
 /// A variable of the VM's environment that may hold a credential.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawSecretVariable {
+pub(super) struct RawSecretVariable {
     /// Its name. Required. Example: `OTLP_AUTHORIZATION`.
     pub name: String,
     /// Value where there is no such variable. Default: the configuration is refused.
@@ -104,7 +104,7 @@ pub struct RawSecretVariable {
 
 /// The transport of OTLP.
 #[derive(Default, Clone, Copy, Deserialize)]
-pub enum RawProtocol {
+pub(super) enum RawProtocol {
     #[default]
     #[serde(rename = "http/protobuf")]
     HttpProtobuf,
@@ -115,7 +115,7 @@ pub enum RawProtocol {
 /// How the body of an export request is compressed.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RawCompression {
+pub(super) enum RawCompression {
     None,
     Gzip,
 }
@@ -123,7 +123,7 @@ pub enum RawCompression {
 impl RawExporter {
     /// Compiles the section. A variable is looked up by `secret` if the header's name tells that it holds
     /// a credential, and by `environment` otherwise.
-    pub fn compile(
+    pub(super) fn compile(
         self,
         environment: Environment<'_>,
         secret: Environment<'_>,

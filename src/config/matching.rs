@@ -24,7 +24,7 @@ use crate::sampling::token::TokenHeader;
 /// A condition on a string: exactly one of `exact`, `prefix`, `suffix`, `contains` and `regex`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "an object")]
-pub struct RawStringMatch {
+pub(super) struct RawStringMatch {
     /// The value equals this. Example: `/healthz`.
     pub exact: Option<String>,
     /// The value begins with this. Example: `/api/`.
@@ -42,12 +42,12 @@ pub struct RawStringMatch {
 }
 
 /// A condition on the method. A plain string stands for `exact`.
-pub struct RawMethodMatch(pub RawStringMatch);
+pub(super) struct RawMethodMatch(pub RawStringMatch);
 
 /// A condition on a header: its `name`, and `present`, `token` or a condition on the value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-pub struct RawHeaderMatch {
+pub(super) struct RawHeaderMatch {
     /// Name of the header, in either case; also `:path`, `:method`, `:authority` and `:scheme`. `host`
     /// stands for `:authority`. Required. Example: `x-debug-trace`.
     pub name: String,
@@ -111,7 +111,7 @@ impl<'de> Visitor<'de> for MethodVisitor {
 }
 
 /// Compiles conditions on headers, and collects the headers that hold tokens and those to remove.
-pub struct HeaderConditions<'e> {
+pub(super) struct HeaderConditions<'e> {
     pub environment: Environment<'e>,
     /// The headers that hold tokens. Conditions refer to them by index.
     pub tokens: Vec<TokenHeader>,
@@ -120,7 +120,7 @@ pub struct HeaderConditions<'e> {
 }
 
 impl HeaderConditions<'_> {
-    pub fn compile(&mut self, raw: OneOrMany<RawHeaderMatch>) -> Result<Vec<HeaderMatch>> {
+    pub(super) fn compile(&mut self, raw: OneOrMany<RawHeaderMatch>) -> Result<Vec<HeaderMatch>> {
         raw.compile(&mut |raw| self.header_match(raw))
     }
 
@@ -200,7 +200,7 @@ const NEEDED_PREFIXES: &[&str] =
 impl RawStringMatch {
     /// Compiles a condition on the path. Rules see normalized paths only, so a pattern in another
     /// spelling would never match.
-    pub fn compile_path(self) -> Result<StringMatch> {
+    pub(super) fn compile_path(self) -> Result<StringMatch> {
         let is_normal = |path: &str| {
             path::normalized(path.as_bytes()).is_some_and(|normal| *normal == *path.as_bytes())
         };
@@ -218,7 +218,7 @@ impl RawStringMatch {
     }
 
     /// Compiles a condition on the host of an authority.
-    pub fn compile_host(mut self) -> Result<StringMatch> {
+    pub(super) fn compile_host(mut self) -> Result<StringMatch> {
         self.ignore_case = true;
         for (kind, pattern) in [("exact", &self.exact), ("suffix", &self.suffix)] {
             if let Some(pattern) = pattern
@@ -231,7 +231,7 @@ impl RawStringMatch {
         self.compile()
     }
 
-    pub fn compile(self) -> Result<StringMatch> {
+    pub(super) fn compile(self) -> Result<StringMatch> {
         let given = [
             ("exact", self.exact),
             ("prefix", self.prefix),
@@ -263,7 +263,7 @@ impl RawStringMatch {
 }
 
 /// Checks a port, which JSON has as a number of any kind.
-pub fn port_number(number: f64) -> Result<u16> {
+pub(super) fn port_number(number: f64) -> Result<u16> {
     let port = number as u16;
     if port == 0 || f64::from(port) != number {
         let expected = "a whole number from 1 to 65535";

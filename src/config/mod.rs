@@ -5,7 +5,7 @@
 //! file, which holds its raw structs and their compilation. The doc comments of the raw structs are the
 //! users' reference: docs/configuration.md is written from them (see `page`).
 
-pub mod acceptance;
+pub(crate) mod acceptance;
 mod access_log;
 mod attribute_limits;
 mod document;
@@ -52,7 +52,7 @@ use self::error::InPath;
 use self::matching::HeaderConditions;
 use self::shapes::{Entries, Environment, non_empty};
 
-pub use self::error::ConfigError;
+pub(crate) use self::error::ConfigError;
 
 /// A compiled configuration.
 #[derive(Debug, Clone)]

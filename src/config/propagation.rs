@@ -19,7 +19,7 @@ use crate::sampling::trust::{EgressRule, TrustPolicy, TrustRule};
 /// Context formats, by their names in `OTEL_PROPAGATORS` where they have one.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawPropagation {
+pub(super) struct RawPropagation {
     /// Formats to read, in order; the first valid context wins: [`NAMES`]. `b3` and `b3multi` both read
     /// both forms of B3. With `none` alone every request is a root. Default:
     /// `[tracecontext, b3, baggage]`.
@@ -46,7 +46,7 @@ pub struct RawPropagation {
 
 /// A name in `propagation.extract` or `propagation.inject`, one of [`NAMES`].
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum RawFormat {
+pub(super) enum RawFormat {
     Context(Format),
     /// The `baggage` header, which is passed on whether it is named or not.
     Baggage,
@@ -56,7 +56,7 @@ pub enum RawFormat {
 /// Bounds of the `baggage` header; members behind them are dropped and counted.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawBaggage {
+pub(super) struct RawBaggage {
     /// Members that go on at most, from 64 up. Default: any number. Example: `64`.
     #[serde(alias = "maxMembers")]
     pub max_members: Option<u32>,
@@ -81,7 +81,7 @@ pub enum RawTrust {
 /// How far the contexts of some callers are trusted.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawTrustRule {
+pub(super) struct RawTrustRule {
     /// Which requests the rule is for: all conditions must hold; within a list, any one.
     /// Default: every request.
     #[serde(default)]
@@ -93,7 +93,7 @@ pub struct RawTrustRule {
 /// Conditions on the caller.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawTrustMatch {
+pub(super) struct RawTrustMatch {
     /// `inbound` or `outbound`; a gateway's requests are inbound. Default: both.
     pub direction: Option<RawDirection>,
     /// Ranges of the client's address as Envoy knows it (`source.address`), in CIDR notation.
@@ -107,7 +107,7 @@ pub struct RawTrustMatch {
 /// Whether contexts go to an authority.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawEgressRule {
+pub(super) struct RawEgressRule {
     /// Conditions on the host of `:authority` (`Host`): without its port, in either case.
     /// Default: every one. Example: `[{suffix: .example.com}]`.
     #[serde(default)]
@@ -122,13 +122,16 @@ pub struct RawEgressRule {
 /// What goes on with a request.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RawEgress {
+pub(super) enum RawEgress {
     Keep,
     Strip,
 }
 
 impl RawPropagation {
-    pub fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<(Propagation, TrustPolicy)> {
+    pub(super) fn compile(
+        self,
+        headers: &mut HeaderConditions<'_>,
+    ) -> Result<(Propagation, TrustPolicy)> {
         let extract = self.extract.unwrap_or_else(|| DEFAULT_EXTRACT.to_vec());
         let inject = self.inject.unwrap_or_else(|| DEFAULT_INJECT.to_vec());
         no_contradiction(&extract).under("extract")?;
@@ -276,7 +279,7 @@ impl RawEgressRule {
 
 /// The names of all formats, `baggage` and `none`, in the order in which errors list them.
 #[expect(clippy::indexing_slicing, reason = "an index out of bounds does not compile here")]
-pub const NAMES: &[&str] = &{
+pub(super) const NAMES: &[&str] = &{
     let mut names = [NONE; Format::ALL.len() + 2];
     let mut index = 0;
     while index < Format::ALL.len() {
@@ -286,7 +289,7 @@ pub const NAMES: &[&str] = &{
     names[index] = BAGGAGE;
     names
 };
-pub const NONE: &str = "none";
+pub(super) const NONE: &str = "none";
 const DEFAULT_EXTRACT: [RawFormat; 3] = [
     RawFormat::Context(Format::TraceContext),
     RawFormat::Context(Format::B3Single),

@@ -12,7 +12,7 @@ use crate::export::retry::RetryPolicy;
 /// Bounds of the export queue, for each worker.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawBatch {
+pub(super) struct RawBatch {
     /// Spans that are queued or on their way at most, from 1; further ones are dropped and
     /// counted. Default: `2048`.
     #[serde(alias = "maxQueueSpans")]
@@ -37,7 +37,7 @@ pub struct RawBatch {
 /// When a batch that was not taken is sent again: the Collector's `retry_on_failure`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawRetry {
+pub(super) struct RawRetry {
     /// Pause before the first retry, in milliseconds, give or take half; half as much again
     /// before each next. Default: `1000`.
     #[serde(alias = "initialIntervalMs")]
@@ -52,7 +52,7 @@ pub struct RawRetry {
 }
 
 impl RawBatch {
-    pub fn compile(&self) -> Result<(QueueLimits, Duration)> {
+    pub(super) fn compile(&self) -> Result<(QueueLimits, Duration)> {
         let (max_queue_spans, max_batch_spans) = bounds(
             ("max_queue_spans", self.max_queue_spans.unwrap_or(DEFAULT_MAX_QUEUE_SPANS)),
             ("max_batch_spans", self.max_batch_spans, DEFAULT_MAX_BATCH_SPANS),
@@ -89,7 +89,7 @@ fn not_above(bound_key: &str, bound: u32, value: u32) -> Result<()> {
 }
 
 impl RawRetry {
-    pub fn compile(&self) -> Result<RetryPolicy> {
+    pub(super) fn compile(&self) -> Result<RetryPolicy> {
         let max = at_least(1, self.max_interval_ms.unwrap_or(DEFAULT_MAX_INTERVAL_MS));
         let max = max.under("max_interval_ms")?;
         let initial = self.initial_interval_ms.unwrap_or(DEFAULT_INITIAL_INTERVAL_MS.min(max));

@@ -10,7 +10,7 @@ use super::shapes::{Entries, Environment, non_empty, public_variable};
 use super::tags::source::{RawLiteral, RawNamed};
 
 /// The value of a resource attribute: a string, or an object with one source.
-pub enum RawResourceValue {
+pub(super) enum RawResourceValue {
     Text(String),
     Source(RawResourceSource),
 }
@@ -18,7 +18,7 @@ pub enum RawResourceValue {
 /// The source of a resource attribute: exactly one of the two.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawResourceSource {
+pub(super) struct RawResourceSource {
     /// A fixed value.
     pub literal: Option<RawLiteral>,
     /// The value of an environment variable of the VM. If the variable is missing and has no default
@@ -55,7 +55,7 @@ impl<'de> Visitor<'de> for ResourceValueVisitor {
 }
 
 /// Returns the attributes that have a value, in the order of the text.
-pub fn compile(
+pub(super) fn compile(
     raw: Entries<RawResourceValue>,
     environment: Environment<'_>,
     secrets: &[String],

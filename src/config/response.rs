@@ -9,7 +9,7 @@ use crate::propagation::response::{Response, When};
 /// Headers of the response that name the trace.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawResponse {
+pub(super) struct RawResponse {
     /// Name of a response header that gets the trace id, as 32 hex digits. Default: none.
     /// Example: `x-trace-id`.
     #[serde(alias = "traceIdHeader")]
@@ -27,7 +27,7 @@ pub struct RawResponse {
 /// Which responses get the headers.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RawWhen {
+pub(super) enum RawWhen {
     /// All responses.
     Always,
     /// Responses to sampled requests.
@@ -37,7 +37,7 @@ pub enum RawWhen {
 }
 
 impl RawResponse {
-    pub fn compile(self) -> Result<Response> {
+    pub(super) fn compile(self) -> Result<Response> {
         let trace_id_header = self.trace_id_header.as_deref().map(free_header).transpose();
         Ok(Response {
             trace_id_header: trace_id_header.under("trace_id_header")?,

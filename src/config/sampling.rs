@@ -20,7 +20,7 @@ use crate::sampling::rules::{Action, NO_RULE, Rule, Rules, label_value};
 /// The trace decision.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawSampling {
+pub(super) struct RawSampling {
     /// Share of root requests that are sampled if no rule matches, from 0 to 1.
     /// Default: `1.0`. Example: `0.05`.
     pub ratio: Option<f64>,
@@ -39,7 +39,7 @@ pub struct RawSampling {
 /// A rate limit, which all workers of an Envoy share.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawLimit {
+pub(super) struct RawLimit {
     /// The rate a second, from 0.001 to 1000000. Required. Example: `10`.
     #[serde(alias = "perSecond")]
     pub per_second: f64,
@@ -50,7 +50,7 @@ pub struct RawLimit {
 /// One sampling rule.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawRule {
+pub(super) struct RawRule {
     /// Name of the rule, which spans that the rule forces carry. In the label `rule` of metrics,
     /// characters other than ASCII letters, digits and `-_./` become `_`. No two rules may have the same
     /// label, and no rule may have the label `none`, `parent`, `ratio` or `late`, which requests have that
@@ -74,7 +74,7 @@ pub struct RawRule {
 /// Conditions on a request.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawMatch {
+pub(super) struct RawMatch {
     /// Conditions on the path as servers read it (normalized), without the query string.
     /// Example: `[{prefix: /healthz}]`.
     pub path: OneOrMany<RawStringMatch>,
@@ -94,7 +94,7 @@ pub struct RawMatch {
 /// What a rule decides.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RawDecision {
+pub(super) enum RawDecision {
     /// Sampled, whatever the parent decided; the incoming trace id is kept.
     Force,
     /// No span here and an unsampled context upstream, whatever the parent decided.
@@ -106,7 +106,7 @@ pub enum RawDecision {
 }
 
 /// `sampling`, compiled.
-pub struct Sampling {
+pub(super) struct Sampling {
     pub root_ratio: Ratio,
     /// The root ratio as the configuration has it.
     pub configured_root_ratio: f64,
@@ -116,7 +116,7 @@ pub struct Sampling {
 }
 
 impl RawSampling {
-    pub fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Sampling> {
+    pub(super) fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Sampling> {
         let precision = self.precision.unwrap_or(DEFAULT_PRECISION);
         let precision = within(1, MAX_PRECISION, precision).under("precision")?;
         let configured_root_ratio = self.ratio.unwrap_or(1.0);
@@ -213,7 +213,7 @@ impl RawMatch {
 
 impl RawLimit {
     /// Returns the rate, which is in its range, and the burst.
-    pub fn numbers(&self) -> Result<(f64, u32)> {
+    pub(super) fn numbers(&self) -> Result<(f64, u32)> {
         let rate = self.per_second;
         if !(MIN_PER_SECOND..=MAX_PER_SECOND).contains(&rate) {
             let expected = "a number from 0.001 to 1000000";

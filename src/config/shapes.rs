@@ -13,11 +13,11 @@ use super::error::{ConfigError, InPath, OBJECT, Result, SECRET, quoted};
 use crate::http::head;
 
 /// Returns the value of a variable of the VM's environment.
-pub type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 
 /// Checks that a variable holds neither a token's key nor a credential of the exporter: everybody who
 /// can read spans could read it.
-pub fn public_variable(name: &str, secrets: &[String]) -> Result<()> {
+pub(super) fn public_variable(name: &str, secrets: &[String]) -> Result<()> {
     if secrets.iter().any(|secret| secret == name) {
         let found = format_args!("{}, which is also that of a secret", quoted(name));
         return Err(ConfigError::new("the name of a variable without secrets", found));
@@ -26,14 +26,14 @@ pub fn public_variable(name: &str, secrets: &[String]) -> Result<()> {
 }
 
 /// One value, or an array of at least one value.
-pub enum OneOrMany<T> {
+pub(super) enum OneOrMany<T> {
     One(T),
     Many(Vec<T>),
 }
 
 impl<T> OneOrMany<T> {
     /// Compiles each value. In an array, the path of an error has the index.
-    pub fn compile<C>(self, compile: &mut dyn FnMut(T) -> Result<C>) -> Result<Vec<C>> {
+    pub(super) fn compile<C>(self, compile: &mut dyn FnMut(T) -> Result<C>) -> Result<Vec<C>> {
         match self {
             Self::One(value) => Ok(vec![compile(value)?]),
             Self::Many(values) => {
@@ -96,7 +96,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for OneOrManyVisitor<T> {
 }
 
 /// An object with any keys. They stay in the order of the text.
-pub struct Entries<T>(pub Vec<(String, T)>);
+pub(super) struct Entries<T>(pub Vec<(String, T)>);
 
 impl<T> Default for Entries<T> {
     fn default() -> Self {
@@ -132,7 +132,7 @@ impl<'de, T: DeserializeOwned> Visitor<'de> for EntriesVisitor<T> {
 }
 
 /// A string that must not appear in any log or error.
-pub struct Secret(pub String);
+pub(super) struct Secret(pub String);
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -155,19 +155,19 @@ impl Visitor<'_> for SecretVisitor {
 }
 
 /// Reads the value of a key that may be absent, but not null.
-pub fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(super) fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
 /// Checks that a string is not empty.
-pub fn non_empty(value: String) -> Result<String> {
+pub(super) fn non_empty(value: String) -> Result<String> {
     if value.is_empty() { Err(ConfigError::new("a non-empty string", "\"\"")) } else { Ok(value) }
 }
 
 /// Checks the lower bound of a number.
-pub fn at_least(least: u32, value: u32) -> Result<u32> {
+pub(super) fn at_least(least: u32, value: u32) -> Result<u32> {
     if value < least {
         return Err(ConfigError::new(format_args!("a whole number from {least} up"), value));
     }
@@ -175,7 +175,7 @@ pub fn at_least(least: u32, value: u32) -> Result<u32> {
 }
 
 /// Checks both bounds of a number, which may be reached.
-pub fn within(least: u32, most: u32, value: u32) -> Result<u32> {
+pub(super) fn within(least: u32, most: u32, value: u32) -> Result<u32> {
     if (least..=most).contains(&value) {
         return Ok(value);
     }
@@ -184,7 +184,7 @@ pub fn within(least: u32, most: u32, value: u32) -> Result<u32> {
 
 /// Checks the name of a header: a token of RFC 9110, section 5.6.2, or a pseudo-header of a request.
 /// Returns the name in lower case, as Envoy keeps it.
-pub fn header_name(name: &str) -> Result<String> {
+pub(super) fn header_name(name: &str) -> Result<String> {
     let lower = name.to_ascii_lowercase();
     let pseudo = [head::PATH, head::METHOD, head::AUTHORITY, head::SCHEME];
     if pseudo.contains(&lower.as_str())

@@ -8,7 +8,7 @@ use crate::http::redaction::{SecretKeys, normalized_key};
 /// What spans record.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawSpan {
+pub(super) struct RawSpan {
     /// More query parameters whose values `REDACTED` replaces. `*` means all parameters. A parameter
     /// with `-` in front of its name is recorded, although the name looks like that of a secret.
     /// Default: none.
@@ -18,7 +18,7 @@ pub struct RawSpan {
 }
 
 impl RawSpan {
-    pub fn compile(self) -> Result<SecretKeys> {
+    pub(super) fn compile(self) -> Result<SecretKeys> {
         let mut keys = SecretKeys::default();
         for (index, key) in self.redact_query.into_iter().enumerate() {
             let (list, name) = match key.strip_prefix('-') {

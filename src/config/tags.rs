@@ -4,7 +4,7 @@
 //! `sources` below the struct.
 
 mod format;
-pub mod source;
+pub(super) mod source;
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ use crate::span::tags::source::Source;
 use crate::span::tags::{Tag, Tags};
 
 /// The custom tags: a list as in Envoy's `CustomTag`, or an object by name as in Istio's Telemetry.
-pub enum RawCustomTags {
+pub(super) enum RawCustomTags {
     List(Vec<RawCustomTag>),
     ByName(Entries<RawCustomTag>),
 }
@@ -34,7 +34,7 @@ pub enum RawCustomTags {
 /// One custom tag: its key, exactly one source, and how the value is redacted and cut.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawCustomTag {
+pub(super) struct RawCustomTag {
     /// Key of the attribute. Required in a list; in an object by name, the name is the key.
     /// Example: `user.id`.
     #[serde(deserialize_with = "not_null")]
@@ -160,7 +160,7 @@ impl RawCustomTag {
 /// How a value is made unreadable.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RawRedaction {
+pub(super) enum RawRedaction {
     /// The first 16 bytes of its SHA-256, in hex, without salt. Short values can be found by trying
     /// all of them.
     Hash,
@@ -170,7 +170,7 @@ pub enum RawRedaction {
 }
 
 /// The rest of the configuration, as far as tags depend on it.
-pub struct Settings<'s> {
+pub(super) struct Settings<'s> {
     pub environment: Environment<'s>,
     /// Variables that hold secrets.
     pub secret_variables: &'s [String],
@@ -211,7 +211,7 @@ impl<'de> Visitor<'de> for CustomTagsVisitor {
 }
 
 impl RawCustomTags {
-    pub fn compile(self, settings: &Settings<'_>) -> Result<Tags> {
+    pub(super) fn compile(self, settings: &Settings<'_>) -> Result<Tags> {
         let max_chars = settings.limits.value_length as usize;
         let tags = Tags::new(max_chars);
         let mut compiler = Compiler { settings, tags, keys: Vec::new() };
@@ -237,7 +237,7 @@ impl RawCustomTags {
 }
 
 /// Compiles tags one after the other.
-pub struct Compiler<'s> {
+pub(super) struct Compiler<'s> {
     settings: &'s Settings<'s>,
     /// The tags so far.
     tags: Tags,

@@ -39,7 +39,7 @@ fn an_empty_configuration_is_valid() {
         assert_eq!(config.propagation.extract, read);
         assert_eq!(config.propagation.inject, Some(vec![Format::TraceContext]));
         assert_eq!(config.trust.default, TrustAction::Accept);
-        assert_eq!(config.ratio, Ratio::ALWAYS);
+        assert_eq!(config.ratio, Ratio::new(1.0, 14).unwrap());
         assert_eq!(config.exporter, None);
     }
 }

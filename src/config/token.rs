@@ -9,7 +9,7 @@ use crate::sampling::token::{Key, TokenCheck};
 /// A signed token that a header must hold.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawToken {
+pub(super) struct RawToken {
     /// Keys whose tokens are valid, at least one.
     /// Example: `[{id: ops, environment: {name: DEBUG_TOKEN_KEY}}]`.
     pub keys: Vec<RawTokenKey>,
@@ -21,7 +21,7 @@ pub struct RawToken {
 /// A key that signs tokens: its `id`, and at least 32 bytes from exactly one source.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawTokenKey {
+pub(super) struct RawTokenKey {
     /// Name of the key, from 1 to 64 bytes; each token names its key. Required. Example: `ops`.
     pub id: String,
     /// The environment variable of the VM that holds the key.
@@ -33,13 +33,13 @@ pub struct RawTokenKey {
 /// A variable of the VM's environment.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawVariable {
+pub(super) struct RawVariable {
     /// Its name. Required. Example: `DEBUG_TOKEN_KEY`.
     pub name: String,
 }
 
 impl RawToken {
-    pub fn compile(self, environment: Environment<'_>) -> Result<TokenCheck> {
+    pub(super) fn compile(self, environment: Environment<'_>) -> Result<TokenCheck> {
         let max_ttl = at_least(1, self.max_ttl_s.unwrap_or(DEFAULT_MAX_TTL_S));
         let max_ttl_seconds = max_ttl.under("max_ttl_s")?.into();
         if self.keys.is_empty() {

@@ -20,7 +20,7 @@ use super::error::{ConfigError, InPath, OBJECT, Result, one_of, quoted};
 use crate::http::digits;
 
 /// A JSON value. The keys of an object stay in the order of the text.
-pub enum Value {
+pub(super) enum Value {
     Null,
     Bool(bool),
     Number(f64),
@@ -31,7 +31,7 @@ pub enum Value {
 
 impl Value {
     /// Deserializes the value. An error has the path of the wrong value.
-    pub fn read<T: DeserializeOwned>(self) -> Result<T> {
+    pub(super) fn read<T: DeserializeOwned>(self) -> Result<T> {
         T::deserialize(self)
     }
 

@@ -35,7 +35,7 @@ use crate::propagation::Propagation;
 use crate::propagation::context::FreshIds;
 
 #[derive(Debug)]
-pub struct Exporter {
+pub(crate) struct Exporter {
     settings: ExporterSettings,
     /// Writes the trace headers of export requests.
     propagation: Propagation,
@@ -58,7 +58,7 @@ struct CallInFlight {
 
 /// A call that the owner should make.
 #[derive(Debug, PartialEq, Eq)]
-pub struct PendingCall {
+pub(crate) struct PendingCall {
     pub body: Vec<u8>,
     /// The owner should compress the body with zlib, and pass the result to [`Exporter::compressed`].
     pub wants_compression: bool,
@@ -68,7 +68,7 @@ pub struct PendingCall {
 
 /// An export request.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Request<'r> {
+pub(crate) struct Request<'r> {
     pub cluster: &'r str,
     /// Pseudo headers first. Each name occurs once.
     pub headers: Vec<(&'r str, &'r str)>,
@@ -77,18 +77,18 @@ pub struct Request<'r> {
 }
 
 /// Trace headers of an export request: names and values.
-pub type TraceHeaders = Vec<(&'static str, Vec<u8>)>;
+pub(crate) type TraceHeaders = Vec<(&'static str, Vec<u8>)>;
 
 /// Why Envoy did not make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallError {
+pub(crate) enum CallError {
     UnknownCluster,
     /// No host is healthy, or a circuit breaker is open.
     NotPossible,
 }
 
 impl Exporter {
-    pub fn new(
+    pub(crate) fn new(
         settings: ExporterSettings,
         propagation: Propagation,
         resource: &[KeyValue],
@@ -107,7 +107,7 @@ impl Exporter {
     }
 
     /// Returns the period to which the timer is to be set at first.
-    pub fn start(&mut self) -> Duration {
+    pub(crate) fn start(&mut self) -> Duration {
         self.timer = self.settings.interval;
         self.timer
     }
@@ -116,7 +116,7 @@ impl Exporter {
     /// is to be set, if that changes: a full batch is sent on a tick that comes at once. The stream
     /// that filled it cannot make the call, since it is gone before the response comes; root contexts
     /// live on.
-    pub fn push(&mut self, span: &[u8]) -> Option<Duration> {
+    pub(crate) fn push(&mut self, span: &[u8]) -> Option<Duration> {
         self.queue.push(span);
         if self.timer == AT_ONCE || !self.queue.is_urgent() {
             return None;
@@ -128,7 +128,7 @@ impl Exporter {
     /// Handles a tick of the timer. Returns the call to make, if a batch is due.
     ///
     /// A call that got no response in its time, and some more, is settled as lost.
-    pub fn tick(&mut self, now_unix_nanos: u64, random: u32) -> Option<PendingCall> {
+    pub(crate) fn tick(&mut self, now_unix_nanos: u64, random: u32) -> Option<PendingCall> {
         let longest = self.settings.timeout + RESPONSE_GRACE;
         let is_lost = |call: &mut CallInFlight| call.age(now_unix_nanos) > longest;
         if self.call.take_if(is_lost).is_some() {
@@ -140,13 +140,13 @@ impl Exporter {
     }
 
     /// Tells whether this is the call in flight.
-    pub fn awaits(&self, call_id: u32) -> bool {
+    pub(crate) fn awaits(&self, call_id: u32) -> bool {
         self.call.as_ref().is_some_and(|call| call.id == call_id)
     }
 
     /// Handles the response to a call; the default [`Response`] says that none came. Returns the call
     /// to make, if a full batch waits. Responses to any call but the one in flight are ignored.
-    pub fn responded(
+    pub(crate) fn responded(
         &mut self,
         call_id: u32,
         response: &Response<'_>,
@@ -168,7 +168,7 @@ impl Exporter {
 
     /// Takes the body of a call as zlib compressed it, or `None` if the host has no zlib. Without it,
     /// this and all further bodies are sent uncompressed.
-    pub fn compressed(&mut self, call: &mut PendingCall, zlib: Option<&[u8]>) {
+    pub(crate) fn compressed(&mut self, call: &mut PendingCall, zlib: Option<&[u8]>) {
         let mut gzip = Vec::new();
         if zlib.is_some_and(|zlib| gzip::put(&mut gzip, zlib, &call.body)) {
             (call.body, call.is_gzip) = (gzip, true);
@@ -181,12 +181,12 @@ impl Exporter {
 
     /// Returns trace headers that say "not sampled". Without them, a filter on the way to the receiver
     /// would take each export for a root, and could trace it.
-    pub fn trace_headers(&self, fresh: FreshIds) -> TraceHeaders {
+    pub(crate) fn trace_headers(&self, fresh: FreshIds) -> TraceHeaders {
         self.propagation.unsampled_headers(fresh)
     }
 
     /// Returns what to send. A configured header wins over a trace header of the same name.
-    pub fn request<'r>(
+    pub(crate) fn request<'r>(
         &'r self,
         call: &'r PendingCall,
         trace_headers: &'r TraceHeaders,
@@ -223,7 +223,7 @@ impl Exporter {
     /// Takes the result of making a call: its id, by which [`Exporter::responded`] knows it, or why it
     /// was not made. Its batch is then sent again: Envoy may learn of the cluster, or find a healthy
     /// host.
-    pub fn called(
+    pub(crate) fn called(
         &mut self,
         call: &PendingCall,
         result: Result<u32, CallError>,
@@ -248,7 +248,7 @@ impl Exporter {
 
     /// Returns the period to which the timer is to be set, if that changes: the shortest one for a full
     /// batch, else the rest of a pause before a retry, at most the configured interval.
-    pub fn timer(&mut self, now_unix_nanos: u64) -> Option<Duration> {
+    pub(crate) fn timer(&mut self, now_unix_nanos: u64) -> Option<Duration> {
         let interval = self.settings.interval;
         let rest = self.queue.rest_nanos(now_unix_nanos).map(Duration::from_nanos);
         let period = match rest {
@@ -263,41 +263,41 @@ impl Exporter {
     }
 
     /// Returns the lines to log. The owner may leave out lines that [`LogKind::limit_name`] limits.
-    pub fn log_lines(&mut self) -> Vec<LogLine> {
+    pub(crate) fn log_lines(&mut self) -> Vec<LogLine> {
         self.log.take_lines(self.queue.counts().dropped)
     }
 
     /// Notes that a line of [`Exporter::log_lines`] was logged.
-    pub fn logged(&mut self, kind: LogKind) {
+    pub(crate) fn logged(&mut self, kind: LogKind) {
         self.log.logged(kind, self.queue.counts().dropped);
     }
 
     /// Returns the cluster, the subject of all log lines.
-    pub fn cluster(&self) -> &str {
+    pub(crate) fn cluster(&self) -> &str {
         &self.settings.cluster
     }
 
-    pub fn counts(&self) -> SpanCounts {
+    pub(crate) fn counts(&self) -> SpanCounts {
         self.queue.counts()
     }
 
     /// Tells whether another exporter sends to the same receiver in the same way.
-    pub fn has_destination_of(&self, other: &Self) -> bool {
+    pub(crate) fn has_destination_of(&self, other: &Self) -> bool {
         self.settings.destination() == other.settings.destination()
     }
 
     /// Gives away all batches that wait or are in flight.
-    pub fn take_all(&mut self) -> Vec<Batch> {
+    pub(crate) fn take_all(&mut self) -> Vec<Batch> {
         self.queue.take_all()
     }
 
     /// Queues the batches of an exporter whose configuration was removed, as far as there is room.
-    pub fn take_over(&mut self, batches: Vec<Batch>) {
+    pub(crate) fn take_over(&mut self, batches: Vec<Batch>) {
         batches.into_iter().for_each(|batch| self.queue.take_over(batch));
     }
 
     /// Counts batches that no other exporter took over as dropped.
-    pub fn abandon(&mut self, batches: &[Batch]) {
+    pub(crate) fn abandon(&mut self, batches: &[Batch]) {
         self.queue.abandon(batches);
         self.log.report_drops();
     }

@@ -8,14 +8,14 @@ use crate::export::queue::DropReason;
 
 /// A line to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
+pub(crate) struct LogLine {
     pub kind: LogKind,
     pub text: String,
 }
 
 /// What a line is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogKind {
+pub(crate) enum LogKind {
     /// The receiver does not accept spans at the moment.
     Failing,
     /// The receiver accepts spans again.
@@ -30,13 +30,13 @@ pub enum LogKind {
 
 /// How urgent a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogLevel {
+pub(crate) enum LogLevel {
     Info,
     Warn,
 }
 
 impl LogKind {
-    pub fn level(self) -> LogLevel {
+    pub(crate) fn level(self) -> LogLevel {
         match self {
             Self::Recovered => LogLevel::Info,
             _ => LogLevel::Warn,
@@ -45,7 +45,7 @@ impl LogKind {
 
     /// Returns the name under which lines of this kind are limited to one a minute for each cluster;
     /// none if they are not limited.
-    pub fn limit_name(self) -> Option<&'static str> {
+    pub(crate) fn limit_name(self) -> Option<&'static str> {
         match self {
             Self::Failing => Some("failing"),
             // It follows a line that was limited.
@@ -59,7 +59,7 @@ impl LogKind {
 
 /// The lines of an exporter that are not logged yet, and what earlier lines said.
 #[derive(Debug)]
-pub struct ExportLog {
+pub(crate) struct ExportLog {
     cluster: String,
     lines: Vec<LogLine>,
     /// A line was logged that exports fail, and none that they work again.
@@ -75,7 +75,7 @@ pub struct ExportLog {
 type DroppedByReason = [u64; DropReason::ALL.len()];
 
 impl ExportLog {
-    pub fn new(cluster: &str) -> Self {
+    pub(crate) fn new(cluster: &str) -> Self {
         Self {
             cluster: cluster.to_owned(),
             lines: Vec::new(),
@@ -87,7 +87,7 @@ impl ExportLog {
     }
 
     /// Notes that the receiver accepted a batch, and with which message.
-    pub fn accepted(&mut self, message: &str) {
+    pub(crate) fn accepted(&mut self, message: &str) {
         if !message.is_empty() {
             self.add(LogKind::Message, "", &[" ", message]);
         }
@@ -98,7 +98,7 @@ impl ExportLog {
     }
 
     /// Notes that a batch will be sent again, and how many spans are queued.
-    pub fn failing(&mut self, error: String, queued: u64) {
+    pub(crate) fn failing(&mut self, error: String, queued: u64) {
         let queued = queued.to_string();
         let queued = ["; ", &queued, " are queued in this worker, and are sent again"].concat();
         self.add(LogKind::Failing, "", &[" takes no spans now: ", &error, &queued]);
@@ -106,24 +106,24 @@ impl ExportLog {
     }
 
     /// Notes that the receiver refused a batch.
-    pub fn refused(&mut self, error: String) {
+    pub(crate) fn refused(&mut self, error: String) {
         self.last_error = error;
     }
 
     /// Notes that the host did not compress a body.
-    pub fn not_compressed(&mut self) {
+    pub(crate) fn not_compressed(&mut self) {
         let text = "sidespan: bodies are sent as they are: Envoy does not compress them".to_owned();
         self.lines.push(LogLine { kind: LogKind::NotCompressed, text });
     }
 
     /// Lets the next lines include one about drops, if there are new ones. It is not built for each
     /// dropped span, since those come with requests.
-    pub fn report_drops(&mut self) {
+    pub(crate) fn report_drops(&mut self) {
         self.reports_drops = true;
     }
 
     /// Returns the lines to log, in their order. `dropped` counts all dropped spans.
-    pub fn take_lines(&mut self, dropped: DroppedByReason) -> Vec<LogLine> {
+    pub(crate) fn take_lines(&mut self, dropped: DroppedByReason) -> Vec<LogLine> {
         if std::mem::take(&mut self.reports_drops) && dropped != self.dropped {
             self.add_drops(dropped);
         }
@@ -131,7 +131,7 @@ impl ExportLog {
     }
 
     /// Notes that a line was logged.
-    pub fn logged(&mut self, kind: LogKind, dropped: DroppedByReason) {
+    pub(crate) fn logged(&mut self, kind: LogKind, dropped: DroppedByReason) {
         match kind {
             LogKind::Failing => self.is_failing = true,
             LogKind::Dropped => {

@@ -1,16 +1,16 @@
 //! How spans leave: encoding, queue, retries, the exporter's state machine, and statistics. Nothing
 //! here does I/O.
 
-pub mod delivery;
-pub mod exporter;
+pub(crate) mod delivery;
+pub(crate) mod exporter;
 pub mod gzip;
-pub mod log;
-pub mod otlp;
-pub mod queue;
-pub mod retry;
-pub mod settings;
-pub mod statistics;
-pub mod tally;
+pub(crate) mod log;
+pub(crate) mod otlp;
+pub(crate) mod queue;
+pub(crate) mod retry;
+pub(crate) mod settings;
+pub(crate) mod statistics;
+pub(crate) mod tally;
 pub mod zipkin;
 
-pub use self::settings::{ExporterSettings, Protocol};
+pub(crate) use self::settings::{ExporterSettings, Protocol};

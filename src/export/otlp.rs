@@ -11,7 +11,7 @@ use crate::span::protobuf::{field_len, first_fields, put_bytes, put_len, split_f
 
 /// Encodes a resource as the field of a `ResourceSpans` message. Values that are not strings are left
 /// out.
-pub fn encode_resource(attributes: &[KeyValue]) -> Vec<u8> {
+pub(crate) fn encode_resource(attributes: &[KeyValue]) -> Vec<u8> {
     let mut resource = Vec::new();
     for (key, value) in string_values(attributes) {
         put_attribute_head(&mut resource, RESOURCE_ATTRIBUTES, key, field_len(value.len()));
@@ -35,12 +35,12 @@ pub fn append_span(encoded_spans: &mut Vec<u8>, span: &[u8]) {
 }
 
 /// Returns the number of bytes that [`append_span`] appends.
-pub fn appended_len(span: &[u8]) -> usize {
+pub(crate) fn appended_len(span: &[u8]) -> usize {
     field_len(span.len())
 }
 
 /// Splits off the spans behind the first `spans` and returns them.
-pub fn split_spans(encoded_spans: &mut Vec<u8>, spans: u32) -> Vec<u8> {
+pub(crate) fn split_spans(encoded_spans: &mut Vec<u8>, spans: u32) -> Vec<u8> {
     let second = encoded_spans.split_off(first_fields(encoded_spans, spans).len());
     // The queue counts bytes by length, so no spare capacity should be kept.
     encoded_spans.shrink_to_fit();
@@ -48,7 +48,7 @@ pub fn split_spans(encoded_spans: &mut Vec<u8>, spans: u32) -> Vec<u8> {
 }
 
 /// Returns each encoded span, up to the first malformed one.
-pub fn spans(encoded_spans: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn spans(encoded_spans: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = encoded_spans;
     std::iter::from_fn(move || {
         let span;
@@ -58,7 +58,7 @@ pub fn spans(encoded_spans: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Decodes a protobuf message, up to the first malformed field.
-pub fn decode<M: Message + Default>(bytes: &[u8]) -> M {
+pub(crate) fn decode<M: Message + Default>(bytes: &[u8]) -> M {
     let mut message = M::default();
     // On an error, the fields before the malformed one are merged.
     let _ = message.merge(bytes);
@@ -67,7 +67,7 @@ pub fn decode<M: Message + Default>(bytes: &[u8]) -> M {
 
 /// Appends an `ExportTraceServiceRequest` with this resource and these spans. Both follow the
 /// conventions of [`SCHEMA_URL`].
-pub fn put_export_request(bytes: &mut Vec<u8>, resource: &[u8], encoded_spans: &[u8]) {
+pub(crate) fn put_export_request(bytes: &mut Vec<u8>, resource: &[u8], encoded_spans: &[u8]) {
     let mut scope = Vec::new();
     put_bytes(&mut scope, SCOPE_NAME, env!("CARGO_PKG_NAME").as_bytes());
     put_bytes(&mut scope, SCOPE_VERSION, env!("CARGO_PKG_VERSION").as_bytes());
@@ -90,15 +90,15 @@ const SCOPE_NAME: u8 = 1;
 const SCOPE_VERSION: u8 = 2;
 
 mod resource_spans {
-    pub const RESOURCE: u8 = 1;
-    pub const SCOPE_SPANS: u8 = 2;
-    pub const SCHEMA_URL: u8 = 3;
+    pub(super) const RESOURCE: u8 = 1;
+    pub(super) const SCOPE_SPANS: u8 = 2;
+    pub(super) const SCHEMA_URL: u8 = 3;
 }
 
 mod scope_spans {
-    pub const SCOPE: u8 = 1;
-    pub const SPANS: u8 = 2;
-    pub const SCHEMA_URL: u8 = 3;
+    pub(super) const SCOPE: u8 = 1;
+    pub(super) const SPANS: u8 = 2;
+    pub(super) const SCHEMA_URL: u8 = 3;
 }
 
 #[cfg(test)]

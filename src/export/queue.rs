@@ -25,7 +25,7 @@ pub struct QueueLimits {
 
 /// Why a span was not exported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DropReason {
+pub(crate) enum DropReason {
     /// The queue was full when the span ended.
     QueueFull,
     /// The receiver refused its batch for good.
@@ -41,7 +41,7 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::QueueFull,
         Self::Rejected,
         Self::PartialSuccess,
@@ -51,7 +51,7 @@ impl DropReason {
     ];
 
     /// Returns the name in metrics and logs.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
             Self::Rejected => "rejected",
@@ -65,7 +65,7 @@ impl DropReason {
 
 /// How many spans were recorded, and what became of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SpanCounts {
+pub(crate) struct SpanCounts {
     pub recorded: u64,
     pub exported: u64,
     /// By reason, in the order of [`DropReason::ALL`].
@@ -96,7 +96,7 @@ impl SpanCounts {
 
 /// Spans of the same resource that are sent together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// The encoded resource of the spans.
     pub resource: Rc<[u8]>,
     /// The spans one after the other, as `ScopeSpans` holds them.
@@ -117,7 +117,7 @@ struct Attempts {
 
 /// A queue of encoded spans for one exporter, with at most one batch in flight.
 #[derive(Debug)]
-pub struct Queue {
+pub(crate) struct Queue {
     limits: QueueLimits,
     retry: RetryPolicy,
     resource: Rc<[u8]>,
@@ -160,13 +160,13 @@ impl Batch {
 
 impl Queue {
     /// `resource` is the encoded resource of all spans.
-    pub fn new(limits: QueueLimits, retry: RetryPolicy, resource: Vec<u8>) -> Self {
+    pub(crate) fn new(limits: QueueLimits, retry: RetryPolicy, resource: Vec<u8>) -> Self {
         let (waiting, counts) = (VecDeque::new(), SpanCounts::default());
         Self { limits, retry, resource: resource.into(), waiting, current: None, counts }
     }
 
     /// Adds a finished span, or drops it if the queue is full.
-    pub fn push(&mut self, span: &[u8]) {
+    pub(crate) fn push(&mut self, span: &[u8]) {
         self.counts.recorded += 1;
         let len = otlp::appended_len(span);
         if !self.has_room(1, len) {
@@ -192,7 +192,7 @@ impl Queue {
     }
 
     /// Tells whether the next batch is full, and no other is in flight or resting.
-    pub fn is_urgent(&self) -> bool {
+    pub(crate) fn is_urgent(&self) -> bool {
         let is_full = |batch: &Batch| {
             batch.spans >= self.limits.max_batch_spans
                 || batch.encoded_spans.len() >= self.limits.max_batch_bytes as usize
@@ -203,7 +203,7 @@ impl Queue {
 
     /// Returns the batch to send now, if any, and marks it as in flight until [`Queue::settle`]. There
     /// is none while another is in flight or waits for its next attempt.
-    pub fn next_to_send(&mut self, now_unix_nanos: u64) -> Option<&Batch> {
+    pub(crate) fn next_to_send(&mut self, now_unix_nanos: u64) -> Option<&Batch> {
         if self.current.is_none() {
             self.current =
                 Some(CurrentBatch { batch: self.waiting.pop_front()?, is_in_flight: false });
@@ -219,7 +219,7 @@ impl Queue {
     }
 
     /// Settles the batch in flight, if there is one. `random` spreads the pause before a retry.
-    pub fn settle(&mut self, verdict: Verdict, now_unix_nanos: u64, random: u32) {
+    pub(crate) fn settle(&mut self, verdict: Verdict, now_unix_nanos: u64, random: u32) {
         let Some(mut current) = self.current.take_if(|current| current.is_in_flight) else {
             return;
         };
@@ -258,13 +258,13 @@ impl Queue {
 
     /// Returns what is left of the pause before a batch is sent again, in nanoseconds; none if no batch
     /// waits for that.
-    pub fn rest_nanos(&self, now_unix_nanos: u64) -> Option<u64> {
+    pub(crate) fn rest_nanos(&self, now_unix_nanos: u64) -> Option<u64> {
         let current = self.current.as_ref().filter(|current| !current.is_in_flight)?;
         Some(current.batch.backoff()?.rest_nanos(now_unix_nanos))
     }
 
     /// Gives away all batches that wait or are in flight. They are no longer counted as queued here.
-    pub fn take_all(&mut self) -> Vec<Batch> {
+    pub(crate) fn take_all(&mut self) -> Vec<Batch> {
         (self.counts.queued, self.counts.queued_bytes) = (0, 0);
         let mut batches = Vec::from(std::mem::take(&mut self.waiting));
         if let Some(current) = self.current.take() {
@@ -274,7 +274,7 @@ impl Queue {
     }
 
     /// Adds a batch of another queue, or drops it if this one is full.
-    pub fn take_over(&mut self, batch: Batch) {
+    pub(crate) fn take_over(&mut self, batch: Batch) {
         if !self.has_room(batch.spans, batch.encoded_spans.len()) {
             self.counts.drop(batch.spans.into(), DropReason::QueueFull);
             return;
@@ -285,12 +285,12 @@ impl Queue {
     }
 
     /// Counts batches as dropped that this queue gave away, and that no other took over.
-    pub fn abandon(&mut self, batches: &[Batch]) {
+    pub(crate) fn abandon(&mut self, batches: &[Batch]) {
         let spans = batches.iter().map(|batch| u64::from(batch.spans)).sum();
         self.counts.drop(spans, DropReason::ConfigurationRemoved);
     }
 
-    pub fn counts(&self) -> SpanCounts {
+    pub(crate) fn counts(&self) -> SpanCounts {
         self.counts
     }
 

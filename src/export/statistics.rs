@@ -20,7 +20,7 @@ use crate::sampling::rules::{NO_RULE, Rules, label_value};
 
 /// A counter or gauge.
 #[derive(Debug, Clone)]
-pub struct Metric {
+pub(crate) struct Metric {
     /// As Envoy knows it.
     pub name: String,
     pub kind: MetricKind,
@@ -32,7 +32,7 @@ pub struct Metric {
 
 /// The kind of a metric in Envoy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MetricKind {
+pub(crate) enum MetricKind {
     Counter,
     Gauge,
 }
@@ -97,7 +97,7 @@ const LABELLED: [(&str, &str, &str, bool, Value); 7] = [
 ];
 
 /// Returns all metrics of a configuration with these rules, except histograms.
-pub fn metrics(rules: &Rules) -> Vec<Metric> {
+pub(crate) fn metrics(rules: &Rules) -> Vec<Metric> {
     let plain = PLAIN.map(|(family, kind, value)| {
         let name = metric_name(family, &[]);
         Metric { name, kind, shown_from_start: true, value }
@@ -138,7 +138,7 @@ pub fn metrics(rules: &Rules) -> Vec<Metric> {
 
 impl Metric {
     /// Returns the value that Envoy should show.
-    pub fn value(&self, totals: &Totals<'_>) -> u64 {
+    pub(crate) fn value(&self, totals: &Totals<'_>) -> u64 {
         let Totals { spans, exports, requests } = totals;
         let found = match self.value {
             Value::Spans(value) => Some(value(spans)),
@@ -160,7 +160,7 @@ impl Metric {
 }
 
 /// Returns the name under which Envoy keeps a metric.
-pub fn metric_name(family: &str, labels: &[(&str, &str)]) -> String {
+pub(crate) fn metric_name(family: &str, labels: &[(&str, &str)]) -> String {
     let mut name = "sidespan.".to_owned();
     for (key, value) in labels {
         name.push_str(&[key, "=.=", value, ";.;"].concat());
@@ -170,18 +170,18 @@ pub fn metric_name(family: &str, labels: &[(&str, &str)]) -> String {
 }
 
 /// Returns the name of the gauge that shows which versions run.
-pub fn build_info() -> String {
+pub(crate) fn build_info() -> String {
     metric_name("build_info", &[("version", env!("CARGO_PKG_VERSION"))])
 }
 
 /// Counter of configurations that were accepted.
-pub const CONFIGURED: &str = "configured_total";
+pub(crate) const CONFIGURED: &str = "configured_total";
 /// Gauge of invalid configurations that were accepted all the same.
-pub const CONFIGURATION_REJECTED: &str = "configuration_rejected";
+pub(crate) const CONFIGURATION_REJECTED: &str = "configuration_rejected";
 /// Histogram of the time that receivers took to respond, in milliseconds.
-pub const EXPORT_DURATION: &str = "export_duration_milliseconds";
+pub(crate) const EXPORT_DURATION: &str = "export_duration_milliseconds";
 /// Histogram of the number of spans in an export request.
-pub const EXPORT_BATCH_SPANS: &str = "export_batch_spans";
+pub(crate) const EXPORT_BATCH_SPANS: &str = "export_batch_spans";
 
 #[cfg(test)]
 mod tests {

@@ -10,7 +10,7 @@ use crate::sampling::token::TokenFault;
 
 /// How one request was decided, and what was wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestSummary {
+pub(crate) struct RequestSummary {
     pub kind: DecisionKind,
     pub sampled: bool,
     /// Index of the rule that decided.
@@ -30,7 +30,7 @@ pub struct RequestSummary {
 
 /// Counts of requests, and of what was wrong with them.
 #[derive(Debug, Clone, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// In the order of [`DecisionKind::ALL`].
     pub decisions: [u64; DecisionKind::ALL.len()],
     /// Outcomes of each rule; the last entry counts requests that no rule decided.
@@ -57,12 +57,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(rules: usize) -> Self {
+    pub(crate) fn new(rules: usize) -> Self {
         Self { by_rule: vec![Default::default(); rules + 1], ..Self::default() }
     }
 
     /// Counts a request that was decided.
-    pub fn decided(&mut self, request: &RequestSummary) {
+    pub(crate) fn decided(&mut self, request: &RequestSummary) {
         if let Some(count) = self.decisions.get_mut(request.kind as usize) {
             *count += 1;
         }
@@ -98,7 +98,7 @@ impl Tally {
     }
 
     /// Counts a request that met a condition of `export_on`, and whether the limits allowed its span.
-    pub fn ended_late(&mut self, permitted: bool) {
+    pub(crate) fn ended_late(&mut self, permitted: bool) {
         *(if permitted { &mut self.late_exported } else { &mut self.late_limited }) += 1;
     }
 
@@ -113,7 +113,7 @@ impl Tally {
 
 /// What a rule did with a request.
 #[derive(Debug, Clone, Copy)]
-pub enum RuleOutcome {
+pub(crate) enum RuleOutcome {
     Sampled,
     Unsampled,
     Ignored,
@@ -122,9 +122,10 @@ pub enum RuleOutcome {
 }
 
 impl RuleOutcome {
-    pub const ALL: [Self; 4] = [Self::Sampled, Self::Unsampled, Self::Ignored, Self::Limited];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Sampled, Self::Unsampled, Self::Ignored, Self::Limited];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Sampled => "sampled",
             Self::Unsampled => "unsampled",
@@ -136,7 +137,7 @@ impl RuleOutcome {
 
 /// Counts of export requests, and measurements that are not published yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExportTally {
+pub(crate) struct ExportTally {
     pub succeeded: u64,
     pub retried: u64,
     pub failed: u64,
@@ -150,7 +151,7 @@ pub struct ExportTally {
 
 /// All counts of a configuration in one worker.
 #[derive(Debug, Clone, Default)]
-pub struct Totals<'t> {
+pub(crate) struct Totals<'t> {
     pub spans: SpanCounts,
     pub exports: Option<&'t ExportTally>,
     pub requests: Option<&'t Tally>,

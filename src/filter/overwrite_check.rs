@@ -5,27 +5,27 @@
 
 /// Chooses the requests to check.
 #[derive(Debug, Default)]
-pub struct OverwriteCheck {
+pub(crate) struct OverwriteCheck {
     last_unix_nanos: u64,
     is_due: bool,
 }
 
 impl OverwriteCheck {
     /// Makes a check due, if the last one became due a second ago or earlier.
-    pub fn tick(&mut self, now_unix_nanos: u64) {
+    pub(crate) fn tick(&mut self, now_unix_nanos: u64) {
         if now_unix_nanos.saturating_sub(self.last_unix_nanos) >= INTERVAL_NANOS {
             (self.last_unix_nanos, self.is_due) = (now_unix_nanos, true);
         }
     }
 
     /// Tells whether to check this request, which has a context of this filter.
-    pub fn take(&mut self) -> bool {
+    pub(crate) fn take(&mut self) -> bool {
         std::mem::take(&mut self.is_due)
     }
 }
 
 /// What is logged when another context was found.
-pub const WARNING: &str = "sidespan: the upstream gets another trace context than the one that \
+pub(crate) const WARNING: &str = "sidespan: the upstream gets another trace context than the one that \
     this filter wrote, so traces are broken: switch Envoy's own tracing off (`tracing` of the HTTP \
     connection manager; in Istio a Telemetry with `tracing: [{disableSpanReporting: true}]`)";
 

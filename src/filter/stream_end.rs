@@ -10,7 +10,7 @@ use crate::sampling::export_on::{ExportOn, RequestEnd};
 use crate::span::{self, ActiveSpan, StreamFacts};
 
 /// Attributes of [`stream_facts`], named as in CEL.
-pub const STREAM_ATTRIBUTES: [&str; 11] = [
+pub(crate) const STREAM_ATTRIBUTES: [&str; 11] = [
     "xds.listener_direction",
     "source.address",
     "request.protocol",
@@ -24,16 +24,16 @@ pub const STREAM_ATTRIBUTES: [&str; 11] = [
     "response.size",
 ];
 /// Attributes of [`request_end`].
-pub const END_ATTRIBUTES: [&str; 2] = [RESPONSE_CODE, RESPONSE_FLAGS];
+pub(crate) const END_ATTRIBUTES: [&str; 2] = [RESPONSE_CODE, RESPONSE_FLAGS];
 /// The attribute of [`direction`], as the path of a property.
-pub const LISTENER_DIRECTION: &str = "xds\0listener_direction";
+pub(crate) const LISTENER_DIRECTION: &str = "xds\0listener_direction";
 
 /// Reads a property of the request. Its path has a zero byte between the parts.
-pub type ReadProperty<'p> = dyn Fn(&str) -> Option<Vec<u8>> + 'p;
+pub(crate) type ReadProperty<'p> = dyn Fn(&str) -> Option<Vec<u8>> + 'p;
 
 /// Returns the direction of a request, by the `TrafficDirection` of its listener. Listeners of a gateway
 /// of Istio's are outbound by name, but a gateway serves its clients as an inbound sidecar does.
-pub fn direction(listener_direction: &[u8], is_gateway: bool) -> Direction {
+pub(crate) fn direction(listener_direction: &[u8], is_gateway: bool) -> Direction {
     if integer(listener_direction) == OUTBOUND && !is_gateway {
         Direction::Outbound
     } else {
@@ -43,7 +43,7 @@ pub fn direction(listener_direction: &[u8], is_gateway: bool) -> Direction {
 
 /// Returns the facts that end a span. `values` are those of [`STREAM_ATTRIBUTES`]; `property` reads
 /// those that few requests need.
-pub fn stream_facts<'v>(
+pub(crate) fn stream_facts<'v>(
     values: [&'v [u8]; 11],
     span: &ActiveSpan,
     is_gateway: bool,
@@ -94,7 +94,7 @@ pub fn stream_facts<'v>(
 ///
 /// A local reply of Envoy's to a gRPC request has the status 200, and the actual status in
 /// `grpc-status`. It counts with the HTTP status that it stands for.
-pub fn request_end(
+pub(crate) fn request_end(
     export_on: &ExportOn,
     values: [&[u8]; 2],
     duration_nanos: u64,

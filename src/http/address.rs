@@ -16,7 +16,7 @@ use crate::http::digits;
 
 /// An IP address with an optional port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address<'a> {
+pub(crate) struct Address<'a> {
     pub ip: IpAddr,
     /// The IP address as written, without brackets.
     pub host: &'a str,
@@ -25,7 +25,7 @@ pub struct Address<'a> {
 
 impl<'a> Address<'a> {
     /// Reads an address; returns `None` for anything else.
-    pub fn parse(text: &'a [u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &'a [u8]) -> Option<Self> {
         let text = std::str::from_utf8(text).ok()?;
         if let Some(bracketed) = text.strip_prefix('[') {
             let (host, port) = bracketed.split_once(']')?;

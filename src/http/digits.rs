@@ -9,7 +9,7 @@
 use serde_json::Number;
 
 /// Reads `N` bytes from exactly `2 * N` digits of lower-case hex.
-pub fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
+pub(crate) fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let (pairs, rest) = hex.as_chunks::<2>();
     if pairs.len() != N || !rest.is_empty() {
@@ -25,7 +25,7 @@ pub fn decode_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
 }
 
 /// Writes bytes as lower-case hex into a buffer of twice their length.
-pub fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
+pub(crate) fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
     let (pairs, _) = hex.as_chunks_mut::<2>();
     for ([high, low], byte) in pairs.iter_mut().zip(bytes) {
         *high = hex_digit(byte >> 4);
@@ -34,23 +34,23 @@ pub fn encode_hex(bytes: &[u8], hex: &mut [u8]) {
 }
 
 /// Returns bytes as lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).map(char::from).collect()
 }
 
 /// Returns the lower-case hex digit of a number below 16.
-pub fn hex_digit(nibble: u8) -> u8 {
+pub(crate) fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 
 /// Returns the value of a hex digit in either case.
-pub fn hex_value(digit: u8) -> Option<u8> {
+pub(crate) fn hex_value(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
 
 /// Reads a hex number: only digits, in either case. Returns `None` for anything else, for no digits,
 /// and for a number that `T` cannot hold.
-pub fn hex_number<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
+pub(crate) fn hex_number<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
     if digits.is_empty() {
         return None;
     }
@@ -63,7 +63,7 @@ pub fn hex_number<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
 
 /// Reads a decimal number: only digits, no sign and no spaces. Returns `None` for anything else, for
 /// no digits, and for a number that `T` cannot hold.
-pub fn decimal<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
+pub(crate) fn decimal<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
     if digits.is_empty() {
         return None;
     }
@@ -80,7 +80,7 @@ pub fn decimal<T: TryFrom<u64>>(digits: &[u8]) -> Option<T> {
 /// `NaN`, `Infinity` and `-Infinity`, as in protobuf's JSON.
 ///
 /// <https://protobuf.dev/programming-guides/json/>
-pub fn float(number: f64) -> String {
+pub(crate) fn float(number: f64) -> String {
     match Number::from_f64(number) {
         Some(finite) => {
             let mut text = finite.to_string();

@@ -15,13 +15,13 @@ use opentelemetry::trace::SpanKind;
 use crate::http::digits;
 
 /// Tells whether a content type is gRPC's or gRPC-Web's.
-pub fn is_grpc(content_type: &[u8]) -> bool {
+pub(crate) fn is_grpc(content_type: &[u8]) -> bool {
     let rest = content_type.strip_prefix(b"application/grpc");
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b'-' | b';')))
 }
 
 /// Returns `package.Service/Method` if the path is of that form.
-pub fn method(path: &[u8]) -> Option<&[u8]> {
+pub(crate) fn method(path: &[u8]) -> Option<&[u8]> {
     let method = path.strip_prefix(b"/")?;
     let mut parts = method.split(|byte| *byte == b'/');
     let (service, name) = (parts.next()?, parts.next()?);
@@ -29,14 +29,14 @@ pub fn method(path: &[u8]) -> Option<&[u8]> {
 }
 
 /// Reads `grpc-status`. A value that is no gRPC status code is `UNKNOWN`, as in gRPC's own clients.
-pub fn status(header: &[u8]) -> u64 {
+pub(crate) fn status(header: &[u8]) -> u64 {
     let code = digits::decimal::<u64>(header);
     code.filter(|code| status_name(*code).is_some()).unwrap_or(UNKNOWN)
 }
 
 /// Returns the HTTP status that Envoy's local reply would have outside of gRPC. This is the inverse of
 /// `httpToGrpcStatus` in Envoy's `source/common/grpc/status.cc`; 503 stands for 429, 502 and 504 too.
-pub fn http_status_of_local_reply(code: u64) -> u16 {
+pub(crate) fn http_status_of_local_reply(code: u64) -> u16 {
     match code {
         OK => 200,
         13 => 400,
@@ -50,13 +50,13 @@ pub fn http_status_of_local_reply(code: u64) -> u16 {
 }
 
 /// Returns the name of a status code, if gRPC defines it.
-pub fn status_name(code: u64) -> Option<&'static str> {
+pub(crate) fn status_name(code: u64) -> Option<&'static str> {
     usize::try_from(code).ok().and_then(|code| STATUS_NAMES.get(code).copied())
 }
 
 /// Tells whether a status is an error: for a client every status but `OK`, for a server those that the
 /// caller did not cause.
-pub fn is_error(kind: &SpanKind, code: u64) -> bool {
+pub(crate) fn is_error(kind: &SpanKind, code: u64) -> bool {
     match kind {
         SpanKind::Server => matches!(code, UNKNOWN | 4 | UNIMPLEMENTED | 13..=15),
         _ => code != OK,
@@ -68,7 +68,7 @@ pub fn is_error(kind: &SpanKind, code: u64) -> bool {
 /// ```text
 /// message = %x00 length *OCTET     ; length: four bytes, big-endian
 /// ```
-pub fn message(body: &[u8]) -> Option<&[u8]> {
+pub(crate) fn message(body: &[u8]) -> Option<&[u8]> {
     let ([0, length @ ..], rest) = body.split_first_chunk::<MESSAGE_PREFIX_BYTES>()? else {
         return None;
     };
@@ -76,7 +76,7 @@ pub fn message(body: &[u8]) -> Option<&[u8]> {
 }
 
 /// Writes the prefix of a message, whose bytes follow the space for it.
-pub fn write_message_prefix(framed: &mut [u8]) {
+pub(crate) fn write_message_prefix(framed: &mut [u8]) {
     if let Some((prefix, message)) = framed.split_first_chunk_mut::<MESSAGE_PREFIX_BYTES>() {
         let [a, b, c, d] = (message.len() as u32).to_be_bytes();
         *prefix = [0, a, b, c, d];
@@ -85,7 +85,7 @@ pub fn write_message_prefix(framed: &mut [u8]) {
 
 /// The base64 of binary metadata (names that end in `-bin`): read with or without padding, and written
 /// without.
-pub const BASE64: GeneralPurpose = GeneralPurpose::new(
+pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new()
         .with_encode_padding(false)
@@ -93,19 +93,19 @@ pub const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// The bytes before a message: the compressed flag, and the length.
-pub const MESSAGE_PREFIX_BYTES: usize = 5;
+pub(crate) const MESSAGE_PREFIX_BYTES: usize = 5;
 
-pub const OK: u64 = 0;
-pub const CANCELLED: u64 = 1;
+pub(crate) const OK: u64 = 0;
+pub(crate) const CANCELLED: u64 = 1;
 const UNKNOWN: u64 = 2;
-pub const DEADLINE_EXCEEDED: u64 = 4;
-pub const RESOURCE_EXHAUSTED: u64 = 8;
-pub const ABORTED: u64 = 10;
-pub const OUT_OF_RANGE: u64 = 11;
+pub(crate) const DEADLINE_EXCEEDED: u64 = 4;
+pub(crate) const RESOURCE_EXHAUSTED: u64 = 8;
+pub(crate) const ABORTED: u64 = 10;
+pub(crate) const OUT_OF_RANGE: u64 = 11;
 /// The server does not have the method.
-pub const UNIMPLEMENTED: u64 = 12;
-pub const UNAVAILABLE: u64 = 14;
-pub const DATA_LOSS: u64 = 15;
+pub(crate) const UNIMPLEMENTED: u64 = 12;
+pub(crate) const UNAVAILABLE: u64 = 14;
+pub(crate) const DATA_LOSS: u64 = 15;
 
 const STATUS_NAMES: [&str; 17] = [
     "OK",

@@ -77,7 +77,7 @@ impl<'a> Head<'a> {
 /// ```text
 /// map = count *( name-length value-length ) *( name %x00 value %x00 )   ; numbers: 32 bits, little-endian
 /// ```
-pub fn pairs(serialized: &[u8]) -> Vec<(&[u8], &[u8])> {
+pub(crate) fn pairs(serialized: &[u8]) -> Vec<(&[u8], &[u8])> {
     let Some((count, rest)) = serialized.split_first_chunk::<4>() else {
         return Vec::new();
     };
@@ -101,11 +101,8 @@ fn split_text(bytes: &[u8], len: u32) -> Option<(&[u8], &[u8])> {
     Some((text, rest.split_first()?.1))
 }
 
-/// A head without lines.
-pub static EMPTY: Head<'static> = Head { lines: Vec::new(), starts: [ABSENT; HASHES] };
-
 /// Tells whether a byte may be part of a token (RFC 9110, section 5.6.2).
-pub fn is_tchar(byte: &u8) -> bool {
+pub(crate) fn is_tchar(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
 
@@ -132,7 +129,7 @@ fn are_equal(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// Splits a request target at its first `?` into the path and the query, if there is one.
-pub fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(crate) fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut parts = target.splitn(2, |byte| *byte == b'?');
     (parts.next().unwrap_or_default(), parts.next())
 }
@@ -141,15 +138,15 @@ pub fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 const HASHES: usize = 64;
 const ABSENT: u8 = u8::MAX;
 
-pub const PATH: &str = ":path";
-pub const METHOD: &str = ":method";
-pub const AUTHORITY: &str = ":authority";
-pub const SCHEME: &str = ":scheme";
-pub const USER_AGENT: &str = "user-agent";
-pub const CONTENT_LENGTH: &str = "content-length";
-pub const CONTENT_TYPE: &str = "content-type";
-pub const UPGRADE: &str = "upgrade";
-pub const REQUEST_ID: &str = "x-request-id";
+pub(crate) const PATH: &str = ":path";
+pub(crate) const METHOD: &str = ":method";
+pub(crate) const AUTHORITY: &str = ":authority";
+pub(crate) const SCHEME: &str = ":scheme";
+pub(crate) const USER_AGENT: &str = "user-agent";
+pub(crate) const CONTENT_LENGTH: &str = "content-length";
+pub(crate) const CONTENT_TYPE: &str = "content-type";
+pub(crate) const UPGRADE: &str = "upgrade";
+pub(crate) const REQUEST_ID: &str = "x-request-id";
 
 #[cfg(test)]
 mod tests {

@@ -2,12 +2,12 @@
 //!
 //! HTTP semantics are those of RFC 9110, URLs those of RFC 3986.
 
-pub mod address;
-pub mod digits;
-pub mod edits;
-pub mod grpc;
-pub mod head;
+pub(crate) mod address;
+pub(crate) mod digits;
+pub(crate) mod edits;
+pub(crate) mod grpc;
+pub(crate) mod head;
 pub mod path;
-pub mod redaction;
-pub mod response_flags;
+pub(crate) mod redaction;
+pub(crate) mod response_flags;
 pub mod url;

@@ -58,7 +58,7 @@ impl SecretKeys {
 
 /// Returns the letters and digits of a key in lower case, or `None` if they are more than
 /// [`MAX_LETTERS`].
-pub fn normalized_key(key: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn normalized_key(key: &[u8]) -> Option<Vec<u8>> {
     Words::of(key).map(|words| words.letters().to_vec())
 }
 

@@ -3,7 +3,7 @@
 
 /// Returns the short names of the bits that are set, joined by commas. A bit without a known name, which
 /// a later Envoy may add, is written as its number.
-pub fn names(flags: u64) -> String {
+pub(crate) fn names(flags: u64) -> String {
     let mut joined = String::new();
     let mut rest = flags;
     while rest != 0 {
@@ -21,14 +21,14 @@ pub fn names(flags: u64) -> String {
 }
 
 /// Returns the bit that has this short name.
-pub fn bit(short_name: &str) -> Option<u64> {
+pub(crate) fn bit(short_name: &str) -> Option<u64> {
     let index = SHORT_NAMES.iter().position(|known| *known == short_name)?;
     Some(1 << index)
 }
 
 /// How a stream was cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cut {
+pub(crate) enum Cut {
     /// A time limit passed.
     Timeout,
     /// The upstream, or the connection to it, failed.
@@ -40,7 +40,7 @@ pub enum Cut {
 /// Returns how a stream was cut short, if it was. A timeout takes precedence, because it resets the
 /// stream as well. A stream that switched protocols ends when either side closes the connection, which
 /// Envoy flags as a reset: only a timeout cuts it short.
-pub fn cut(flags: u64, status: u16) -> Option<Cut> {
+pub(crate) fn cut(flags: u64, status: u16) -> Option<Cut> {
     let has = |bits: u64| flags & bits != 0;
     if has(TIMEOUTS) {
         Some(Cut::Timeout)
@@ -56,7 +56,7 @@ pub fn cut(flags: u64, status: u16) -> Option<Cut> {
 }
 
 /// After a response with this status the connection does not carry HTTP.
-pub const SWITCHING_PROTOCOLS: u16 = 101;
+pub(crate) const SWITCHING_PROTOCOLS: u16 = 101;
 
 /// UT, SI, UMSDR, DT.
 const TIMEOUTS: u64 = 1 << 2 | 1 << 16 | 1 << 19 | 1 << 22;

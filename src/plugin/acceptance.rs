@@ -7,20 +7,20 @@ use crate::span::node::{NODE_ID, is_managed};
 
 /// One plugin of Envoy's, by its name and root id.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PluginName(String);
+pub(super) struct PluginName(String);
 
 impl PluginName {
     /// Reads the name of the plugin that is being configured.
-    pub fn read() -> Self {
+    pub(super) fn read() -> Self {
         Self([host::text("plugin_name"), host::text("plugin_root_id")].join("/"))
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Tells whether to accept an invalid configuration. All VMs learn if so.
-    pub fn accepts_invalid(&self, configuration: &[u8]) -> bool {
+    pub(super) fn accepts_invalid(&self, configuration: &[u8]) -> bool {
         let accepted_key = accepted_key(&self.0, configuration, std::env::vars_os());
         let was_accepted = shared::number(&accepted_key).is_some();
         let roots_in_force = shared::number(&in_force_key(&self.0));
@@ -35,12 +35,12 @@ impl PluginName {
     }
 
     /// Counts a root context in which a valid configuration is in force.
-    pub fn begins(&self) {
+    pub(super) fn begins(&self) {
         shared::update(&in_force_key(&self.0), |roots| Some(roots.unwrap_or_default() + 1));
     }
 
     /// Counts such a root context as gone.
-    pub fn ends(&self) {
+    pub(super) fn ends(&self) {
         shared::update(&in_force_key(&self.0), |roots| roots.map(|roots| roots.saturating_sub(1)));
     }
 }

@@ -11,13 +11,13 @@ use crate::export::log;
 use crate::http::head::pairs;
 
 /// Sends the batches that are due.
-pub fn tick(exporter: &mut Exporter, ids: &mut IdGenerator, now: u64) {
+pub(super) fn tick(exporter: &mut Exporter, ids: &mut IdGenerator, now: u64) {
     let call = exporter.tick(now, ids.random());
     proceed(exporter, ids, call, now);
 }
 
 /// Takes the response to a call, and sends the next batch if it is full.
-pub fn on_response(
+pub(super) fn on_response(
     exporter: &mut Exporter,
     ids: &mut IdGenerator,
     call_id: u32,
@@ -39,7 +39,7 @@ pub fn on_response(
 }
 
 /// Logs the lines that are due.
-pub fn log(exporter: &mut Exporter) {
+pub(super) fn log(exporter: &mut Exporter) {
     for line in exporter.log_lines() {
         let limit = line.kind.limit_name();
         if limit.is_none_or(|name| limits::may_log(name, exporter.cluster())) {

@@ -19,12 +19,12 @@ use crate::sampling::shared_number::WriteError;
 
 /// The host returned a status other than OK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failure;
+pub(super) struct Failure;
 
 /// Returns all headers of a map as one buffer, which [`crate::http::head::pairs`] reads.
 ///
 /// Per request: the SDK copies each name and each value.
-pub fn headers(map: MapType) -> Result<Bytes, Failure> {
+pub(super) fn headers(map: MapType) -> Result<Bytes, Failure> {
     // SAFETY: the host writes one pointer and one length to these two variables.
     returned(|data, size| unsafe { proxy_get_header_map_pairs(map as u32, data, size) })
 }
@@ -32,13 +32,13 @@ pub fn headers(map: MapType) -> Result<Bytes, Failure> {
 /// Returns the first `max_size` bytes of a buffer: the configuration, or the body of a response.
 ///
 /// The SDK panics if Envoy returns `BadArgument`.
-pub fn buffer(buffer: BufferType, max_size: usize) -> Result<Bytes, Failure> {
+pub(super) fn buffer(buffer: BufferType, max_size: usize) -> Result<Bytes, Failure> {
     // SAFETY: the host writes one pointer and one length to these two variables.
     returned(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, 0, max_size, data, size) })
 }
 
 /// Makes one change to the request's headers. A header that the host refuses to change stays as it was.
-pub fn edit_request_header(edit: &HeaderEdit<'_>) {
+pub(super) fn edit_request_header(edit: &HeaderEdit<'_>) {
     match edit {
         HeaderEdit::Add { name, value } => {
             put_header(MapType::HttpRequestHeaders, name, value, false);
@@ -51,7 +51,7 @@ pub fn edit_request_header(edit: &HeaderEdit<'_>) {
 }
 
 /// Removes all lines of that name.
-pub fn remove_header(map: MapType, name: &str) {
+pub(super) fn remove_header(map: MapType, name: &str) {
     // SAFETY: the host reads the name, which lives until the call returns.
     unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) };
 }
@@ -60,7 +60,7 @@ pub fn remove_header(map: MapType, name: &str) {
 /// if the host refuses.
 ///
 /// The SDK panics if the map cannot be changed: Envoy returns `BadArgument` then.
-pub fn put_header(map: MapType, name: &str, value: &[u8], replace: bool) {
+pub(super) fn put_header(map: MapType, name: &str, value: &[u8], replace: bool) {
     let put = if replace { proxy_replace_header_map_value } else { proxy_add_header_map_value };
     // SAFETY: the host reads name and value, which live until the call returns.
     unsafe { put(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
@@ -69,13 +69,13 @@ pub fn put_header(map: MapType, name: &str, value: &[u8], replace: bool) {
 /// Returns a property. Its path has a zero byte between the parts.
 ///
 /// Per request: the SDK builds the path on each call.
-pub fn property(path: &str) -> Result<Bytes, Failure> {
+pub(super) fn property(path: &str) -> Result<Bytes, Failure> {
     // SAFETY: the host reads the path, and writes one pointer and one length to these two variables.
     returned(|data, size| unsafe { proxy_get_property(path.as_ptr(), path.len(), data, size) })
 }
 
 /// Returns a property as text; an absent one is empty.
-pub fn text(path: &str) -> String {
+pub(super) fn text(path: &str) -> String {
     let bytes = property(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     bytes.unwrap_or_default()
 }
@@ -85,7 +85,7 @@ pub fn text(path: &str) -> String {
 /// if the host refuses.
 ///
 /// The SDK panics if the host does not allow it.
-pub fn set_property(path: &str, value: &[u8]) {
+pub(super) fn set_property(path: &str, value: &[u8]) {
     // SAFETY: the host reads path and value, which live until the call returns.
     unsafe { proxy_set_property(path.as_ptr(), path.len(), value.as_ptr(), value.len()) };
 }
@@ -94,7 +94,7 @@ pub fn set_property(path: &str, value: &[u8]) {
 /// (`source/extensions/common/wasm/foreign.cc`).
 ///
 /// The SDK panics if such a function returns a status of its own.
-pub fn call_foreign(name: &str, argument: &[u8]) -> Result<Bytes, Failure> {
+pub(super) fn call_foreign(name: &str, argument: &[u8]) -> Result<Bytes, Failure> {
     // SAFETY: the host reads name and argument, and writes one pointer and one length to
     // these two variables.
     returned(|data, size| unsafe {
@@ -112,7 +112,7 @@ pub fn call_foreign(name: &str, argument: &[u8]) -> Result<Bytes, Failure> {
 /// Returns the time since the Unix epoch in nanoseconds; 0 where the host has no clock.
 ///
 /// Per request: the SDK converts it to a `SystemTime`.
-pub fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let mut nanos = 0;
     // SAFETY: the host writes a 64-bit number to this variable.
     unsafe { proxy_get_current_time_nanoseconds(&mut nanos) };
@@ -122,7 +122,7 @@ pub fn now() -> u64 {
 /// Logs a message, if the host accepts it.
 ///
 /// The SDK panics if the host does not allow it.
-pub fn log(level: LogLevel, message: &str) {
+pub(super) fn log(level: LogLevel, message: &str) {
     // SAFETY: the host reads the message, which lives until the call returns.
     unsafe { proxy_log(level as u32, message.as_ptr(), message.len()) };
 }
@@ -130,7 +130,7 @@ pub fn log(level: LogLevel, message: &str) {
 /// Sets the period of the root context's ticks in whole milliseconds; zero stops them.
 ///
 /// The SDK panics if the host does not allow it.
-pub fn set_tick_period(period: Duration) {
+pub(super) fn set_tick_period(period: Duration) {
     let millis = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
     // SAFETY: only numbers are passed.
     unsafe { proxy_set_tick_period_milliseconds(millis) };
@@ -139,7 +139,7 @@ pub fn set_tick_period(period: Duration) {
 /// Defines a metric and returns its id.
 ///
 /// The SDK panics if the host does not allow it.
-pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, Failure> {
+pub(super) fn define_metric(kind: MetricType, name: &str) -> Result<u32, Failure> {
     let mut id = 0;
     // SAFETY: the host reads the name, and writes a 32-bit number to this variable.
     ok(unsafe { proxy_define_metric(kind as u32, name.as_ptr(), name.len(), &mut id) })?;
@@ -149,7 +149,7 @@ pub fn define_metric(kind: MetricType, name: &str) -> Result<u32, Failure> {
 /// Adds an offset to a counter or gauge.
 ///
 /// The SDK panics if the host does not allow it.
-pub fn increment_metric(id: u32, offset: i64) -> Result<(), Failure> {
+pub(super) fn increment_metric(id: u32, offset: i64) -> Result<(), Failure> {
     // SAFETY: only numbers are passed.
     ok(unsafe { proxy_increment_metric(id, offset) })
 }
@@ -157,7 +157,7 @@ pub fn increment_metric(id: u32, offset: i64) -> Result<(), Failure> {
 /// Adds a measurement to a histogram, if the host accepts it.
 ///
 /// The SDK panics if the host does not allow it.
-pub fn record_metric(id: u32, value: u64) {
+pub(super) fn record_metric(id: u32, value: u64) {
     // SAFETY: only numbers are passed.
     unsafe { proxy_record_metric(id, value) };
 }
@@ -166,7 +166,7 @@ pub fn record_metric(id: u32, value: u64) {
 /// no value.
 ///
 /// The SDK panics if the host does not allow it.
-pub fn shared_data(key: &str) -> Result<Option<(Bytes, u32)>, Failure> {
+pub(super) fn shared_data(key: &str) -> Result<Option<(Bytes, u32)>, Failure> {
     let mut version = 0;
     let mut status = OK;
     let value = returned(|data, size| {
@@ -186,7 +186,7 @@ pub fn shared_data(key: &str) -> Result<Option<(Bytes, u32)>, Failure> {
 /// Sets the value of a key in the data that all workers share, if its value still has this version.
 ///
 /// The SDK panics if the host does not allow it.
-pub fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<(), WriteError> {
+pub(super) fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<(), WriteError> {
     // SAFETY: the host reads key and value, which live until the call returns.
     let status = unsafe {
         proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), version)

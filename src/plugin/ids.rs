@@ -9,11 +9,11 @@ use crate::propagation::context::FreshIds;
 
 /// 256 bits of state, so that the streams of many VMs do not meet; a hostcall an id would cost
 /// more than all else that an id needs.
-pub struct IdGenerator(Xoshiro256PlusPlus);
+pub(super) struct IdGenerator(Xoshiro256PlusPlus);
 
 impl IdGenerator {
     /// Seeds from the host's randomness, and from its clock should that fail.
-    pub fn seeded() -> Self {
+    pub(super) fn seeded() -> Self {
         let mut seed = [0; 32];
         match getrandom::fill(&mut seed) {
             Ok(()) => Self(Xoshiro256PlusPlus::from_seed(seed)),
@@ -21,7 +21,7 @@ impl IdGenerator {
         }
     }
 
-    pub fn fresh(&mut self) -> FreshIds {
+    pub(super) fn fresh(&mut self) -> FreshIds {
         let high = u128::from(self.non_zero()) << 64;
         FreshIds {
             trace_id: TraceId::from(high | u128::from(self.non_zero())),
@@ -30,7 +30,7 @@ impl IdGenerator {
     }
 
     /// Returns 32 random bits.
-    pub fn random(&mut self) -> u32 {
+    pub(super) fn random(&mut self) -> u32 {
         self.0.next_u32()
     }
 

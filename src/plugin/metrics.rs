@@ -8,7 +8,7 @@ use crate::export::tally::{ExportTally, Totals};
 use crate::sampling::rules::Rules;
 
 /// The metrics of one configuration.
-pub struct Metrics {
+pub(super) struct Metrics {
     all: Vec<PublishedMetric>,
     export_duration: Option<u32>,
     export_batch_spans: Option<u32>,
@@ -24,7 +24,7 @@ struct PublishedMetric {
 
 impl Metrics {
     /// Defines the metrics that are shown from the start.
-    pub fn define(rules: &Rules) -> Self {
+    pub(super) fn define(rules: &Rules) -> Self {
         let new = |metric| PublishedMetric { metric, id: None, published: 0 };
         let mut all: Vec<_> = statistics::metrics(rules).into_iter().map(new).collect();
         let from_start = all.iter_mut().filter(|published| published.metric.shown_from_start);
@@ -40,14 +40,14 @@ impl Metrics {
     }
 
     /// Updates the host's values to the totals.
-    pub fn publish(&mut self, totals: &Totals<'_>) {
+    pub(super) fn publish(&mut self, totals: &Totals<'_>) {
         for published in &mut self.all {
             published.publish(published.metric.value(totals));
         }
     }
 
     /// Moves the measurements of export requests to the host.
-    pub fn record(&self, exports: &mut ExportTally) {
+    pub(super) fn record(&self, exports: &mut ExportTally) {
         let histograms = [
             (self.export_duration, &mut exports.duration_millis),
             (self.export_batch_spans, &mut exports.batch_spans),
@@ -63,7 +63,7 @@ impl Metrics {
 }
 
 /// Adds to a metric that all configurations share. From then on, Envoy shows it.
-pub fn add(kind: MetricType, name: &str, offset: i64) {
+pub(super) fn add(kind: MetricType, name: &str, offset: i64) {
     if let Ok(id) = host::define_metric(kind, name)
         && offset != 0
     {

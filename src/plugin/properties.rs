@@ -18,7 +18,7 @@ use crate::http::head::pairs;
 use crate::span::cel;
 
 /// A list of attributes that are read together: `N` that every span needs, and those of tags.
-pub struct PropertyList<const N: usize> {
+pub(super) struct PropertyList<const N: usize> {
     /// Named as in CEL: `response.code`.
     own: [&'static str; N],
     /// Paths, with a zero byte between their parts, and whether they are in the list.
@@ -32,7 +32,7 @@ pub struct PropertyList<const N: usize> {
 }
 
 /// The values of a [`PropertyList`], as the host encodes them; absent ones are empty.
-pub struct Values<const N: usize> {
+pub(super) struct Values<const N: usize> {
     list: Bytes,
     /// The values one by one, if the list could not be read.
     own: Option<[Bytes; N]>,
@@ -49,7 +49,7 @@ struct Expression {
 }
 
 impl<const N: usize> PropertyList<N> {
-    pub fn new(own: [&'static str; N], of_tags: Vec<String>) -> Self {
+    pub(super) fn new(own: [&'static str; N], of_tags: Vec<String>) -> Self {
         let list = |items: &[String]| Expression {
             text: format!("[{}]", items.join(",")),
             token: OnceCell::new(),
@@ -74,7 +74,7 @@ impl<const N: usize> PropertyList<N> {
     }
 
     /// Reads the attributes of the current stream.
-    pub fn read(&self) -> Values<N> {
+    pub(super) fn read(&self) -> Values<N> {
         let all = [&self.plain, &self.guarded].into_iter().find_map(Expression::evaluate);
         let read = |path: &str| host::property(path).unwrap_or_default();
         if let Some(list) = all {
@@ -95,7 +95,7 @@ impl<const N: usize> PropertyList<N> {
 
 impl<const N: usize> Values<N> {
     /// Returns the values of the attributes that every span needs, in their order.
-    pub fn values(&self) -> [&[u8]; N] {
+    pub(super) fn values(&self) -> [&[u8]; N] {
         let mut values: [&[u8]; N] = [&[]; N];
         match &self.own {
             // Envoy encodes a list as a header map whose names are the values.
@@ -114,7 +114,7 @@ impl<const N: usize> Values<N> {
     }
 
     /// Returns the values of the attributes of tags, in their order.
-    pub fn of_tags(&self) -> Vec<&[u8]> {
+    pub(super) fn of_tags(&self) -> Vec<&[u8]> {
         let mut listed = pairs(&self.list).into_iter().skip(N).map(|(value, _)| value);
         let value = |single: &'_ Option<Bytes>| match single {
             Some(_) => None,

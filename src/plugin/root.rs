@@ -15,7 +15,7 @@ use crate::export::statistics::{self, CONFIGURATION_REJECTED, CONFIGURED};
 
 /// A plugin in one worker.
 #[derive(Default)]
-pub struct Root {
+pub(super) struct Root {
     configured: Option<Configured>,
     /// Whether a tick came since the configuration: there is none in the VM in which Envoy tries it.
     has_begun: bool,
@@ -204,7 +204,7 @@ fn register(plugin: &Rc<Plugin>) {
 }
 
 /// Returns the configurations of this VM that a root context holds, newest first.
-pub fn registered() -> Vec<Rc<Plugin>> {
+pub(super) fn registered() -> Vec<Rc<Plugin>> {
     PLUGINS.with(|plugins| match plugins.try_borrow() {
         Ok(plugins) => {
             let held = plugins.iter().rev().filter_map(Weak::upgrade);

@@ -6,13 +6,13 @@ use super::host;
 use crate::sampling::shared_number;
 
 /// Returns the number at a key; none if it has no value.
-pub fn number(key: &str) -> Option<u64> {
+pub(super) fn number(key: &str) -> Option<u64> {
     host::shared_data(key).ok().flatten().and_then(|(bytes, _)| from_bytes(bytes))
 }
 
 /// Replaces the number at a key by `next` of it, and tells whether that succeeded. Nothing is written if
 /// `next` returns nothing.
-pub fn update(key: &str, next: impl Fn(Option<u64>) -> Option<u64>) -> bool {
+pub(super) fn update(key: &str, next: impl Fn(Option<u64>) -> Option<u64>) -> bool {
     let read = || {
         let found = host::shared_data(key).ok()?;
         Some(found.map(|(bytes, version)| (from_bytes(bytes), version)))

@@ -14,7 +14,7 @@ use crate::sampling::held_heads::HeldHead;
 use crate::span::{ActiveSpan, Recording};
 
 /// One request.
-pub struct Stream {
+pub(super) struct Stream {
     plugin: Option<Rc<Plugin>>,
     /// Boxed, since most requests have none.
     pub span: Option<Box<ActiveSpan>>,
@@ -29,7 +29,7 @@ pub struct Stream {
 }
 
 /// A request that is not sampled and may be exported late.
-pub struct Late {
+pub(super) struct Late {
     pub recording: Recording<'static>,
     /// The headers as they arrived: other filters may change them later.
     pub head: HeldHead,
@@ -39,10 +39,10 @@ pub struct Late {
 }
 
 /// Names and values of the header lines that name a trace, sorted.
-pub type TraceHeaders = Vec<(Vec<u8>, Vec<u8>)>;
+pub(super) type TraceHeaders = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Stream {
-    pub fn new(plugin: Option<Rc<Plugin>>) -> Self {
+    pub(super) fn new(plugin: Option<Rc<Plugin>>) -> Self {
         Self {
             plugin,
             span: None,
@@ -100,7 +100,7 @@ impl HttpContext for Stream {
 }
 
 /// Reads the trace headers of the current request.
-pub fn trace_headers() -> TraceHeaders {
+pub(super) fn trace_headers() -> TraceHeaders {
     let headers = host::headers(MapType::HttpRequestHeaders).unwrap_or_default();
     propagation::trace_headers(&Head::new(pairs(&headers)))
 }

@@ -101,4 +101,4 @@ impl Sampling {
 }
 
 /// The random-trace-id flag (W3C Trace Context Level 2, section 3.2.2.5.2).
-pub const RANDOM: TraceFlags = TraceFlags::new(0x02);
+pub(crate) const RANDOM: TraceFlags = TraceFlags::new(0x02);

@@ -71,7 +71,7 @@ impl Extracted {
 }
 
 /// Returns hex digits in lower case, with the leading zeros that are missing.
-pub fn lower_case<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
+pub(crate) fn lower_case<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
     let mut hex = zero_padded::<N>(hex)?;
     hex.make_ascii_lowercase();
     Some(hex)
@@ -87,7 +87,7 @@ fn zero_padded<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
 
 /// Reads exactly 16 digits of lower-case hex, not all zeros.
 #[inline(never)]
-pub fn parse_span_id(hex: &[u8]) -> Option<SpanId> {
+pub(crate) fn parse_span_id(hex: &[u8]) -> Option<SpanId> {
     let id = u64::from_be_bytes(decode_hex(hex)?);
     (id != 0).then(|| SpanId::from(id))
 }

@@ -11,7 +11,7 @@ mod grpc_trace_bin;
 mod instana;
 mod jaeger;
 mod ottrace;
-pub mod tracecontext;
+pub(crate) mod tracecontext;
 mod xray;
 
 use super::context::Context;
@@ -71,7 +71,7 @@ formats! {
 }
 
 /// Everything that the rest of the filter knows about a format.
-pub struct FormatDefinition {
+pub(crate) struct FormatDefinition {
     /// The name in the configuration and in metrics.
     pub name: &'static str,
     /// All headers that hold a part of the context, in lower case.

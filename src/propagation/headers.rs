@@ -9,7 +9,7 @@ use super::tracestate::TRACESTATE;
 use crate::http::head::Head;
 
 /// Tells whether a header holds a context, or a part of one, in any tracing system.
-pub fn holds_context(name: &[u8]) -> bool {
+pub(crate) fn holds_context(name: &[u8]) -> bool {
     let is_one_of = |known: &[&str]| known.iter().any(|known| is_spelled(name, known));
     // Few names get past their first byte.
     FIRST_LETTERS & letter_bit(name) != 0
@@ -17,19 +17,19 @@ pub fn holds_context(name: &[u8]) -> bool {
 }
 
 /// Tells whether a header holds baggage, in any tracing system.
-pub fn holds_baggage(name: &[u8]) -> bool {
+pub(super) fn holds_baggage(name: &[u8]) -> bool {
     let begins =
         |prefix: &&str| name.get(..prefix.len()).is_some_and(|start| is_spelled(start, prefix));
     BAGGAGE.iter().any(|known| is_spelled(name, known)) || BAGGAGE_PREFIXES.iter().any(begins)
 }
 
 /// Tells whether a header holds a context in a known format, or W3C's baggage.
-pub fn is_known_header(name: &str) -> bool {
+pub(crate) fn is_known_header(name: &str) -> bool {
     name == baggage::BAGGAGE || Format::HEADERS.iter().any(|headers| headers.contains(&name))
 }
 
 /// Returns the lines that name a trace and its parent span, in all known formats, sorted.
-pub fn trace_headers(head: &Head<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn trace_headers(head: &Head<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
     let names = Format::HEADERS.iter().copied().flatten();
     let mut lines = Vec::new();
     for name in names.filter(|name| **name != TRACESTATE) {

@@ -10,22 +10,22 @@
 //! ```
 
 pub mod baggage;
-pub mod context;
-pub mod extracted;
-pub mod format;
+pub(crate) mod context;
+pub(crate) mod extracted;
+pub(crate) mod format;
 mod headers;
 mod incoming;
 pub mod ot;
-pub mod response;
+pub(crate) mod response;
 #[cfg(test)]
 pub mod testing;
 pub mod tracestate;
 
 use self::context::{Context, FreshIds, Sampling};
-pub use self::format::Format;
+pub(crate) use self::format::Format;
 use self::headers::holds_baggage;
-pub use self::headers::{holds_context, is_known_header, trace_headers};
-pub use self::incoming::{Faults, Incoming, Link, TrustAction};
+pub(crate) use self::headers::{holds_context, is_known_header, trace_headers};
+pub(crate) use self::incoming::{Faults, Incoming, Link, TrustAction};
 use self::ot::ThresholdUpdate;
 use self::tracestate::TRACESTATE;
 use crate::http::edits::{Edits, HeaderEdit};
@@ -141,7 +141,7 @@ impl Propagation {
 }
 
 /// Removes every context and all baggage, in any format.
-pub fn remove_all(edits: &mut Edits<'_, '_>) {
+pub(crate) fn remove_all(edits: &mut Edits<'_, '_>) {
     edits.remove_where(|name| holds_context(name) || holds_baggage(name));
 }
 

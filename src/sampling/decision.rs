@@ -7,7 +7,7 @@ use crate::propagation::ot::ThresholdUpdate;
 
 /// What decided a request. Metrics count each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DecisionKind {
+pub(crate) enum DecisionKind {
     Force,
     Drop,
     Ignore,
@@ -18,10 +18,11 @@ pub enum DecisionKind {
 }
 
 impl DecisionKind {
-    pub const ALL: [Self; 5] = [Self::Force, Self::Drop, Self::Ignore, Self::Parent, Self::Ratio];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Force, Self::Drop, Self::Ignore, Self::Parent, Self::Ratio];
 
     /// Returns the name that configuration and metrics use.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Force => "force",
             Self::Drop => "drop",
@@ -34,7 +35,7 @@ impl DecisionKind {
 
 /// The decision on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Decision<'c> {
+pub(crate) struct Decision<'c> {
     pub kind: DecisionKind,
     pub sampled: bool,
     pub reason: Reason<'c>,
@@ -44,7 +45,7 @@ pub struct Decision<'c> {
 
 /// Why a span exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason<'c> {
+pub(crate) enum Reason<'c> {
     /// The rule of that name.
     Rule(&'c str),
     Parent,
@@ -54,7 +55,7 @@ pub enum Reason<'c> {
 }
 
 impl<'c> Reason<'c> {
-    pub fn as_str(self) -> &'c str {
+    pub(crate) fn as_str(self) -> &'c str {
         match self {
             Self::Rule(name) => name,
             Self::Parent => "parent",
@@ -66,7 +67,7 @@ impl<'c> Reason<'c> {
 
 impl Decision<'_> {
     /// Makes the request unsampled, because a limit refuses its span.
-    pub fn revoke(&mut self) {
+    pub(crate) fn revoke(&mut self) {
         self.sampled = false;
         self.threshold_update = ThresholdUpdate::Erase;
     }
@@ -74,7 +75,7 @@ impl Decision<'_> {
 
 /// Decides by the rule that matches, else by the parent, else by the ratio of roots. `randomness` is that
 /// of the trace, 56 bits; the ratio decides by it.
-pub fn decide<'c>(
+pub(crate) fn decide<'c>(
     rule: Option<&'c Rule>,
     parent: Sampling,
     randomness: u64,

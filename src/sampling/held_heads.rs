@@ -8,7 +8,7 @@ use crate::http::url::MAX_URL_PART_BYTES;
 
 /// Holds request heads within a number of bytes. Of each head it holds the headers that a span needs.
 #[derive(Debug)]
-pub struct HeldHeads {
+pub(crate) struct HeldHeads {
     headers: Rc<[HeldHeader]>,
     max_bytes: usize,
     /// Bytes of all heads that are held now.
@@ -25,7 +25,7 @@ struct HeldHeader {
 
 /// One request's head, until it is dropped.
 #[derive(Debug)]
-pub struct HeldHead {
+pub(crate) struct HeldHead {
     headers: Rc<[HeldHeader]>,
     /// For each line the index of its header and the length of its value.
     lines: Vec<(u16, u32)>,
@@ -38,7 +38,7 @@ pub struct HeldHead {
 impl HeldHeads {
     /// Returns an empty store. It holds the headers of which every span is made, cut to the length that
     /// a span can have, and `tag_headers` uncut. `max_chars` is the longest value of an attribute.
-    pub fn new<'t>(
+    pub(crate) fn new<'t>(
         max_bytes: usize,
         max_chars: usize,
         tag_headers: impl Iterator<Item = &'t str>,
@@ -72,7 +72,7 @@ impl HeldHeads {
     }
 
     /// Holds a head, or returns none if there is no room for it.
-    pub fn hold(&self, head: &Head<'_>) -> Option<HeldHead> {
+    pub(crate) fn hold(&self, head: &Head<'_>) -> Option<HeldHead> {
         let mut lines = Vec::with_capacity(self.headers.len());
         let mut values = Vec::with_capacity(TYPICAL_VALUES_BYTES);
         for (index, header) in (0..).zip(self.headers.iter()) {
@@ -97,7 +97,7 @@ impl HeldHeads {
 
 impl HeldHead {
     /// Returns the lines that are held.
-    pub fn head(&self) -> Head<'_> {
+    pub(crate) fn head(&self) -> Head<'_> {
         let mut rest = self.values.as_slice();
         let mut lines = Vec::with_capacity(self.lines.len());
         for (index, len) in &self.lines {

@@ -75,7 +75,7 @@ impl Limit {
 /// Takes a permit from each of two limits, or from neither if one of them refuses; the error is the
 /// index of that limit. `take` takes a permit and tells whether the limit granted it; `give_back` gives
 /// it back.
-pub fn take_permits(
+pub(crate) fn take_permits(
     limits: [Option<(&Limit, BurstShare)>; 2],
     take: &mut dyn FnMut(&Limit, BurstShare) -> bool,
     give_back: &mut dyn FnMut(&Limit),
@@ -94,9 +94,9 @@ pub fn take_permits(
 }
 
 /// The lowest rate of a limit.
-pub const MIN_PER_SECOND: f64 = 0.001;
+pub(crate) const MIN_PER_SECOND: f64 = 0.001;
 /// The highest rate of a limit.
-pub const MAX_PER_SECOND: f64 = 1e6;
+pub(crate) const MAX_PER_SECOND: f64 = 1e6;
 const MAX_BURST: u32 = 1_000_000;
 /// The most by which the clocks of workers that share a state may differ.
 const CLOCK_SKEW_NANOS: u64 = 1_000_000_000;

@@ -109,7 +109,7 @@ impl HeaderMatch {
 }
 
 /// Tells whether any item matches. The first one that exceeds the budget ends the search.
-pub fn any_matches<T>(
+pub(crate) fn any_matches<T>(
     items: impl IntoIterator<Item = T>,
     mut matches: impl FnMut(T) -> Result<bool, BudgetExceeded>,
 ) -> Result<bool, BudgetExceeded> {
@@ -122,7 +122,7 @@ pub fn any_matches<T>(
 }
 
 /// The most tokens of a configuration: [`ValidTokens`] has a bit for each.
-pub const MAX_TOKENS: u32 = u64::BITS;
+pub(crate) const MAX_TOKENS: u32 = u64::BITS;
 
 #[cfg(test)]
 mod tests;

@@ -9,19 +9,19 @@
 //! - [`export_on`], [`late_limit`], [`held_heads`]: spans of requests that were not sampled, exported for
 //!   how they ended
 
-pub mod cidr;
-pub mod conditions;
-pub mod decision;
-pub mod export_on;
-pub mod held_heads;
-pub mod late_limit;
-pub mod limit;
-pub mod matching;
-pub mod path_index;
-pub mod ratio;
-pub mod regex;
-pub mod rules;
-pub mod search_budget;
-pub mod shared_number;
-pub mod token;
-pub mod trust;
+pub(crate) mod cidr;
+pub(crate) mod conditions;
+pub(crate) mod decision;
+pub(crate) mod export_on;
+pub(crate) mod held_heads;
+pub(crate) mod late_limit;
+pub(crate) mod limit;
+pub(crate) mod matching;
+pub(crate) mod path_index;
+pub(crate) mod ratio;
+pub(crate) mod regex;
+pub(crate) mod rules;
+pub(crate) mod search_budget;
+pub(crate) mod shared_number;
+pub(crate) mod token;
+pub(crate) mod trust;

@@ -7,7 +7,7 @@ use super::matching::{StringMatch, StringMatchKind};
 /// Each entry links to the longest other entry that is a prefix of it. So one binary search finds the
 /// longest entry that a path begins with, and the links lead to all shorter ones.
 #[derive(Debug, Clone, Default)]
-pub struct PathIndex {
+pub(crate) struct PathIndex {
     /// Sorted by path.
     entries: Vec<Entry>,
 }
@@ -26,7 +26,7 @@ struct Entry {
 impl PathIndex {
     /// Returns the index over rules, each given by its index and its conditions on the path. Only those
     /// conditions count for which [`PathIndex::covers`] holds.
-    pub fn new<'m>(rules: impl Iterator<Item = (usize, &'m [StringMatch])>) -> Self {
+    pub(crate) fn new<'m>(rules: impl Iterator<Item = (usize, &'m [StringMatch])>) -> Self {
         let mut index = Self::default();
         for (rule, conditions) in rules {
             for condition in conditions {
@@ -42,14 +42,14 @@ impl PathIndex {
     }
 
     /// Tells whether an index can hold a condition.
-    pub fn covers(condition: &StringMatch) -> bool {
+    pub(crate) fn covers(condition: &StringMatch) -> bool {
         let is_path_or_prefix =
             matches!(condition.kind, StringMatchKind::Exact(_) | StringMatchKind::Prefix(_));
         is_path_or_prefix && !condition.ignore_case
     }
 
     /// Calls `visit` with the index of each rule that matches a path, in no particular order.
-    pub fn for_each_match(&self, path: &[u8], mut visit: impl FnMut(usize)) {
+    pub(crate) fn for_each_match(&self, path: &[u8], mut visit: impl FnMut(usize)) {
         let after = self.entries.partition_point(|entry| entry.path.as_slice() <= path);
         let mut next = after.checked_sub(1);
         while let Some(entry) = next.and_then(|index| self.entries.get(index)) {

@@ -14,8 +14,6 @@ pub struct Ratio {
 }
 
 impl Ratio {
-    pub const ALWAYS: Self = Self { threshold: 0 };
-
     /// Returns the ratio for a share from 0 to 1, or none for any other number.
     ///
     /// The threshold is rounded to `precision` hex digits, from 1 to 14. Leading digits `f`, which small
@@ -120,7 +118,7 @@ mod tests {
             assert_eq!(Ratio::new(wrong, 4), None, "{wrong}");
         }
         assert_eq!(ratio(0.0).threshold(), None);
-        assert_eq!(ratio(1.0), Ratio::ALWAYS);
+        assert_eq!(ratio(1.0), Ratio { threshold: 0 });
     }
 
     /// Chi-squared with one degree of freedom exceeds this once in a thousand times.

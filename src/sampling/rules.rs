@@ -106,13 +106,13 @@ impl Rule {
 
 /// Returns the label value of a rule in metrics: its name, with `_` for every character that is not
 /// allowed there.
-pub fn label_value(rule: &str) -> String {
+pub(crate) fn label_value(rule: &str) -> String {
     let is_allowed = |char: char| char.is_ascii_alphanumeric() || "-_./".contains(char);
     rule.chars().map(|char| if is_allowed(char) { char } else { '_' }).collect()
 }
 
 /// The label value of requests that no rule decided.
-pub const NO_RULE: &str = "none";
+pub(crate) const NO_RULE: &str = "none";
 
 #[cfg(test)]
 mod tests {

@@ -40,6 +40,6 @@ impl SearchBudget {
 
 /// Bytes that the conditions of one request search at most: as many as Envoy allows for the headers of
 /// a request by default, so that one condition may search all of them.
-pub const MAX_SEARCHED_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_SEARCHED_BYTES: usize = 64 * 1024;
 /// The cost of a search beside the bytes of the value.
-pub const BYTES_PER_SEARCH: usize = 32;
+pub(crate) const BYTES_PER_SEARCH: usize = 32;

@@ -5,7 +5,7 @@
 
 /// Why a number was not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteError {
+pub(crate) enum WriteError {
     /// Its version is another one by now.
     Changed,
     /// The host does not store it.
@@ -15,7 +15,7 @@ pub enum WriteError {
 /// Replaces a number by `next` of it, and tells whether that succeeded. Nothing is written if `next`
 /// returns nothing. `read` returns the number and its version, if it has a value, and nothing if the
 /// host fails; `write` replaces the value of this version.
-pub fn update(
+pub(crate) fn update(
     read: impl Fn() -> Option<Option<(Option<u64>, u32)>>,
     write: impl Fn(u64, u32) -> Result<(), WriteError>,
     next: impl Fn(Option<u64>) -> Option<u64>,

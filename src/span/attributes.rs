@@ -4,7 +4,7 @@
 //! <https://opentelemetry.io/docs/specs/semconv/resource/>, and for Envoy's
 //! `source/common/tracing/http_tracer_impl.cc`.
 
-pub use opentelemetry_semantic_conventions::attribute::{
+pub(crate) use opentelemetry_semantic_conventions::attribute::{
     CLIENT_ADDRESS, ERROR_TYPE, HTTP_REQUEST_BODY_SIZE, HTTP_REQUEST_METHOD,
     HTTP_REQUEST_METHOD_ORIGINAL, HTTP_REQUEST_RESEND_COUNT, HTTP_RESPONSE_BODY_SIZE,
     HTTP_RESPONSE_STATUS_CODE, HTTP_ROUTE, K8S_CLUSTER_NAME, K8S_NAMESPACE_NAME, K8S_POD_NAME,
@@ -16,25 +16,25 @@ pub use opentelemetry_semantic_conventions::attribute::{
 
 /// Deprecated in the conventions. A custom tag may have this key; Zipkin then shows its value as the
 /// service that a span calls.
-pub const PEER_SERVICE: &str = "peer.service";
+pub(crate) const PEER_SERVICE: &str = "peer.service";
 /// Envoy's tag with the value `proxy`: tells the spans of proxies from those of applications.
-pub const COMPONENT: &str = "component";
+pub(crate) const COMPONENT: &str = "component";
 /// Has the value `mesh`, for the same purpose.
-pub const SPAN_SOURCE: &str = "span.source";
-pub const REQUEST_ID: &str = "guid:x-request-id";
-pub const RESPONSE_CODE_DETAILS: &str = "response_code_details";
-pub const RESPONSE_FLAGS: &str = "response_flags";
-pub const UPSTREAM_ADDRESS: &str = "upstream_address";
-pub const UPSTREAM_CLUSTER: &str = "upstream_cluster";
+pub(crate) const SPAN_SOURCE: &str = "span.source";
+pub(crate) const REQUEST_ID: &str = "guid:x-request-id";
+pub(crate) const RESPONSE_CODE_DETAILS: &str = "response_code_details";
+pub(crate) const RESPONSE_FLAGS: &str = "response_flags";
+pub(crate) const UPSTREAM_ADDRESS: &str = "upstream_address";
+pub(crate) const UPSTREAM_CLUSTER: &str = "upstream_cluster";
 /// Milliseconds from the start of the span to the head of the upstream's response.
-pub const UPSTREAM_TIME_TO_FIRST_BYTE_MS: &str = "upstream_time_to_first_byte_ms";
+pub(crate) const UPSTREAM_TIME_TO_FIRST_BYTE_MS: &str = "upstream_time_to_first_byte_ms";
 /// Why the request was recorded: the name of the rule that forced it, else `parent`, `ratio` or `late`.
-pub const REASON: &str = "sidespan.reason";
+pub(crate) const REASON: &str = "sidespan.reason";
 /// The key of the condition in `sampling.export_on` that a late span met.
-pub const EXPORT_ON: &str = "sidespan.export_on";
+pub(crate) const EXPORT_ON: &str = "sidespan.export_on";
 
 /// Keys that a span may have already. A custom tag must not use them: OTLP wants each key once.
-pub const RESERVED: [&str; 34] = [
+pub(crate) const RESERVED: [&str; 34] = [
     CLIENT_ADDRESS,
     ERROR_TYPE,
     HTTP_REQUEST_METHOD,

@@ -11,7 +11,7 @@
 ///
 /// Returns `None` for a path of one part, whose absence CEL cannot test, and where the first part is
 /// not an identifier, since that part is written into the expression unquoted.
-pub fn value_or_empty(path: &str) -> Option<String> {
+pub(crate) fn value_or_empty(path: &str) -> Option<String> {
     let mut parts = path.split('\0');
     let mut value = parts.next().filter(|root| is_identifier(root))?.to_owned();
     let mut tests = Vec::new();

@@ -44,7 +44,7 @@ pub struct Attributes {
 
 /// The fields of one `Span` message that are known so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SpanFields {
+pub(crate) struct SpanFields {
     /// The span's own attributes. The other fields of the span stand between them.
     pub own: Attributes,
     /// Custom tags, which are left out where the span has too many attributes.
@@ -54,7 +54,7 @@ pub struct SpanFields {
 
 /// A finished span, encoded, and counts of what the limits removed from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedSpan {
+pub(crate) struct EncodedSpan {
     pub bytes: Vec<u8>,
     /// How many values were cut.
     pub truncated: u32,
@@ -64,7 +64,7 @@ pub struct EncodedSpan {
 
 impl SpanFields {
     /// Starts a span. A `trace_state` that is empty or not UTF-8 is left out.
-    pub fn start(ids: SpanIds<'_>, start_unix_nanos: u64, limits: AttributeLimits) -> Self {
+    pub(crate) fn start(ids: SpanIds<'_>, start_unix_nanos: u64, limits: AttributeLimits) -> Self {
         let mut bytes = Vec::with_capacity(TYPICAL_SPAN_BYTES);
         bytes.extend_from_slice(&[len_tag(span::TRACE_ID), 16]);
         bytes.extend_from_slice(&ids.trace_id.to_bytes());
@@ -89,22 +89,22 @@ impl SpanFields {
     }
 
     /// Adds a string attribute, as [`Attributes::text`] does.
-    pub fn text(&mut self, key: &str, value: &[u8]) {
+    pub(crate) fn text(&mut self, key: &str, value: &[u8]) {
         self.own.text(key, value);
     }
 
     /// Adds an integer attribute.
-    pub fn integer(&mut self, key: &str, value: u64) {
+    pub(crate) fn integer(&mut self, key: &str, value: u64) {
         self.own.integer(key, value);
     }
 
     /// Adds a floating-point attribute.
-    pub fn number(&mut self, key: &str, value: f64) {
+    pub(crate) fn number(&mut self, key: &str, value: f64) {
         self.own.number(key, value);
     }
 
     /// Adds an event without attributes.
-    pub fn event(&mut self, name: &str, unix_nanos: u64) {
+    pub(crate) fn event(&mut self, name: &str, unix_nanos: u64) {
         let bytes = &mut self.own.bytes;
         put_len(bytes, span::EVENTS, 9 + field_len(name.len()));
         put_fixed64(bytes, event::TIME_UNIX_NANO, unix_nanos);
@@ -112,7 +112,7 @@ impl SpanFields {
     }
 
     /// Adds a link without attributes. A `tracestate` that is not UTF-8 is left out.
-    pub fn link(&mut self, to: &Link) {
+    pub(crate) fn link(&mut self, to: &Link) {
         let state = std::str::from_utf8(&to.trace_state).unwrap_or_default().as_bytes();
         let state_len = if state.is_empty() { 0 } else { field_len(state.len()) };
         let bytes = &mut self.own.bytes;
@@ -129,7 +129,7 @@ impl SpanFields {
 
     /// Ends the span and returns its encoding. The name is made printable and cut like the value of an
     /// attribute.
-    pub fn end(
+    pub(crate) fn end(
         self,
         name: &[u8],
         kind: &SpanKind,
@@ -219,7 +219,7 @@ impl Attributes {
 
 /// The ids of a span and of its parent, and what `traceparent` and `tracestate` say beside them.
 #[derive(Debug, Clone, Copy)]
-pub struct SpanIds<'a> {
+pub(crate) struct SpanIds<'a> {
     pub trace_id: TraceId,
     pub span_id: SpanId,
     pub parent_span_id: Option<SpanId>,
@@ -265,7 +265,7 @@ fn put_short_text_attribute(bytes: &mut Vec<u8>, key: &str, value: &[u8]) {
 }
 
 /// Writes a `KeyValue` up to its value, whose `AnyValue` takes `any_len` bytes.
-pub fn put_attribute_head(bytes: &mut Vec<u8>, field: u8, key: &str, any_len: usize) {
+pub(crate) fn put_attribute_head(bytes: &mut Vec<u8>, field: u8, key: &str, any_len: usize) {
     put_len(bytes, field, field_len(key.len()) + field_len(any_len));
     put_bytes(bytes, key_value::KEY, key.as_bytes());
     put_len(bytes, key_value::VALUE, any_len);
@@ -292,47 +292,47 @@ const IS_REMOTE: u32 = 0x200;
 const STATUS_CODE_ERROR: u8 = 2;
 
 mod span {
-    pub const TRACE_ID: u8 = 1;
-    pub const SPAN_ID: u8 = 2;
-    pub const TRACE_STATE: u8 = 3;
-    pub const PARENT_SPAN_ID: u8 = 4;
-    pub const NAME: u8 = 5;
-    pub const KIND: u8 = 6;
-    pub const START_TIME_UNIX_NANO: u8 = 7;
-    pub const END_TIME_UNIX_NANO: u8 = 8;
-    pub const ATTRIBUTES: u8 = 9;
-    pub const DROPPED_ATTRIBUTES_COUNT: u8 = 10;
-    pub const EVENTS: u8 = 11;
-    pub const LINKS: u8 = 13;
-    pub const STATUS: u8 = 15;
+    pub(super) const TRACE_ID: u8 = 1;
+    pub(super) const SPAN_ID: u8 = 2;
+    pub(super) const TRACE_STATE: u8 = 3;
+    pub(super) const PARENT_SPAN_ID: u8 = 4;
+    pub(super) const NAME: u8 = 5;
+    pub(super) const KIND: u8 = 6;
+    pub(super) const START_TIME_UNIX_NANO: u8 = 7;
+    pub(super) const END_TIME_UNIX_NANO: u8 = 8;
+    pub(super) const ATTRIBUTES: u8 = 9;
+    pub(super) const DROPPED_ATTRIBUTES_COUNT: u8 = 10;
+    pub(super) const EVENTS: u8 = 11;
+    pub(super) const LINKS: u8 = 13;
+    pub(super) const STATUS: u8 = 15;
     /// Field 16, fixed32: the only tag with two bytes.
-    pub const FLAGS_TAG: [u8; 2] = [0x85, 0x01];
-    pub const STATUS_MESSAGE: u8 = 2;
-    pub const STATUS_CODE: u8 = 3;
+    pub(super) const FLAGS_TAG: [u8; 2] = [0x85, 0x01];
+    pub(super) const STATUS_MESSAGE: u8 = 2;
+    pub(super) const STATUS_CODE: u8 = 3;
 }
 
 mod event {
-    pub const TIME_UNIX_NANO: u8 = 1;
-    pub const NAME: u8 = 2;
+    pub(super) const TIME_UNIX_NANO: u8 = 1;
+    pub(super) const NAME: u8 = 2;
 }
 
 mod link {
-    pub const TRACE_ID: u8 = 1;
-    pub const SPAN_ID: u8 = 2;
-    pub const TRACE_STATE: u8 = 3;
-    pub const FLAGS: u8 = 6;
+    pub(super) const TRACE_ID: u8 = 1;
+    pub(super) const SPAN_ID: u8 = 2;
+    pub(super) const TRACE_STATE: u8 = 3;
+    pub(super) const FLAGS: u8 = 6;
 }
 
 mod key_value {
-    pub const KEY: u8 = 1;
-    pub const VALUE: u8 = 2;
+    pub(super) const KEY: u8 = 1;
+    pub(super) const VALUE: u8 = 2;
 }
 
-pub mod any_value {
-    pub const STRING: u8 = 1;
-    pub const BOOL: u8 = 2;
-    pub const INT: u8 = 3;
-    pub const DOUBLE: u8 = 4;
+pub(crate) mod any_value {
+    pub(crate) const STRING: u8 = 1;
+    pub(crate) const BOOL: u8 = 2;
+    pub(crate) const INT: u8 = 3;
+    pub(crate) const DOUBLE: u8 = 4;
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::sampling::conditions::Direction;
 
 /// Adds the attributes that the request's headers have. Returns the method as the span's name
 /// begins with it.
-pub fn request_attributes(fields: &mut SpanFields, head: &Head<'_>) -> &'static str {
+pub(crate) fn request_attributes(fields: &mut SpanFields, head: &Head<'_>) -> &'static str {
     let method = known_method(head.method());
     fields.text(key::HTTP_REQUEST_METHOD, method.unwrap_or(OTHER).as_bytes());
     if method.is_none() {
@@ -32,7 +32,7 @@ pub fn request_attributes(fields: &mut SpanFields, head: &Head<'_>) -> &'static 
 }
 
 /// Adds path and query to a server's span, and the whole URL to a client's.
-pub fn url_attributes(fields: &mut SpanFields, direction: Direction, url: &Url) {
+pub(crate) fn url_attributes(fields: &mut SpanFields, direction: Direction, url: &Url) {
     match direction {
         Direction::Inbound => {
             fields.text(key::URL_PATH, url.path());
@@ -45,7 +45,11 @@ pub fn url_attributes(fields: &mut SpanFields, direction: Direction, url: &Url) 
 }
 
 /// Adds the version of HTTP, or the protocol that the connection switched to.
-pub fn protocol_attributes(fields: &mut SpanFields, is_web_socket: bool, facts: StreamFacts<'_>) {
+pub(crate) fn protocol_attributes(
+    fields: &mut SpanFields,
+    is_web_socket: bool,
+    facts: StreamFacts<'_>,
+) {
     if is_web_socket && facts.status == SWITCHING_PROTOCOLS {
         fields.text(key::NETWORK_PROTOCOL_NAME, b"websocket");
     } else if let Some(version) = protocol_version(facts.protocol) {
@@ -54,7 +58,7 @@ pub fn protocol_attributes(fields: &mut SpanFields, is_web_socket: bool, facts: 
 }
 
 /// Adds how often Envoy tried again, and the sizes of both bodies. Zeros are left out.
-pub fn volume_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
+pub(crate) fn volume_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
     for (key, value) in [
         (key::HTTP_REQUEST_RESEND_COUNT, facts.attempts.saturating_sub(1)),
         (key::HTTP_REQUEST_BODY_SIZE, facts.request_body_bytes),
@@ -67,7 +71,7 @@ pub fn volume_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
 }
 
 /// Adds the status of the response, and Envoy's account of how the response came about.
-pub fn response_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
+pub(crate) fn response_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
     if facts.status != 0 {
         fields.integer(key::HTTP_RESPONSE_STATUS_CODE, u64::from(facts.status));
     }
@@ -81,7 +85,7 @@ pub fn response_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
 
 /// Adds the route. Returns the name of the span: the method, and the route where it has a telling
 /// name.
-pub fn name(fields: &mut SpanFields, method: &str, route_name: &[u8]) -> Vec<u8> {
+pub(crate) fn name(fields: &mut SpanFields, method: &str, route_name: &[u8]) -> Vec<u8> {
     let mut name = method.as_bytes().to_vec();
     if !route_name.is_empty() && !ISTIO_ROUTES.contains(&route_name) {
         fields.text(key::HTTP_ROUTE, route_name);
@@ -94,7 +98,11 @@ pub fn name(fields: &mut SpanFields, method: &str, route_name: &[u8]) -> Vec<u8>
 /// Returns `error.type` where the conventions call the request an error: for 5xx, on a client's span
 /// for 4xx too, where no response was sent, and where the upstream or a time limit cut the response
 /// short.
-pub fn error_type(kind: &SpanKind, facts: StreamFacts<'_>, cut: Option<Cut>) -> Option<String> {
+pub(crate) fn error_type(
+    kind: &SpanKind,
+    facts: StreamFacts<'_>,
+    cut: Option<Cut>,
+) -> Option<String> {
     match facts.status {
         500.. => Some(facts.status.to_string()),
         400.. if *kind == SpanKind::Client => Some(facts.status.to_string()),

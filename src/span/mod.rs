@@ -8,17 +8,17 @@
 //! A span is encoded as its facts become known: [`ActiveSpan::start`] at the request's headers, and
 //! [`ActiveSpan::finish`] when the request is over.
 
-pub mod attributes;
-pub mod cel;
-pub mod encoding;
-pub mod http;
-pub mod node;
-pub mod peer;
-pub mod protobuf;
-pub mod resource;
-pub mod rpc;
-pub mod tags;
-pub mod text;
+pub(crate) mod attributes;
+pub(crate) mod cel;
+pub(crate) mod encoding;
+pub(crate) mod http;
+pub(crate) mod node;
+pub(crate) mod peer;
+pub(crate) mod protobuf;
+pub(crate) mod resource;
+pub(crate) mod rpc;
+pub(crate) mod tags;
+pub(crate) mod text;
 
 #[cfg(test)]
 mod testing;
@@ -54,7 +54,7 @@ pub struct SpanSettings {
 
 /// The decision to record a request: the ids of its span, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recording<'c> {
+pub(crate) struct Recording<'c> {
     pub context: Context,
     pub parent_span_id: Option<SpanId>,
     pub trace_state: Vec<u8>,
@@ -65,7 +65,7 @@ pub struct Recording<'c> {
 
 /// Facts about a request that Envoy knows when the request is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamFacts<'a> {
+pub(crate) struct StreamFacts<'a> {
     pub direction: Direction,
     /// `source.address`: the client's address, with port 0 where Envoy derived it from
     /// `x-forwarded-for`.
@@ -99,7 +99,7 @@ pub struct StreamFacts<'a> {
 
 /// The span of a request that is not over yet. The facts from its headers are encoded already.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ActiveSpan {
+pub(crate) struct ActiveSpan {
     fields: SpanFields,
     start_unix_nanos: u64,
     /// Not encoded before the end: the direction, which is known then, decides on the attributes.
@@ -134,7 +134,7 @@ impl SpanSettings {
 impl ActiveSpan {
     /// Starts the span with everything that the request's headers say. `end_of_stream` tells that
     /// the request has no body.
-    pub fn start(
+    pub(crate) fn start(
         settings: &SpanSettings,
         head: &Head<'_>,
         end_of_stream: bool,
@@ -170,33 +170,33 @@ impl ActiveSpan {
     }
 
     /// Records which condition of `sampling.export_on` the request met.
-    pub fn export_on(&mut self, condition: &str) {
+    pub(crate) fn export_on(&mut self, condition: &str) {
         self.fields.text(key::EXPORT_ON, condition.as_bytes());
     }
 
     /// Records when the head of the response arrived; only the first call counts.
-    pub fn response_started(&mut self, unix_nanos: u64) {
+    pub(crate) fn response_started(&mut self, unix_nanos: u64) {
         self.first_byte_unix_nanos.get_or_insert(unix_nanos);
     }
 
     /// Returns the size of the request's body where the headers tell it, which they nearly always do.
     /// It equals Envoy's `request.size`.
-    pub fn request_body_bytes(&self) -> Option<u64> {
+    pub(crate) fn request_body_bytes(&self) -> Option<u64> {
         self.request_body_bytes
     }
 
     /// Tells whether the request is a gRPC request, whose response has a `grpc-status`.
-    pub fn is_grpc(&self) -> bool {
+    pub(crate) fn is_grpc(&self) -> bool {
         self.protocol == ApplicationProtocol::Grpc
     }
 
     /// Adds the tags whose values are known at the request's end.
-    pub fn add_tags(&mut self, tags: &Tags, facts: &EndFacts<'_, '_>) {
+    pub(crate) fn add_tags(&mut self, tags: &Tags, facts: &EndFacts<'_, '_>) {
         tags.at_end(&mut self.fields.tags, &self.kept_values, facts);
     }
 
     /// Ends the span with the facts that Envoy knows when the request is over.
-    pub fn finish(self, facts: StreamFacts<'_>) -> EncodedSpan {
+    pub(crate) fn finish(self, facts: StreamFacts<'_>) -> EncodedSpan {
         let Self { mut fields, start_unix_nanos, url, method, mut protocol, .. } = self;
         if facts.answered_in_http {
             protocol = ApplicationProtocol::None;
@@ -248,12 +248,12 @@ impl ActiveSpan {
 }
 
 /// Tells by `response.code_details` whether a response came from the upstream, not from Envoy itself.
-pub fn is_of_upstream(code_details: &[u8]) -> bool {
+pub(crate) fn is_of_upstream(code_details: &[u8]) -> bool {
     code_details == b"via_upstream"
 }
 
 /// Tells whether a request is a gRPC request.
-pub fn is_grpc(head: &Head<'_>) -> bool {
+pub(crate) fn is_grpc(head: &Head<'_>) -> bool {
     ApplicationProtocol::of(head) == ApplicationProtocol::Grpc
 }
 

@@ -5,7 +5,7 @@ use crate::span::resource::Node;
 impl Node {
     /// Reads the node. `property` returns a property by its path, with a zero byte between the parts; it
     /// is empty if absent. Only Istio's nodes have the metadata.
-    pub fn read(property: &dyn Fn(&str) -> String) -> Self {
+    pub(crate) fn read(property: &dyn Fn(&str) -> String) -> Self {
         Self {
             cluster: property("xds\0node\0cluster"),
             canonical_name: property(
@@ -23,20 +23,20 @@ impl Node {
 }
 
 /// Tells whether this Envoy is a gateway of Istio's.
-pub fn is_gateway(node_id: &str) -> bool {
+pub(crate) fn is_gateway(node_id: &str) -> bool {
     node_id.starts_with("router~")
 }
 
 /// Tells whether Istio or Envoy Gateway configures this Envoy while it runs: Istio by the type of proxy
 /// that begins the node's id (`pkg/model/proxy.go`), Envoy Gateway by its name for the VM
 /// (`internal/gatewayapi/envoyextensionpolicy.go`).
-pub fn is_managed(node_id: &str, vm_id: &str) -> bool {
+pub(crate) fn is_managed(node_id: &str, vm_id: &str) -> bool {
     ["sidecar~", "router~", "waypoint~"].iter().any(|proxy| node_id.starts_with(proxy))
         || vm_id.starts_with("envoyextensionpolicy/")
 }
 
 /// The property that holds the node's id.
-pub const NODE_ID: &str = "xds\0node\0id";
+pub(crate) const NODE_ID: &str = "xds\0node\0id";
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use crate::http::url;
 
 /// Adds the server as the client names it, by `:authority`. The scheme's default port stands for a
 /// missing one.
-pub fn server_attributes(fields: &mut SpanFields, head: &Head<'_>) {
+pub(crate) fn server_attributes(fields: &mut SpanFields, head: &Head<'_>) {
     let (host, port) = url::host_and_port(head.authority());
     if !host.is_empty() {
         fields.text(key::SERVER_ADDRESS, host);
@@ -23,7 +23,7 @@ pub fn server_attributes(fields: &mut SpanFields, head: &Head<'_>) {
 
 /// Adds the client of an inbound request. The client is the network peer too, unless Envoy took the
 /// address from `x-forwarded-for`, which it shows by port 0.
-pub fn client_attributes(fields: &mut SpanFields, source_address: &[u8]) {
+pub(crate) fn client_attributes(fields: &mut SpanFields, source_address: &[u8]) {
     if let Some(client) = Address::parse(source_address) {
         fields.text(key::CLIENT_ADDRESS, client.host.as_bytes());
         if client.port.is_some_and(|port| port != 0) {
@@ -33,14 +33,14 @@ pub fn client_attributes(fields: &mut SpanFields, source_address: &[u8]) {
 }
 
 /// Adds the network peer of an outbound request: the upstream host.
-pub fn callee_attributes(fields: &mut SpanFields, upstream_address: &[u8]) {
+pub(crate) fn callee_attributes(fields: &mut SpanFields, upstream_address: &[u8]) {
     if let Some(upstream) = Address::parse(upstream_address) {
         peer_attributes(fields, &upstream);
     }
 }
 
 /// Adds where Envoy sent the request, in Envoy's own words.
-pub fn upstream_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
+pub(crate) fn upstream_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
     for (key, value) in [
         (key::UPSTREAM_CLUSTER, facts.upstream_cluster),
         (key::UPSTREAM_ADDRESS, facts.upstream_address),

@@ -16,7 +16,7 @@ pub struct ResourceSettings {
 
 /// Facts about the workload from Envoy's node. A field is empty where the node does not have it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Node {
+pub(crate) struct Node {
     /// `node.cluster`.
     pub cluster: String,
     /// Istio's label `service.istio.io/canonical-name`.
@@ -35,7 +35,7 @@ pub struct Node {
 
 /// OpenTelemetry's environment variables that describe the resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResourceVariables {
+pub(crate) struct ResourceVariables {
     /// `OTEL_SERVICE_NAME`; empty where it is not set.
     pub service_name: String,
     /// `OTEL_RESOURCE_ATTRIBUTES`, decoded. A malformed list is ignored as a whole.
@@ -46,7 +46,7 @@ impl ResourceVariables {
     /// Reads the variables. `environment` returns the value of one.
     ///
     /// <https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#general-sdk-configuration>
-    pub fn read(environment: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn read(environment: &dyn Fn(&str) -> Option<String>) -> Self {
         let variable = |name| environment(name).unwrap_or_default();
         Self {
             service_name: variable(SERVICE_NAME_VARIABLE),
@@ -87,7 +87,7 @@ fn attributes(list: &str) -> Result<Vec<(String, String)>, String> {
 /// Returns the attributes of the resource, each key once. The configuration wins over the
 /// environment, and the environment over the node. Within each of the first two, `service_name` and
 /// `OTEL_SERVICE_NAME` win over an attribute `service.name`.
-pub fn resource(
+pub(crate) fn resource(
     settings: &ResourceSettings,
     variables: &ResourceVariables,
     node: &Node,

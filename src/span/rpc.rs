@@ -17,7 +17,7 @@ use crate::http::url::Url;
 ///
 /// A server's span names the method only where a server answered and has the method. Otherwise it
 /// says `_OTHER`, so that clients cannot make up names of spans by calling methods that do not exist.
-pub fn name_and_error_type(
+pub(crate) fn name_and_error_type(
     fields: &mut SpanFields,
     kind: &SpanKind,
     url: &Url,

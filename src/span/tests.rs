@@ -4,7 +4,6 @@ use prost::Message;
 
 use super::testing::{FACTS, record, recording, settings};
 use super::*;
-use crate::http::head::EMPTY;
 
 #[test]
 fn a_span_has_ids_flags_and_times() {
@@ -86,7 +85,8 @@ fn the_size_of_the_body_is_read_from_the_headers() {
 fn the_time_to_the_first_byte_is_measured_once_and_only_with_an_upstream() {
     let time_to_first_byte = |facts| {
         let recording = recording();
-        let mut active = ActiveSpan::start(&settings(), &EMPTY, false, &recording, 1_000_000);
+        let mut active =
+            ActiveSpan::start(&settings(), &Head::new(Vec::new()), false, &recording, 1_000_000);
         active.response_started(3_500_000);
         active.response_started(9_000_000);
         let span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();

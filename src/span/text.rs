@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 /// Returns a value as one line of text. Bytes that are not UTF-8, control characters and line
 /// separators become U+FFFD.
-pub fn printable(value: &[u8]) -> Cow<'_, str> {
+pub(crate) fn printable(value: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(value);
     match text.contains(is_unprintable) {
         true => Cow::Owned(text.replace(is_unprintable, "\u{fffd}")),
@@ -13,12 +13,12 @@ pub fn printable(value: &[u8]) -> Cow<'_, str> {
 }
 
 /// Tells whether a character is a control character, or ends a line.
-pub fn is_unprintable(char: char) -> bool {
+pub(crate) fn is_unprintable(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
 }
 
 /// Returns the first `max_chars` characters of a text.
-pub fn first_chars(text: &str, max_chars: usize) -> &str {
+pub(crate) fn first_chars(text: &str, max_chars: usize) -> &str {
     // A text never has more characters than bytes.
     if text.len() <= max_chars {
         return text;

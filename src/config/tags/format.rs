@@ -10,7 +10,7 @@ use crate::span::text::first_chars;
 
 /// Returns when the request headers of a format string are read. Refuses `read` where the format has
 /// no request header.
-pub fn check_read(format: &str, read: Option<RawRead>) -> Result<RawRead> {
+pub(super) fn check_read(format: &str, read: Option<RawRead>) -> Result<RawRead> {
     let Some(read) = read else {
         return Ok(RawRead::Start);
     };
@@ -27,7 +27,7 @@ pub fn check_read(format: &str, read: Option<RawRead>) -> Result<RawRead> {
 
 impl Compiler<'_> {
     /// Compiles a format string.
-    pub fn format(&mut self, text: &str, read: RawRead) -> Result<Vec<Part>> {
+    pub(crate) fn format(&mut self, text: &str, read: RawRead) -> Result<Vec<Part>> {
         let mut parts = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {

@@ -12,7 +12,7 @@ use crate::span::tags::{TagSource, sensitive};
 /// A fixed value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawLiteral {
+pub(crate) struct RawLiteral {
     /// The value, not empty. Required. Example: `production`.
     pub value: String,
 }
@@ -20,7 +20,7 @@ pub struct RawLiteral {
 /// A value that is found by name.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawNamed {
+pub(crate) struct RawNamed {
     /// Name of the header, variable, parameter, cookie or member. Required. Example: `order`.
     pub name: String,
     /// Value that replaces a missing one. Default: nothing is recorded. Example: `-`.
@@ -31,7 +31,7 @@ pub struct RawNamed {
 /// The value of a request header.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawRequestHeader {
+pub(crate) struct RawRequestHeader {
     /// Name of the header. Required. Example: `x-user-id`.
     pub name: String,
     /// Value that replaces a missing header. Default: nothing is recorded. Example: `-`.
@@ -44,7 +44,7 @@ pub struct RawRequestHeader {
 /// One of Envoy's format strings.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawFormatter {
+pub(crate) struct RawFormatter {
     /// The format string. Required. Example: `%REQ(X-A?X-B):20%/%RESPONSE_CODE%`.
     pub value: String,
     /// When its `%REQ(…)%` are read: at `start` or `end`. Default: `start`.
@@ -54,7 +54,7 @@ pub struct RawFormatter {
 /// When request headers are read.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RawRead {
+pub(crate) enum RawRead {
     /// When the request arrives, before later filters change it.
     Start,
     /// When the request ends, with the changes of later filters, as Envoy's own custom tags do.
@@ -64,7 +64,7 @@ pub enum RawRead {
 /// One of Envoy's attributes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawProperty {
+pub(crate) struct RawProperty {
     /// Path of the attribute, dotted or as a list of parts. Required. Example: `xds.route_name`.
     pub path: OneOrMany<String>,
     /// Value that replaces a missing attribute. Default: nothing is recorded.
@@ -78,7 +78,7 @@ pub struct RawProperty {
 /// The type of a recorded property.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RawPropertyType {
+pub(crate) enum RawPropertyType {
     String,
     Int,
     Double,
@@ -88,7 +88,7 @@ pub enum RawPropertyType {
 /// One end of a connection.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RawIdentity {
+pub(crate) enum RawIdentity {
     /// The caller.
     Source,
     /// The called service.
@@ -98,7 +98,7 @@ pub enum RawIdentity {
 /// A value of Envoy's metadata.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawMetadata {
+pub(crate) struct RawMetadata {
     /// Whose metadata it is: exactly one key of `request`, `route`, `cluster` and `host`. Required.
     /// Example: `{request: {}}`.
     pub kind: RawMetadataKind,
@@ -114,7 +114,7 @@ pub struct RawMetadata {
 /// Whose metadata a tag reads, in the notation of Envoy's `MetadataKind`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct RawMetadataKind {
+pub(crate) struct RawMetadataKind {
     /// Dynamic metadata of the request.
     pub request: Option<Empty>,
     /// Metadata of the request's route.
@@ -128,12 +128,12 @@ pub struct RawMetadataKind {
 /// An object without keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Empty {}
+pub(crate) struct Empty {}
 
 /// Where a value stands in metadata.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawMetadataKey {
+pub(crate) struct RawMetadataKey {
     /// Namespace of the metadata. Required. Example: `envoy.filters.http.jwt_authn`.
     pub key: String,
     /// Keys in the namespace, from the outermost to the innermost, at least one.
@@ -144,13 +144,13 @@ pub struct RawMetadataKey {
 /// One step into metadata.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RawMetadataSegment {
+pub(crate) struct RawMetadataSegment {
     /// The key. Required.
     pub key: String,
 }
 
 /// A compiled source.
-pub enum CompiledSource {
+pub(crate) enum CompiledSource {
     /// A value that never changes; an empty one makes no tag.
     Fixed(String),
     /// A value that is looked up for each request, and its default.
@@ -164,7 +164,7 @@ impl CompiledSource {
 }
 
 impl RawLiteral {
-    pub fn compile(self, compiler: &Compiler<'_>) -> Result<CompiledSource> {
+    pub(crate) fn compile(self, compiler: &Compiler<'_>) -> Result<CompiledSource> {
         let value = non_empty(self.value).and_then(|value| compiler.check_length(value));
         value.map(CompiledSource::Fixed).under("value")
     }
@@ -172,13 +172,13 @@ impl RawLiteral {
 
 impl RawNamed {
     /// Compiles a source that needs nothing but a name.
-    pub fn compile(self, source: fn(String) -> Source) -> Result<CompiledSource> {
+    pub(crate) fn compile(self, source: fn(String) -> Source) -> Result<CompiledSource> {
         let name = non_empty(self.name).under("name")?;
         Ok(CompiledSource::single(source(name), self.default_value))
     }
 
     /// Compiles a source that is a header, which must not hold credentials.
-    pub fn compile_header(
+    pub(crate) fn compile_header(
         self,
         compiler: &Compiler<'_>,
         source: fn(String) -> Source,
@@ -188,7 +188,7 @@ impl RawNamed {
     }
 
     /// Reads an environment variable.
-    pub fn compile_variable(self, compiler: &Compiler<'_>) -> Result<CompiledSource> {
+    pub(crate) fn compile_variable(self, compiler: &Compiler<'_>) -> Result<CompiledSource> {
         let name = non_empty(self.name).under("name")?;
         public_variable(&name, compiler.settings.secret_variables).under("name")?;
         let value = (compiler.settings.environment)(&name).or(self.default_value);
@@ -198,7 +198,7 @@ impl RawNamed {
 }
 
 impl RawRequestHeader {
-    pub fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+    pub(crate) fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
         let read = self.read.unwrap_or(RawRead::Start);
         let source = compiler.request_header(&self.name, read).under("name")?;
         Ok(CompiledSource::single(source, self.default_value))
@@ -206,7 +206,7 @@ impl RawRequestHeader {
 }
 
 impl RawProperty {
-    pub fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+    pub(crate) fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
         let path = joined_path(&self.path);
         let path = path.and_then(|path| compiler.check_path(&path).map(|()| path)).under("path")?;
         let record_as = self.r#type.map(|raw| match raw {
@@ -224,7 +224,7 @@ impl RawProperty {
 impl RawIdentity {
     /// Compiles the identity of one end, which stands in the certificates of the incoming connection
     /// or of the outgoing one.
-    pub fn compile(self, compiler: &mut Compiler<'_>) -> CompiledSource {
+    pub(crate) fn compile(self, compiler: &mut Compiler<'_>) -> CompiledSource {
         let (inbound, outbound) = match self {
             Self::Source => {
                 ("connection\0uri_san_peer_certificate", "upstream\0uri_san_local_certificate")
@@ -240,7 +240,7 @@ impl RawIdentity {
 }
 
 impl RawMetadata {
-    pub fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+    pub(crate) fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
         let root = self.kind.root().under("kind")?;
         let mut keys = self.metadata_key.key;
         for segment in &self.metadata_key.path {
@@ -253,7 +253,7 @@ impl RawMetadata {
 }
 
 impl RawFormatter {
-    pub fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+    pub(crate) fn compile(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
         let read = format::check_read(&self.value, self.read)?;
         let parts = compiler.format(&self.value, read).under("value")?;
         Ok(CompiledSource::LookedUp(TagSource::Format(parts), None))
@@ -274,7 +274,7 @@ impl Compiler<'_> {
     }
 
     /// Compiles a request header. Read at the end, it is one of Envoy's attributes.
-    pub fn request_header(&mut self, name: &str, read: RawRead) -> Result<Source> {
+    pub(crate) fn request_header(&mut self, name: &str, read: RawRead) -> Result<Source> {
         let name = self.header(name)?;
         Ok(match read {
             RawRead::Start => Source::RequestHeader(name),
@@ -286,7 +286,7 @@ impl Compiler<'_> {
     }
 
     /// Checks the name of a header whose value is recorded. Returns it in lower case.
-    pub fn header(&self, name: &str) -> Result<String> {
+    pub(crate) fn header(&self, name: &str) -> Result<String> {
         let name = header_name(name)?;
         self.check_not_sensitive(&name)?;
         Ok(name)
@@ -321,7 +321,7 @@ impl Compiler<'_> {
 
     /// Compiles one of Envoy's attributes. Its path, with a zero byte between the parts, does not
     /// depend on the direction.
-    pub fn attribute(
+    pub(crate) fn attribute(
         &mut self,
         path: String,
         encoding: Encoding,
@@ -333,7 +333,7 @@ impl Compiler<'_> {
 
     /// Compiles a value of metadata, which is recorded as text, as Envoy's own tags record it. `keys`
     /// are the namespace and the keys in it, with a zero byte between them.
-    pub fn metadata(&mut self, root: &str, keys: &str) -> Result<Source> {
+    pub(crate) fn metadata(&mut self, root: &str, keys: &str) -> Result<Source> {
         if !keys.contains('\0') || keys.split('\0').any(str::is_empty) {
             let expected = "a namespace, and a key in it";
             return Err(ConfigError::new(expected, quoted(&keys.replace('\0', "."))));

@@ -22,7 +22,7 @@ use crate::propagation::context::{Context, Sampling};
 use crate::propagation::extracted::Extracted;
 use crate::propagation::format::{Format, FormatDefinition};
 
-pub const SINGLE_HEADER: FormatDefinition = FormatDefinition {
+pub(super) const SINGLE_HEADER: FormatDefinition = FormatDefinition {
     name: "b3",
     headers: &[SINGLE],
     extract: extract_single,
@@ -30,7 +30,7 @@ pub const SINGLE_HEADER: FormatDefinition = FormatDefinition {
     other_encoding: Some(Format::B3Multi),
 };
 
-pub const MULTI_HEADER: FormatDefinition = FormatDefinition {
+pub(super) const MULTI_HEADER: FormatDefinition = FormatDefinition {
     name: "b3multi",
     headers: &[TRACE_ID, SPAN_ID, PARENT_SPAN_ID, SAMPLED, FLAGS],
     extract: extract_multi,

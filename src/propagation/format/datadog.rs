@@ -25,7 +25,7 @@ use crate::propagation::context::{Context, Sampling};
 use crate::propagation::extracted::{Extracted, TraceRoot};
 use crate::propagation::format::FormatDefinition;
 
-pub const FORMAT: FormatDefinition = FormatDefinition {
+pub(super) const FORMAT: FormatDefinition = FormatDefinition {
     name: "datadog",
     headers: &[TRACE_ID, PARENT_ID, PRIORITY, TAGS],
     extract,

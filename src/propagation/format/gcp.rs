@@ -19,7 +19,7 @@ use crate::propagation::context::{Context, Sampling};
 use crate::propagation::extracted::{self, Extracted, TraceRoot};
 use crate::propagation::format::FormatDefinition;
 
-pub const FORMAT: FormatDefinition = FormatDefinition {
+pub(super) const FORMAT: FormatDefinition = FormatDefinition {
     name: "gcp",
     headers: &[CLOUD_TRACE_CONTEXT],
     extract,

@@ -21,7 +21,7 @@ use crate::propagation::context::{Context, Sampling};
 use crate::propagation::extracted::Extracted;
 use crate::propagation::format::FormatDefinition;
 
-pub const FORMAT: FormatDefinition = FormatDefinition {
+pub(super) const FORMAT: FormatDefinition = FormatDefinition {
     name: "grpc-trace-bin",
     headers: &[GRPC_TRACE_BIN],
     extract,

@@ -23,7 +23,7 @@ use crate::propagation::context::{Context, Sampling};
 use crate::propagation::extracted::{self, Extracted};
 use crate::propagation::format::FormatDefinition;
 
-pub const FORMAT: FormatDefinition = FormatDefinition {
+pub(super) const FORMAT: FormatDefinition = FormatDefinition {
     name: "jaeger",
     headers: &[UBER_TRACE_ID],
     extract,

@@ -19,7 +19,7 @@ use crate::propagation::context::{Context, Sampling};
 use crate::propagation::extracted::Extracted;
 use crate::propagation::format::FormatDefinition;
 
-pub const FORMAT: FormatDefinition = FormatDefinition {
+pub(super) const FORMAT: FormatDefinition = FormatDefinition {
     name: "ottrace",
     headers: &[TRACE_ID, SPAN_ID, SAMPLED],
     extract,

@@ -20,7 +20,7 @@ use crate::propagation::context::{Context, RANDOM, Sampling};
 use crate::propagation::extracted::{self, Extracted};
 use crate::propagation::tracestate::TRACESTATE;
 
-pub const FORMAT: FormatDefinition = FormatDefinition {
+pub(crate) const FORMAT: FormatDefinition = FormatDefinition {
     name: "tracecontext",
     headers: &[TRACEPARENT, TRACESTATE],
     extract,
@@ -44,7 +44,7 @@ fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
 
 /// Returns a context as the value of `traceparent`.
 #[inline(always)]
-pub fn traceparent(context: &Context) -> [u8; 55] {
+pub(crate) fn traceparent(context: &Context) -> [u8; 55] {
     let mut value = *b"00-00000000000000000000000000000000-0000000000000000-00";
     digits::encode_hex(&context.trace_id.to_bytes(), &mut value[3..35]);
     digits::encode_hex(&context.span_id.to_bytes(), &mut value[36..52]);

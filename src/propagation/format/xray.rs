@@ -23,7 +23,7 @@ use crate::propagation::context::{Context, Sampling};
 use crate::propagation::extracted::{self, Extracted, TraceRoot};
 use crate::propagation::format::FormatDefinition;
 
-pub const FORMAT: FormatDefinition =
+pub(super) const FORMAT: FormatDefinition =
     FormatDefinition { name: "xray", headers: &[TRACE_ID], extract, inject, other_encoding: None };
 
 fn extract(head: &Head<'_>) -> Extracted {

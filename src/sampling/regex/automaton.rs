@@ -177,7 +177,7 @@ impl Builder {
 }
 
 /// The most entries of a table, of two bytes each: the offset of every row must fit in a `u16`.
-pub const MAX_TRANSITIONS: usize = 32 * 1024;
+pub(super) const MAX_TRANSITIONS: usize = 32 * 1024;
 /// Bounds the time that a pattern takes to compile to some 50 million instructions.
 const MAX_STEPS: usize = 2_000_000;
 

@@ -5,12 +5,12 @@ use super::byte_set::{ByteSet, is_word};
 use super::syntax::{Look, Node};
 
 /// The automaton of a pattern.
-pub struct Nfa {
+pub(super) struct Nfa {
     pub states: Vec<State>,
     pub start: StateId,
 }
 
-pub enum State {
+pub(super) enum State {
     /// Goes on after one of these bytes.
     Byte(ByteSet, StateId),
     /// Goes on without a byte if the assertion holds.
@@ -22,10 +22,10 @@ pub enum State {
 }
 
 /// The index of a state.
-pub type StateId = u32;
+pub(super) type StateId = u32;
 
 impl Nfa {
-    pub fn new(pattern: &Node) -> Result<Self, Invalid> {
+    pub(super) fn new(pattern: &Node) -> Result<Self, Invalid> {
         let mut nfa = Self { states: Vec::new(), start: 0 };
         let end = nfa.add(State::End)?;
         nfa.start = nfa.compile(pattern, end)?;
@@ -83,7 +83,7 @@ impl Nfa {
 
 /// The byte before a position in the value, as far as assertions look at it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Before {
+pub(super) enum Before {
     Nothing,
     LineFeed,
     Word,
@@ -91,7 +91,7 @@ pub enum Before {
 }
 
 impl Before {
-    pub fn of(byte: u8) -> Self {
+    pub(super) fn of(byte: u8) -> Self {
         match byte {
             b'\n' => Self::LineFeed,
             byte if is_word(byte) => Self::Word,
@@ -102,7 +102,7 @@ impl Before {
 
 impl Look {
     /// Tells whether the assertion holds between these bytes.
-    pub fn holds(self, before: Before, after: Option<u8>) -> bool {
+    pub(super) fn holds(self, before: Before, after: Option<u8>) -> bool {
         let is_boundary = (before == Before::Word) != after.is_some_and(is_word);
         match self {
             Self::Start => before == Before::Nothing,

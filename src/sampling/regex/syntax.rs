@@ -20,7 +20,7 @@ use crate::http::digits::hex_number;
 
 /// A parsed pattern.
 #[derive(Debug, Clone)]
-pub enum Node {
+pub(super) enum Node {
     /// One byte out of a set.
     Byte(ByteSet),
     Look(Look),
@@ -35,7 +35,7 @@ pub enum Node {
 
 /// An assertion about a position in the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
+pub(super) enum Look {
     Start,
     End,
     StartOfLine,
@@ -45,7 +45,7 @@ pub enum Look {
 }
 
 /// Parses a pattern.
-pub fn parse(pattern: &str, ignore_case: bool) -> Result<Node, Invalid> {
+pub(super) fn parse(pattern: &str, ignore_case: bool) -> Result<Node, Invalid> {
     let flags = Flags { ignore_case, ..Flags::default() };
     let mut parser = Parser { rest: pattern, flags, depth: 0 };
     let node = parser.alternation()?;

@@ -8,11 +8,11 @@
 //! Values that are in the request's headers are read when the request arrives, all others at its end.
 
 pub mod format;
-pub mod property;
-pub mod redact;
-pub mod sensitive;
-pub mod source;
-pub mod value;
+pub(crate) mod property;
+pub(crate) mod redact;
+pub(crate) mod sensitive;
+pub(crate) mod source;
+pub(crate) mod value;
 
 use crate::http::head::Head;
 use crate::span::encoding::Attributes;

@@ -1,12 +1,12 @@
 //! Headers that hold credentials. No tag records them unless `allow_sensitive_headers` names them.
 
 /// Tells whether a header holds credentials. `header` is its name in lower case.
-pub fn is_sensitive(header: &str) -> bool {
+pub(crate) fn is_sensitive(header: &str) -> bool {
     HEADERS.contains(&header)
 }
 
 /// Headers that hold credentials. docs/spans.md shows the same list.
-pub const HEADERS: [&str; 35] = [
+pub(crate) const HEADERS: [&str; 35] = [
     "api-key",
     "apikey",
     "authorization",

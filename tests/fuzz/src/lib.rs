@@ -1,10 +1,10 @@
 //! Functions that the fuzz targets share: any bytes as header lines, and a check of a format.
 
-use sidespan::config::Config;
-use sidespan::propagation::context::Context;
-use sidespan::http::edits::{Edits, HeaderEdit};
-use sidespan::http::head::Head;
-use sidespan::propagation::Propagation;
+use sidespan::fuzzing::Config;
+use sidespan::fuzzing::Context;
+use sidespan::fuzzing::Head;
+use sidespan::fuzzing::Propagation;
+use sidespan::fuzzing::{Edits, HeaderEdit};
 
 type Line<'a> = (&'a [u8], &'a [u8]);
 

@@ -1,9 +1,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::http::edits::Edits;
-use sidespan::http::head::Head;
-use sidespan::propagation::baggage::{BAGGAGE, Limits, value};
+use sidespan::fuzzing::Edits;
+use sidespan::fuzzing::Head;
+use sidespan::fuzzing::baggage::{BAGGAGE, Limits, value};
 use sidespan_fuzz::{applied, lines};
 
 const LIMITS: Limits = Limits { max_members: 3, max_bytes: 40 };

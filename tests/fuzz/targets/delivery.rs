@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::export::delivery::{Delivery, Response, Verdict};
+use sidespan::fuzzing::{Delivery, Response, Verdict};
 
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.split(|byte| *byte == b'\n');

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use sidespan_harness::host::{
-    CallAnswer, Direction, Faults, Headers, Message, Module, Settings, StreamInfo, Vm,
+    CallResponse, Direction, Faults, Headers, Message, Module, Settings, StreamInfo, Vm,
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -70,8 +70,8 @@ fn tick(vm: &mut Vm, input: &mut Input) {
         let status = ["200", "400", "413", "429", "503", "x"][input.byte() as usize % 6];
         let headers = headers(input, &[(":status", status)]);
         let (body, trailers) = (input.line().to_vec(), self::headers(input, &[]));
-        let answer = CallAnswer { headers, body, trailers, ..CallAnswer::default() };
-        vm.answer(&call, answer).unwrap();
+        let answer = CallResponse { headers, body, trailers, ..CallResponse::default() };
+        vm.respond(&call, answer).unwrap();
     }
 }
 

@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::export::gzip;
+use sidespan::fuzzing::gzip;
 
 fuzz_target!(|input: &[u8]| {
     let (plain, zlib) = input.split_at(input.len() / 3);

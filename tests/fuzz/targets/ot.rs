@@ -1,10 +1,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::http::head::Head;
-use sidespan::propagation::extracted::parse_trace_id;
-use sidespan::propagation::ot::{RANDOMNESS, ThresholdUpdate, randomness, rewritten, threshold};
-use sidespan::propagation::tracestate::{MAX_BYTES, TRACESTATE, extract};
+use sidespan::fuzzing::Head;
+use sidespan::fuzzing::ot::{RANDOMNESS, ThresholdUpdate, randomness, rewritten, threshold};
+use sidespan::fuzzing::parse_trace_id;
+use sidespan::fuzzing::tracestate::{MAX_BYTES, TRACESTATE, extract};
 use sidespan_fuzz::lines;
 
 fuzz_target!(|input: &[u8]| {

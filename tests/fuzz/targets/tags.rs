@@ -3,11 +3,11 @@
 //! Sources of tags, their masks and format strings, from any bytes.
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::http::head::Head;
-use sidespan::span::tags::format;
-use sidespan::span::tags::property::{Encoding, Property};
-use sidespan::span::tags::redact::{Redaction, Transformation};
-use sidespan::span::tags::source::{Lookup, Source};
+use sidespan::fuzzing::Head;
+use sidespan::fuzzing::format;
+use sidespan::fuzzing::{Encoding, Property};
+use sidespan::fuzzing::{Lookup, Source};
+use sidespan::fuzzing::{Redaction, Transformation};
 use sidespan_fuzz::lines;
 
 const HEADERS: &[&str] = &[":path", "cookie", "baggage"];

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;
-use sidespan::sampling::token::{Key, TokenCheck};
+use sidespan::fuzzing::{Key, TokenCheck};
 
 fuzz_target!(|input: &[u8]| {
     let keys = vec![Key::new("ops".to_owned(), vec![7; 32]).unwrap()];

@@ -1,8 +1,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::http::head::Head;
-use sidespan::propagation::tracestate::{MAX_BYTES, TRACESTATE, extract};
+use sidespan::fuzzing::Head;
+use sidespan::fuzzing::tracestate::{MAX_BYTES, TRACESTATE, extract};
 use sidespan_fuzz::lines;
 
 fuzz_target!(|input: &[u8]| {

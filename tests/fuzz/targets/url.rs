@@ -1,9 +1,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sidespan::http::path;
-use sidespan::http::redaction::SecretKeys;
-use sidespan::http::url::{MAX_URL_PART_BYTES, Url, host_and_port};
+use sidespan::fuzzing::SecretKeys;
+use sidespan::fuzzing::path;
+use sidespan::fuzzing::url::{MAX_URL_PART_BYTES, Url, host_and_port};
 
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(2, |byte| *byte == b'\n');

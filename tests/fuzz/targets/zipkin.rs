@@ -2,8 +2,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use sidespan::export::otlp::append_span;
-use sidespan::export::zipkin::spans;
+use sidespan::fuzzing::append_span;
+use sidespan::fuzzing::zipkin::spans;
 
 fuzz_target!(|input: &[u8]| {
     let (resource, encoded_spans) = input.split_at(input.len() / 2);
