@@ -11,8 +11,9 @@ use crate::http::head::Head;
 /// Tells whether a header holds a context, or a part of one, in any tracing system.
 pub(crate) fn holds_context(name: &[u8]) -> bool {
     let is_one_of = |known: &[&str]| known.iter().any(|known| is_spelled(name, known));
-    // Few names get past their first byte.
-    FIRST_LETTERS & letter_bit(name) != 0
+    // Few names get past their first and third byte.
+    let (first, third) = first_and_third(name);
+    THIRD_LETTERS.get(first).is_some_and(|letters| letters >> third & 1 == 1)
         && (Format::HEADERS.iter().any(|headers| is_one_of(headers)) || is_one_of(OTHER_CONTEXTS))
 }
 
@@ -48,31 +49,35 @@ fn is_spelled(name: &[u8], known: &str) -> bool {
     name.len() == known.len() && name.iter().zip(known.bytes()).rev().all(is_same)
 }
 
-/// A bit for each letter that begins a header with a context.
-const FIRST_LETTERS: u32 = {
-    let mut letters = first_letters(OTHER_CONTEXTS);
+/// The third letters of headers with a context, a bit each, by their first letters.
+const THIRD_LETTERS: [u32; 32] = {
+    let mut letters = third_letters([0; 32], OTHER_CONTEXTS);
     let mut formats = Format::HEADERS;
     while let [headers, rest @ ..] = formats {
-        letters |= first_letters(headers);
+        letters = third_letters(letters, headers);
         formats = rest;
     }
     letters
 };
 
-const fn first_letters(mut names: &[&str]) -> u32 {
-    let mut letters = 0;
+/// Adds the third letters of these names.
+#[expect(clippy::indexing_slicing, reason = "an index out of bounds stops the build")]
+const fn third_letters(mut letters: [u32; 32], mut names: &[&str]) -> [u32; 32] {
     while let [name, rest @ ..] = names {
-        letters |= letter_bit(name.as_bytes());
+        let (first, third) = first_and_third(name.as_bytes());
+        letters[first] |= 1 << third;
         names = rest;
     }
     letters
 }
 
-/// Returns a bit by the low five bits of the first byte, which differ between lower-case letters.
-const fn letter_bit(name: &[u8]) -> u32 {
+/// Returns the low five bits of the first and of the third byte, which differ between lower-case letters.
+const fn first_and_third(name: &[u8]) -> (usize, u32) {
     match name {
-        [first, ..] => 1 << (*first & 31),
-        [] => 0,
+        [first, _, b'_', ..] => ((*first & 31) as usize, (b'-' & 31) as u32),
+        [first, _, third, ..] => ((*first & 31) as usize, (*third & 31) as u32),
+        [first, ..] => ((*first & 31) as usize, 0),
+        [] => (0, 0),
     }
 }
 
