@@ -29,8 +29,9 @@ CONTEXT_HEADERS = (
     "uber-trace-id",
     "x-amzn-trace-id",
     "grpc-trace-bin",
+    "x-cloud-trace-context",
 )
-CONTEXT_HEADER_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-")
+CONTEXT_HEADER_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-", "x-instana-")
 
 _PASSED_ON = (*CONTEXT_HEADERS, "x-request-id")
 _NEXT_TIMEOUT_SECONDS = 10

@@ -42,7 +42,7 @@ CUSTOM_TAGS = [
     {"tag": "region", "environment": {"name": "REGION", "default_value": "nowhere"}},
     {"tag": "zone", "environment": {"name": "ZONE", "default_value": "nowhere"}},
 ]
-OTHER_FORMATS = ["jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin"]
+OTHER_FORMATS = ["jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "gcp", "instana"]
 
 
 def lane(

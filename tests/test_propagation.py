@@ -122,22 +122,81 @@ OTHERS = {
         .decode()
         .rstrip("=")
     },
+    "gcp": lambda trace_id, span_id, sampled: {
+        "x-cloud-trace-context": f"{trace_id}/{int(span_id, 16)};o={sampled}"
+    },
+    "instana": lambda trace_id, span_id, sampled: {
+        "x-instana-t": trace_id,
+        "x-instana-s": span_id,
+        "x-instana-l": str(sampled),
+    },
+}
+# Contexts as load balancers, synthetic tests and old clients write them, each with the trace id and the parent's
+# span id. A trace without a parent span has none: the span here is the root.
+AS_SENT = {
+    "Datadog Synthetics": (
+        {
+            "x-datadog-trace-id": "3238677264721744442",
+            "x-datadog-parent-id": "0",
+            "x-datadog-sampling-priority": "1",
+        },
+        f"{3238677264721744442:032x}",
+        "",
+    ),
+    "an AWS load balancer": (
+        {"x-amzn-trace-id": "Root=1-68ef9936-5f4df7cb590e654d2f659b2c"},
+        "68ef99365f4df7cb590e654d2f659b2c",
+        "",
+    ),
+    "a Google load balancer": (
+        {"x-cloud-trace-context": "105445aa7843bc8bf206b12000100000"},
+        "105445aa7843bc8bf206b12000100000",
+        "",
+    ),
+    "B3 in capitals": (
+        {"x-b3-traceid": "463AC35C9F6413AD48485A3953BB6124", "x-b3-spanid": "A2FB4A1D1A96D312", "x-b3-sampled": "1"},
+        "463ac35c9f6413ad48485a3953bb6124",
+        "a2fb4a1d1a96d312",
+    ),
+    "B3 without leading zeros": (
+        {"b3": "3ac35c9f6413ad48485a3953bb6124-b4a1d1a96d312-1"},
+        "003ac35c9f6413ad48485a3953bb6124",
+        "000b4a1d1a96d312",
+    ),
+    "B3 with a parent and no state": (
+        {"b3": "463ac35c9f6413ad48485a3953bb6125-a2fb4a1d1a96d312-0020000000000001"},
+        "463ac35c9f6413ad48485a3953bb6125",
+        "a2fb4a1d1a96d312",
+    ),
+    "Datadog's own priority": (
+        {"x-datadog-trace-id": "7", "x-datadog-parent-id": "8", "x-datadog-sampling-priority": "3"},
+        f"{7:032x}",
+        f"{8:016x}",
+    ),
+    "X-Ray with an unknown state": (
+        {"x-amzn-trace-id": "Root=1-68ef9936-5f4df7cb590e654d2f659b2d;Parent=53995c3f42cd8ad8;Sampled=yes"},
+        "68ef99365f4df7cb590e654d2f659b2d",
+        "53995c3f42cd8ad8",
+    ),
 }
 MALFORMED_OTHERS = {
     "jaeger without flags": {"uber-trace-id": "4bf92f3577b34da6a3ce929d0e0e4736:00f067aa0ba902b7:0"},
     "jaeger, not UTF-8": {"uber-trace-id": b"4bf92f35:\xff:0:1"},
     "xray with a short root": {"x-amzn-trace-id": "Root=1-4bf92f35-77b34da6;Parent=00f067aa0ba902b7"},
-    "ottrace without a span id": {"ot-tracer-traceid": "4bf92f3577b34da6", "ot-tracer-sampled": "true"},
+    "ottrace with a zero span id": {"ot-tracer-traceid": "4bf92f3577b34da6", "ot-tracer-spanid": "0"},
     "datadog in hex": {"x-datadog-trace-id": "4bf92f35", "x-datadog-parent-id": "7"},
     "datadog over 64 bits": {"x-datadog-trace-id": "18446744073709551616", "x-datadog-parent-id": "7"},
     "grpc-trace-bin cut short": {"grpc-trace-bin": "AABL+S81d7NNpqPOkp0ODkc2AQDwZ6oLqQ"},
-    "a load balancer's root": {"x-amzn-trace-id": "Root=1-4bf92f35-77b34da6a3ce929d0e0e4736"},
+    "gcp without a trace id": {"x-cloud-trace-context": "/7;o=1"},
+    "instana without a trace id": {"x-instana-s": "00f067aa0ba902b7"},
     "all of them": {
         "uber-trace-id": "::::",
         "x-amzn-trace-id": "Root",
         "ot-tracer-sampled": "?",
-        "x-datadog-sampling-priority": "9",
+        "x-datadog-sampling-priority": "keep",
         "grpc-trace-bin": "*",
+        "x-cloud-trace-context": ";",
+        "x-instana-l": "?",
     },
 }
 MALFORMED = {
@@ -148,11 +207,11 @@ MALFORMED = {
     "a sign instead of a digit": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-+1"},
     "cut short": {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0"},
     "not UTF-8": {"traceparent": b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-\xff\xfe"},
-    "b3 of other lengths": {"b3": "4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-1"},
+    "b3 that is too long": {"b3": "04bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1"},
     "b3 with an unknown state": {"b3": "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-2"},
-    "multi b3 with half a span id": {
+    "multi b3 with a zero span id": {
         "x-b3-traceid": "4bf92f3577b34da6a3ce929d0e0e4736",
-        "x-b3-spanid": "00f067aa",
+        "x-b3-spanid": "0",
         "x-b3-sampled": "1",
     },
     "tracestate without its traceparent": {"tracestate": "vendor=1"},
@@ -208,6 +267,28 @@ def test_malformed_context_begins_a_new_trace(client, lane, rows):
         assert not trace_id.startswith("4bf92f35"), row
         server, *_ = client.spans(trace_id)
         assert (server.span_id, server.parent_span_id) == (span_id, ""), row
+
+
+def test_contexts_as_real_clients_send_them_are_followed(client_1):
+    sent = {}
+    for row, (headers, _, _) in AS_SENT.items():
+        lane = "ratio-1" if row.startswith("B3") else "migrating"
+        sent[row] = client_1.through(lane, "/a", headers)
+    for row, answer in sent.items():
+        _, trace_id, parent_span_id = AS_SENT[row]
+        server, *_ = client_1.spans(trace_id)
+        assert server.parent_span_id == parent_span_id, row
+        assert answer.calls[0].context() == {"traceparent": f"00-{trace_id}-{server.span_id}-01"}, row
+
+
+def test_other_fields_of_x_ray_go_on_with_their_trace(client):
+    parent = new_context()
+    root = f"Root=1-{parent.trace_id[:8]}-{parent.trace_id[8:]}"
+    others = "Self=1-68ef9936-5f4df7cb590e654d2f659b2c;Lineage=1:a87bd80c:1"
+    answer = client.through("inject-others", "/a", {"x-amzn-trace-id": f"{root};{others};Sampled=1"})
+    server, *_ = client.spans(parent.trace_id)
+    expected = f"{root};Parent={server.span_id};Sampled=1;{others}"
+    assert answer.calls[0].context()["x-amzn-trace-id"] == expected
 
 
 def test_other_formats_are_read_and_removed(client):
