@@ -74,7 +74,11 @@ impl Builder {
         let before_start = if self.has_looks { Before::Nothing } else { Before::Other };
         let mut subsets: Vec<Subset> =
             vec![(Vec::new(), Before::Other), (vec![self.nfa.start], before_start)];
-        let mut ids: BTreeMap<_, u16> = subsets.iter().cloned().zip(0..).collect();
+        let mut ids = BTreeMap::new();
+        for (id, subset) in (0_u16..).zip(&subsets) {
+            // Collecting would bring a sort into the module, 8 KB.
+            ids.insert(subset.clone(), id);
+        }
         let (mut next, mut accepts) = (Vec::new(), Vec::new());
         let mut index = 0;
         while let Some((states, before)) = subsets.get(index).cloned() {
