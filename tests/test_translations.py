@@ -171,7 +171,7 @@ def test_operations_of_routes(in_plain_envoys):
     operation = "x-envoy-decorator-operation"
     wanted = {
         "the span's name": lambda observed: code(span_of(observed, "api").name),
-        "`http.route`": lambda observed: code(span_of(observed, "api").tags.get("http.route")),
+        "`route_name`": lambda observed: code(span_of(observed, "api").tags.get("route_name")),
         f"`{operation}` in the answer": lambda observed: code(observed["api"][0].answer.get(operation)),
     }
     rows = [

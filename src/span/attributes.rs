@@ -24,6 +24,8 @@ pub(crate) const SPAN_SOURCE: &str = "span.source";
 pub(crate) const REQUEST_ID: &str = "guid:x-request-id";
 pub(crate) const RESPONSE_CODE_DETAILS: &str = "response_code_details";
 pub(crate) const RESPONSE_FLAGS: &str = "response_flags";
+/// The name of Envoy's route, if it is no template of the path.
+pub(crate) const ROUTE_NAME: &str = "route_name";
 pub(crate) const UPSTREAM_ADDRESS: &str = "upstream_address";
 pub(crate) const UPSTREAM_CLUSTER: &str = "upstream_cluster";
 /// Milliseconds from the start of the span to the head of the upstream's response.
@@ -34,7 +36,7 @@ pub(crate) const REASON: &str = "sidespan.reason";
 pub(crate) const EXPORT_ON: &str = "sidespan.export_on";
 
 /// Keys that a span may have already. A custom tag must not use them: OTLP wants each key once.
-pub(crate) const RESERVED: [&str; 34] = [
+pub(crate) const RESERVED: [&str; 35] = [
     CLIENT_ADDRESS,
     ERROR_TYPE,
     HTTP_REQUEST_METHOD,
@@ -65,6 +67,7 @@ pub(crate) const RESERVED: [&str; 34] = [
     UPSTREAM_TIME_TO_FIRST_BYTE_MS,
     RESPONSE_CODE_DETAILS,
     RESPONSE_FLAGS,
+    ROUTE_NAME,
     UPSTREAM_ADDRESS,
     UPSTREAM_CLUSTER,
     REASON,

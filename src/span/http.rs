@@ -83,14 +83,17 @@ pub(crate) fn response_attributes(fields: &mut SpanFields, facts: StreamFacts<'_
     }
 }
 
-/// Adds the route. Returns the name of the span: the method, and the route where it has a telling
-/// name.
+/// Adds the route. Returns the name of the span: the method, and the route if its name is a template of
+/// the path, which begins with a slash. Istio and Envoy Gateway name routes freely, as
+/// `httproute/shop/frontend/rule/0/match/0/*`: such a name is an attribute of its own.
 pub(crate) fn name(fields: &mut SpanFields, method: &str, route_name: &[u8]) -> Vec<u8> {
     let mut name = method.as_bytes().to_vec();
-    if !route_name.is_empty() && !ISTIO_ROUTES.contains(&route_name) {
+    if route_name.starts_with(b"/") {
         fields.text(key::HTTP_ROUTE, route_name);
         name.push(b' ');
         name.extend_from_slice(route_name);
+    } else if !route_name.is_empty() && !ISTIO_ROUTES.contains(&route_name) {
+        fields.text(key::ROUTE_NAME, route_name);
     }
     name
 }
@@ -210,15 +213,18 @@ mod tests {
     fn a_span_is_named_by_method_and_route() {
         let get: &[(&str, &[u8])] = &[(":method", b"GET"), (":path", b"/products/7")];
         let brew: &[(&str, &[u8])] = &[(":method", b"BREW")];
-        for (lines, route_name, name, route) in [
-            (get, b"".as_slice(), "GET", ""),
-            (get, b"/products/{id}", "GET /products/{id}", "/products/{id}"),
-            (get, b"shop", "GET shop", "shop"),
-            (get, b"\xff", "GET \u{fffd}", "\u{fffd}"),
-            (get, b"default", "GET", ""),
-            (brew, b"/pot", "HTTP /pot", "/pot"),
+        for (lines, route_name, name, template, other) in [
+            (get, b"".as_slice(), "GET", "", ""),
+            (get, b"/products/{id}", "GET /products/{id}", "/products/{id}", ""),
+            (get, b"/\xff", "GET /\u{fffd}", "/\u{fffd}", ""),
+            (get, b"shop", "GET", "", "shop"),
+            (get, b"httproute/a/b/rule/0/match/0/*", "GET", "", "httproute/a/b/rule/0/match/0/*"),
+            (get, b"\xff", "GET", "", "\u{fffd}"),
+            (get, b"default", "GET", "", ""),
+            (brew, b"/pot", "HTTP /pot", "/pot", ""),
         ] {
-            check_named(lines, StreamFacts { route_name, ..FACTS }, name, &[("http.route", route)]);
+            let expected = [("http.route", template), ("route_name", other)];
+            check_named(lines, StreamFacts { route_name, ..FACTS }, name, &expected);
         }
     }
 

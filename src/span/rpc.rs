@@ -132,7 +132,7 @@ mod tests {
     fn a_call_that_is_answered_in_plain_http_has_an_http_span() {
         let plain = StreamFacts { answered_in_http: true, status: 503, ..ended(Inbound, None) };
         let of_http = [("rpc.system.name", ""), ("rpc.method", ""), ("error.type", "503")];
-        check(ADD, plain, "POST grpc", &of_http);
+        check(ADD, plain, "POST", &of_http);
     }
 
     const ADD: &str = "/shop.Cart/Add";
