@@ -37,11 +37,7 @@ fn wrong_propagation_is_refused_with_its_path() {
     let formats = Format::ALL.map(|format| format!("`{}`, ", format.name())).concat();
     let names = format!("one of {formats}`baggage`, `none`");
     for (members, path, findings) in [
-        (
-            r#""extract": ["b3", "zipkin"]"#,
-            "extract[1]",
-            [names.as_str(), "found \"zipkin\""],
-        ),
+        (r#""extract": ["b3", "zipkin"]"#, "extract[1]", [names.as_str(), "found \"zipkin\""]),
         (r#""extract": ["B3"]"#, "extract[0]", ["one of `tracecontext`", "found \"B3\""]),
         (r#""inject": [{"b3": {}}]"#, "inject[0]", ["one of `tracecontext`", "an object"]),
         (r#""inject": "b3""#, "inject", ["an array", "found a string"]),
