@@ -301,7 +301,9 @@ def test_prometheus_has_what_the_filter_and_the_applications_count(running, in_j
 
 
 @pytest.mark.parametrize(
-    "panel", [panel for row in OTHERWISE_TESTED for panel in ROWS[row]], ids=lambda it: f"{it['id']} {it['title']}"
+    "panel",
+    [panel for row in sorted(OTHERWISE_TESTED) for panel in ROWS[row]],
+    ids=lambda it: f"{it['id']} {it['title']}",
 )
 def test_every_query_of_the_mesh_dashboard_has_data(running, panel):
     for target in panel["targets"]:
