@@ -124,6 +124,16 @@ def is_b3_single_broken(headers: Headers) -> bool:
     return bool(zeros) or not B3_SINGLE.fullmatch(single)
 
 
+def has_b3_ids_of_old_clients(headers: Headers) -> bool:
+    trace_id, span_id = first(headers, "x-b3-traceid"), first(headers, "x-b3-spanid")
+    ids = re.match("([^-]*)-([^-]*)", first(headers, "b3") or "")
+    return (
+        any(re.search("[A-F]", text or "") for text in (trace_id, span_id, first(headers, "b3")))
+        or any(len(text or "") not in (0, 16, 32) for text in (trace_id, ids and ids[1]))
+        or any(len(text or "") not in (0, 16) for text in (span_id, ids and ids[2]))
+    )
+
+
 B3 = [
     Difference(
         "a decision that is left open",
@@ -134,13 +144,19 @@ B3 = [
         "the SDKs have no such state, and read it as sampled or as not.",
     ),
     Difference(
-        "ids in upper case",
+        "ids in capitals, or without their leading zeros",
         ("python", "node"),
-        lambda headers: any(
-            re.search("[A-F]", first(headers, name) or "") for name in ("b3", "x-b3-traceid", "x-b3-spanid")
-        ),
+        has_b3_ids_of_old_clients,
         ALL_FIELDS,
-        "B3, identifiers: ids are lower-hex characters.",
+        "B3, identifiers: 16 or 32 lower-hex characters. Old clients write others, and Envoy's own Zipkin "
+        "tracer reads them; Node fills up trace ids alone.",
+    ),
+    Difference(
+        "a trace id without a span id",
+        ("python", "node"),
+        lambda headers: bool(first(headers, "x-b3-traceid")) and first(headers, "x-b3-spanid") is None,
+        ALL_FIELDS,
+        "The trace has no span yet, as from a load balancer: brave keeps its id too.",
     ),
     Difference(
         "a single header that breaks the grammar",
@@ -175,20 +191,13 @@ B3 = [
         "B3, sampling state: 1 or 0, and true and false before that was fixed. Python reads all else as 0; "
         "true and false in any case are what they say.",
     ),
-    Difference(
-        "a trace id of other length",
-        ("node",),
-        lambda headers: len(first(headers, "x-b3-traceid") or "") not in (16, 32),
-        ("context",),
-        "B3, identifiers: 16 or 32 characters; Node fills up what is shorter, and so takes what is cut off.",
-    ),
 ]
 
 
 
 def jaeger_fields(headers: Headers) -> re.Match | None:
     value = unquote(first(headers, "uber-trace-id") or "")
-    return re.fullmatch("([0-9a-f]{1,32}):([0-9a-f]{1,16}):[^:]*:([0-9a-f]{1,2})", value)
+    return re.fullmatch("([0-9a-fA-F]{1,32}):([0-9a-fA-F]{1,16}):[^:]*:([0-9a-fA-F]{1,2})", value)
 
 
 def is_jaeger_debug_alone(headers: Headers) -> bool:
@@ -197,6 +206,13 @@ def is_jaeger_debug_alone(headers: Headers) -> bool:
 
 
 JAEGER = [
+    Difference(
+        "ids in capitals",
+        ("node",),
+        lambda headers: bool(re.search("[A-F]", first(headers, "uber-trace-id") or "")),
+        ("trace_id", "span_id"),
+        "Old clients write capitals. Both read them; Node goes on in capitals.",
+    ),
     Difference(
         "percent-encoded",
         ("python",),
@@ -226,8 +242,7 @@ JAEGER = [
         lambda headers: not jaeger_fields(headers),
         ("context",),
         "Jaeger's client libraries, trace span identity: four fields, ids in base16 of 32 and 16 digits at "
-        "most, flags of one byte. Python reads all that its int() reads, Node ids in upper case and any "
-        "flags.",
+        "most, flags of one byte. Python reads all that its int() reads, Node any flags.",
     ),
 ]
 
@@ -296,14 +311,6 @@ XRAY = [
 ]
 
 
-def is_ottrace_broken(headers: Headers) -> bool:
-    return not (
-        re.fullmatch("[0-9a-f]{1,32}", first(headers, "ot-tracer-traceid") or "")
-        and re.fullmatch("[0-9a-f]{1,16}", first(headers, "ot-tracer-spanid") or "")
-        and first(headers, "ot-tracer-sampled") in (None, "true", "false", "1", "0")
-    )
-
-
 OTTRACE = [
     Difference(
         "a decision that is left open",
@@ -329,12 +336,18 @@ OTTRACE = [
         "OpenTracing's basic tracers write ids as numbers in hex; Python reads them.",
     ),
     Difference(
-        "headers that break the grammar",
+        "ids in capitals",
         ("python", "node"),
-        is_ottrace_broken,
-        ("context",),
-        "OpenTracing's basic tracers write lower-case hex and a truth value; a context of which a part is "
-        "not understood is none. Node reads upper case, and both read any other state as not sampled.",
+        lambda headers: bool(re.search("[A-F]", str(headers))),
+        ("context", "trace_id", "span_id"),
+        "Old clients write capitals. Python refuses them, and Node goes on in capitals.",
+    ),
+    Difference(
+        "a state of another word",
+        ("python", "node"),
+        lambda headers: first(headers, "ot-tracer-sampled") not in (None, "true", "false", "1", "0"),
+        ("sampled",),
+        "A state that cannot be read says nothing; both read it as not sampled.",
     ),
 ]
 
