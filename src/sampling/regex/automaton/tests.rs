@@ -205,6 +205,8 @@ proptest! {
 
     #[test]
     fn texts_that_both_accept_match_the_same(pattern in "[ab()\\[\\]{}*+?|^$.,\\\\0-9:<>P=i-]{0,16}") {
+        // For the crate, these are the ends of a word; for RE2, which Envoy has, an angle bracket.
+        prop_assume!(!pattern.contains(r"\<") && !pattern.contains(r"\>"));
         if let Ok(found) = Regex::new(&pattern, false) {
             let known = reference(&pattern, false);
             if let Some(known) = known {
