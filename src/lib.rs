@@ -4,7 +4,7 @@
 //! clock, no randomness, no logging. Each room uses only those below it:
 //!
 //! - `plugin`: proxy-wasm contexts, hostcalls and memory; compiled for wasm32 only
-//! - `filter`: one request, from its headers to what becomes of it
+//! - `filter`: one request: decides, propagates, records
 //! - `config`: JSON text to settings
 //! - `export`: how spans leave
 //! - `span`: what a span says

@@ -178,7 +178,7 @@ def shares(observed: dict, key: str) -> str:
 
 
 def _share(observed: list[Observed]) -> str:
-    # The headers that the service gets agree with the span: sampled where there is one, else not sampled.
+    # The service gets a sampled context if the request has a span, and else an unsampled one.
     assert [it.is_sampled_upstream() for it in observed] == [it.span is not None for it in observed]
     spans = sum(it.span is not None for it in observed)
     return {0: "none", len(observed): "all"}.get(spans, f"{PERCENT} %")

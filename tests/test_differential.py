@@ -42,7 +42,7 @@ def case(request, tmp_path_factory) -> tuple[str, list[Headers], list[Context]]:
 
 @pytest.fixture(scope="module", params=["tracecontext", "b3", "b3multi", "jaeger", "xray", "ottrace"])
 def injected(request, tmp_path_factory) -> tuple[str, list[Headers], list[dict]]:
-    """A format, valid traceparents, and what becomes of them where the format is written."""
+    """A format, valid traceparents, and the headers that the filter writes for them in that format."""
     source = random.Random(SEED)
     sets = [generator.tracecontext(source)[:1] for _ in range(INJECTED_SETS)]
     configuration = {

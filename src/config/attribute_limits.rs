@@ -11,9 +11,9 @@ use crate::span::encoding::AttributeLimits;
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawAttributeLimits {
     /// The most attributes of a span, from 0 to 1024. The span's own attributes are always recorded.
-    /// Custom tags beyond the limit are left out and counted. Tags with fixed values come first, then
-    /// those that are known when the request arrives, then those that are known at its end; the last
-    /// are left out. Default: `128`. Example: `64`.
+    /// Custom tags fill the rest: first fixed values, then values from the request's headers, then values
+    /// from the request's end. Tags beyond the limit are left out and counted. Default: `128`.
+    /// Example: `64`.
     #[serde(alias = "attributeCountLimit")]
     pub attribute_count_limit: Option<u32>,
     /// The most characters of a string value, from 32 to 16384. Longer values are cut and counted.

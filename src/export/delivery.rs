@@ -35,7 +35,7 @@ pub struct Response<'a> {
     pub body: &'a [u8],
 }
 
-/// What becomes of a batch.
+/// The result of an export for its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The receiver accepted the batch, except for so many of its spans.

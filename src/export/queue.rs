@@ -256,7 +256,7 @@ impl Queue {
         }
     }
 
-    /// Returns what is left of the pause before a batch is sent again, in nanoseconds; none if no batch
+    /// Returns the rest of the pause before a batch is sent again, in nanoseconds; none if no batch
     /// waits for that.
     pub(crate) fn rest_nanos(&self, now_unix_nanos: u64) -> Option<u64> {
         let current = self.current.as_ref().filter(|current| !current.is_in_flight)?;

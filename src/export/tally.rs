@@ -47,7 +47,7 @@ pub(crate) struct Tally {
     pub searches_exceeded: u64,
     pub late_exported: u64,
     pub late_limited: u64,
-    /// Requests whose headers were not held until their end, for want of room.
+    /// Requests whose headers did not fit into `max_held_bytes`, so that they have no late span.
     pub late_not_held: u64,
     /// Of the requests that were checked, those whose upstream got another context than this filter's.
     pub contexts_overwritten: u64,

@@ -1,7 +1,7 @@
 //! A proxy-wasm host: loads a module as Envoy does, and calls its callbacks.
 //!
 //! A [`Module`] is compiled once. [`Module::start`] creates a [`Vm`] with its own memory, clock, metrics
-//! and log, which stands for one worker thread of Envoy. The clock moves only when it is told to.
+//! and log, which stands for one worker thread of Envoy. Only the scenario moves the clock.
 //!
 //! Each file uses only those below it:
 //!

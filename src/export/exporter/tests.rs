@@ -39,7 +39,7 @@ enum Event {
 
 use Event::{Calls, LogElsewhere, Push, Respond, RespondWith, Tick, Zlib};
 
-/// An exporter and its owner, which writes down what it is told to do.
+/// An exporter and its owner. The owner records each action that the exporter returns.
 struct Owner {
     exporter: Exporter,
     calls: Option<CallError>,
