@@ -29,6 +29,25 @@ pub struct TraceRoot {
 }
 
 impl Extracted {
+    /// Returns the context of these ids; without a span id, the trace without a parent span.
+    pub(crate) fn from_ids(
+        trace_id: TraceId,
+        span_id: Option<SpanId>,
+        sampling: Sampling,
+        short_trace_id: bool,
+    ) -> Self {
+        match span_id {
+            None => Self::Root(TraceRoot { trace_id, sampling, short_trace_id }),
+            Some(span_id) => Self::Context(Context {
+                trace_id,
+                span_id,
+                sampling,
+                random: false,
+                short_trace_id,
+            }),
+        }
+    }
+
     /// Reads a trace id of 1 to 32 hex digits and a span id of 1 to 16, not zero. Old senders leave
     /// leading zeros out, and write capitals.
     #[inline(never)]

@@ -13,6 +13,14 @@ pub fn head<'a>(lines: &'a [(&str, &str)]) -> Head<'a> {
     Head::new(lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect())
 }
 
+/// Returns the header lines of these names and values; `None` is an absent header.
+pub fn named<'a, const N: usize>(
+    names: &[&'static str],
+    values: [Option<&'a str>; N],
+) -> Vec<(&'static str, &'a str)> {
+    names.iter().zip(values).filter_map(|(name, value)| Some((*name, value?))).collect()
+}
+
 /// Contexts with a short or a long trace id, and one of these sampling states.
 pub fn any_context(states: &'static [Sampling]) -> impl Strategy<Value = Context> {
     let trace_id = prop_oneof![

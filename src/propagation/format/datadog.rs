@@ -22,7 +22,7 @@ use crate::http::digits;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
 use crate::propagation::context::{Context, Sampling};
-use crate::propagation::extracted::{Extracted, TraceRoot};
+use crate::propagation::extracted::Extracted;
 use crate::propagation::format::FormatDefinition;
 
 pub(super) const FORMAT: FormatDefinition = FormatDefinition {
@@ -50,18 +50,11 @@ fn extract(head: &Head<'_>) -> Extracted {
     let left = tags(head).filter_map(|tag| tag.strip_prefix(TID)).find_map(digits::decode_hex);
     let left = left.map_or(0, u64::from_be_bytes);
     let trace_id = TraceId::from(u128::from(left) << 64 | u128::from(right));
-    let short_trace_id = left == 0;
-    match span_id.map(digits::decimal::<u64>) {
-        None | Some(Some(0)) => Extracted::Root(TraceRoot { trace_id, sampling, short_trace_id }),
-        Some(None) => Extracted::Invalid("expected a decimal parent id of 64 bits"),
-        Some(Some(span_id)) => Extracted::Context(Context {
-            trace_id,
-            span_id: SpanId::from(span_id),
-            sampling,
-            random: false,
-            short_trace_id,
-        }),
-    }
+    let Some(span_id) = digits::decimal::<u64>(span_id.unwrap_or(b"0")) else {
+        return Extracted::Invalid("expected a decimal parent id of 64 bits");
+    };
+    let span_id = (span_id != 0).then(|| SpanId::from(span_id));
+    Extracted::from_ids(trace_id, span_id, sampling, left == 0)
 }
 
 /// A trace id whose right half is zero cannot be written here, so the headers are removed.
@@ -156,7 +149,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::propagation::testing::{any_context, head, round_trip, written};
+    use crate::propagation::extracted::TraceRoot;
+    use crate::propagation::testing::{any_context, head, named, round_trip, written};
 
     const RIGHT: u128 = 0x64fe_8b2a_57d3_eff7;
     const LONG: u128 = 0x80f1_98ee_5634_3ba8_64fe_8b2a_57d3_eff7;
@@ -173,26 +167,17 @@ mod tests {
         }
     }
 
-    fn named(values: [Option<&str>; 4]) -> Vec<(&'static str, &str)> {
-        FORMAT
-            .headers
-            .iter()
-            .zip(values)
-            .filter_map(|(name, value)| Some((*name, value?)))
-            .collect()
-    }
-
     /// Reads a trace id, parent id, priority and tags; `None` is an absent header.
     #[track_caller]
     fn check(values: [Option<&str>; 4], expected: Extracted) {
-        assert_eq!(extract(&head(&named(values))), expected, "{values:?}");
+        assert_eq!(extract(&head(&named(FORMAT.headers, values))), expected, "{values:?}");
     }
 
     /// Writes a context to a request with such headers.
     #[track_caller]
     fn check_written(values: [Option<&str>; 4], sent: Context, expected: [Option<&str>; 4]) {
-        let found = written(&named(values), |edits| inject(&sent, edits));
-        let expected = written(&named(expected), |_| {});
+        let found = written(&named(FORMAT.headers, values), |edits| inject(&sent, edits));
+        let expected = written(&named(FORMAT.headers, expected), |_| {});
         assert_eq!(found, expected, "{values:?}");
     }
 
@@ -267,7 +252,7 @@ mod tests {
             ([None, None, Some("keep"), None], "no whole number, without ids"),
             ([None, Some("7"), Some("1.0"), None], "no whole number, without a trace id"),
         ] {
-            let found = extract(&head(&named(values)));
+            let found = extract(&head(&named(FORMAT.headers, values)));
             assert!(matches!(found, Extracted::Invalid(_)), "{reason}: {values:?}: {found:?}");
         }
     }

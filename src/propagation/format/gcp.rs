@@ -16,7 +16,7 @@ use crate::http::digits;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
 use crate::propagation::context::{Context, Sampling};
-use crate::propagation::extracted::{self, Extracted, TraceRoot};
+use crate::propagation::extracted::{self, Extracted};
 use crate::propagation::format::FormatDefinition;
 
 pub(super) const FORMAT: FormatDefinition = FormatDefinition {
@@ -63,20 +63,10 @@ fn parse(line: &[u8]) -> Result<Extracted, &'static str> {
     let trace_id = ids.next().filter(|hex| hex.len() == 32).and_then(extracted::lower_case::<32>);
     let trace_id = trace_id.and_then(|hex| extracted::parse_trace_id(&hex));
     let trace_id = trace_id.ok_or("expected a trace id of 32 hex digits, not all zeros")?;
-    let span_id = ids.next().map(digits::decimal::<u64>);
-    Ok(match span_id {
-        Some(None) => return Err("expected a decimal span id of 64 bits"),
-        None | Some(Some(0)) => {
-            Extracted::Root(TraceRoot { trace_id, sampling, short_trace_id: false })
-        }
-        Some(Some(span_id)) => Extracted::Context(Context {
-            trace_id,
-            span_id: SpanId::from(span_id),
-            sampling,
-            random: false,
-            short_trace_id: false,
-        }),
-    })
+    let span_id = digits::decimal::<u64>(ids.next().unwrap_or(b"0"));
+    let span_id = span_id.ok_or("expected a decimal span id of 64 bits")?;
+    let span_id = (span_id != 0).then(|| SpanId::from(span_id));
+    Ok(Extracted::from_ids(trace_id, span_id, sampling, false))
 }
 
 const CLOUD_TRACE_CONTEXT: &str = "x-cloud-trace-context";
@@ -87,6 +77,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::propagation::extracted::TraceRoot;
     use crate::propagation::testing::{any_context, head, round_trip};
 
     const T: &str = "105445aa7843bc8bf206b12000100000";

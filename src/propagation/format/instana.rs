@@ -55,7 +55,7 @@ mod tests {
 
     use super::*;
     use crate::propagation::extracted::TraceRoot;
-    use crate::propagation::testing::{any_context, head, round_trip};
+    use crate::propagation::testing::{any_context, head, named, round_trip};
 
     const T: &str = "80f198ee56343ba864fe8b2a57d3eff7";
     const S: &str = "e457b5a2e4d86bd1";
@@ -74,9 +74,7 @@ mod tests {
 
     /// Reads a trace id, span id and level; `None` is an absent header.
     fn read(values: [Option<&str>; 3]) -> Extracted {
-        let lines = FORMAT.headers.iter().zip(values);
-        let lines: Vec<_> = lines.filter_map(|(name, value)| Some((*name, value?))).collect();
-        extract(&head(&lines))
+        extract(&head(&named(FORMAT.headers, values)))
     }
 
     #[track_caller]

@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
     use crate::propagation::extracted::TraceRoot;
-    use crate::propagation::testing::{any_context, head, round_trip};
+    use crate::propagation::testing::{any_context, head, named, round_trip};
 
     const LONG: u128 = 0x80f1_98ee_5634_3ba8_64fe_8b2a_57d3_eff7;
     const SHORT: u128 = 0x64fe_8b2a_57d3_eff7;
@@ -80,9 +80,7 @@ mod tests {
 
     /// Reads a trace id, span id and sampling state; `None` is an absent header.
     fn read(values: [Option<&str>; 3]) -> Extracted {
-        let lines = FORMAT.headers.iter().zip(values);
-        let lines: Vec<_> = lines.filter_map(|(name, value)| Some((*name, value?))).collect();
-        extract(&head(&lines))
+        extract(&head(&named(FORMAT.headers, values)))
     }
 
     #[track_caller]

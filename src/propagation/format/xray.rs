@@ -20,7 +20,7 @@ use crate::http::digits::encode_hex;
 use crate::http::edits::Edits;
 use crate::http::head::Head;
 use crate::propagation::context::{Context, Sampling};
-use crate::propagation::extracted::{self, Extracted, TraceRoot};
+use crate::propagation::extracted::{self, Extracted};
 use crate::propagation::format::FormatDefinition;
 
 pub(super) const FORMAT: FormatDefinition =
@@ -120,17 +120,12 @@ impl<'a> Pairs<'a> {
             None | Some(_) => Sampling::Deferred,
         };
         let trace_id = self.root.map(|root| trace_id(root).ok_or("expected 1-8hex-24hex as Root"));
+        let parent = self.parent.map(|parent| {
+            extracted::parse_span_id(parent).ok_or("expected 16 hex digits as Parent")
+        });
         match (trace_id.transpose()?, self.parent) {
-            (Some(trace_id), Some(parent)) => Ok(Extracted::Context(Context {
-                trace_id,
-                span_id: extracted::parse_span_id(parent)
-                    .ok_or("expected 16 hex digits as Parent")?,
-                sampling,
-                random: false,
-                short_trace_id: false,
-            })),
-            (Some(trace_id), None) => {
-                Ok(Extracted::Root(TraceRoot { trace_id, sampling, short_trace_id: false }))
+            (Some(trace_id), _) => {
+                Ok(Extracted::from_ids(trace_id, parent.transpose()?, sampling, false))
             }
             (None, _) if sampling != Sampling::Deferred => Ok(Extracted::Decision(sampling)),
             (None, Some(_)) => Err("expected a Root beside Parent"),
@@ -155,6 +150,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::propagation::extracted::TraceRoot;
     use crate::propagation::testing::{any_context, head, round_trip, written};
 
     const R: &str = "Root=1-5759e988-bd862e3fe1be46a994272793";
