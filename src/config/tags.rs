@@ -81,6 +81,9 @@ pub(super) struct RawCustomTag {
     pub formatter: Option<RawFormatter>,
     /// With `value`: when its `%REQ(…)%` are read, at `start` or `end`. Default: `start`.
     pub read: Option<RawRead>,
+    /// The name of the source in Envoy Gateway's spelling: `Literal`, `Environment` or `RequestHeader`.
+    /// The tag must have that source. Default: none, since the source itself tells.
+    pub r#type: Option<String>,
 }
 
 impl RawCustomTag {
@@ -120,8 +123,9 @@ impl RawCustomTag {
     }
 
     /// Compiles the one source that the tag has.
-    fn source(self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+    fn source(mut self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
         let read = self.read;
+        let r#type = self.r#type.take();
         let sources = self.sources(compiler);
         let keys: Vec<_> = sources.iter().map(|(key, _)| *key).collect();
         let mut given = sources.into_iter().filter_map(|(key, source)| Some((key, source?)));
@@ -133,6 +137,9 @@ impl RawCustomTag {
                 return Err(ConfigError::new(one_of(&keys), found));
             }
         };
+        if let Some(found) = r#type {
+            check_type(key, &found).under("type")?;
+        }
         // A `value` is a formatter without an object of its own, so `read` stands beside it.
         if key == VALUE {
             return source;
@@ -155,6 +162,22 @@ impl RawCustomTag {
         }
         Ok(Transformation { redact, max_length: self.max_length })
     }
+}
+
+/// Checks that the `type` of a tag names the source that the tag has.
+fn check_type(source: &str, found: &str) -> Result<()> {
+    let name = match source {
+        "literal" => Some("Literal"),
+        "environment" => Some("Environment"),
+        "request_header" | "header" => Some("RequestHeader"),
+        _ => None,
+    };
+    if name == Some(found) {
+        return Ok(());
+    }
+    let expected = name.map_or("no `type`".to_owned(), |name| ["`", name, "`"].concat());
+    let expected = format_args!("{expected}, since the tag has `{source}`");
+    Err(ConfigError::new(expected, quoted(found)))
 }
 
 /// How a value is made unreadable.

@@ -9,7 +9,8 @@ const SECRET: &str = "a header without credentials, or one of `allow_sensitive_h
 fn a_tag_has_one_source() {
     let mut sources = fields::<RawCustomTag>();
     let is_alias = |key: &str| key.contains(|char: char| char.is_ascii_uppercase());
-    sources.retain(|key| !is_alias(key) && !["tag", "redact", "max_length", "read"].contains(key));
+    let others = ["tag", "redact", "max_length", "read", "type"];
+    sources.retain(|key| !is_alias(key) && !others.contains(key));
     let sources = one_of(&sources);
     for (member, found) in [
         (
@@ -22,10 +23,46 @@ fn a_tag_has_one_source() {
         ),
         (r#""literal": null, "redact": "hash""#, "none of them"),
         (r#""read": "end""#, "none of them"),
+        (r#""type": "Literal""#, "none of them"),
     ] {
         check_refused(&tag(member), "custom_tags[0]", &[&sources, found]);
     }
     assert!(parse(&tag(r#""literal": {"value": "a"}, "environment": null"#)).is_ok());
+}
+
+#[test]
+fn a_type_agrees_with_the_source() {
+    let literal = r#""literal": {"value": "a"}"#;
+    for (member, findings) in [
+        (format!(r#"{literal}, "type": "Environment""#), ["`Literal`, since", "\"Environment\""]),
+        (format!(r#"{literal}, "type": "literal""#), ["the tag has `literal`", "\"literal\""]),
+        (
+            r#""environment": {"name": "A"}, "type": "RequestHeader""#.to_owned(),
+            ["`Environment`, since the tag has `environment`", "\"RequestHeader\""],
+        ),
+        (
+            r#""header": {"name": "a"}, "type": "Metadata""#.to_owned(),
+            ["`RequestHeader`, since the tag has `header`", "\"Metadata\""],
+        ),
+        (
+            r#""cookie": {"name": "a"}, "type": "RequestHeader""#.to_owned(),
+            ["no `type`, since the tag has `cookie`", "\"RequestHeader\""],
+        ),
+        (
+            r#""value": "a", "type": """#.to_owned(),
+            ["no `type`, since the tag has `value`", "\"\""],
+        ),
+        (format!(r#"{literal}, "type": 1"#), ["a string", "found 1"]),
+    ] {
+        check_refused(&tag(&member), "custom_tags[0].type", &findings);
+    }
+    for member in [
+        format!(r#"{literal}, "type": "Literal""#),
+        r#""type": "Environment", "environment": {"name": "A", "defaultValue": "-"}"#.to_owned(),
+        r#""type": "RequestHeader", "requestHeader": {"name": "x-a"}"#.to_owned(),
+    ] {
+        assert!(parse(&tag(&member)).is_ok(), "{member}");
+    }
 }
 
 #[test]

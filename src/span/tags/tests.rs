@@ -204,6 +204,11 @@ fn an_object_of_tags_means_the_same_as_a_list() {
                       "pod": {"environment": {"name": "POD"}},
                       "env": {"literal": {"value": "prod"}},
                       "code": {"formatter": {"value": "%RESPONSE_CODE%"}}}"#;
+    let gateways = r#"{"user": {"type": "RequestHeader",
+                                "requestHeader": {"name": "x-user", "defaultValue": "-"}},
+                       "pod": {"type": "Environment", "environment": {"name": "POD"}},
+                       "env": {"type": "Literal", "literal": {"value": "prod"}},
+                       "code": {"value": "%RESPONSE_CODE%"}}"#;
     let list = r#"[{"tag": "user", "requestHeader": {"name": "x-user", "defaultValue": "-"}},
                    {"tag": "pod", "environment": {"name": "POD"}},
                    {"tag": "env", "literal": {"value": "prod"}},
@@ -212,7 +217,9 @@ fn an_object_of_tags_means_the_same_as_a_list() {
     let expected: BTreeMap<_, _> = expected
         .map(|(key, text)| (key.to_owned(), any_value::Value::StringValue(text.to_owned())))
         .into();
-    assert_eq!((recorded(by_name), recorded(list)), (expected.clone(), expected));
+    for tags in [by_name, gateways, list] {
+        assert_eq!(recorded(tags), expected, "{tags}");
+    }
 }
 
 #[test]
