@@ -74,6 +74,12 @@ SOURCES = {
     "mask": (named("request_header", "x-card") | {"redact": "mask"}, "************1111"),
     "short mask": (named("cookie", "tier") | {"redact": "mask"}, "****"),
     "cut": (named("request_header", "x-card") | {"max_length": 4}, "4111"),
+    "expression": ({"cel": 'request.headers["x-user"] + "/" + string(response.code)'}, "ada/200"),
+    "truth of an expression": ({"cel": "response.code >= 500 // comment"}, "false"),
+    "number of an expression": ({"cel": "response.code + 1"}, "201"),
+    "expression that fails": ({"cel": 'request.headers["x-none"]'}, None),
+    "list of an expression": ({"cel": "[response.code]"}, None),
+    "long expression": ({"cel": "request.method", "max_length": 2}, "GE"),
 }
 REQUEST = [
     ("x-user", "ada"),
@@ -224,7 +230,7 @@ def test_every_source_has_its_value(tagging_envoy):
 
 def test_attributes_of_tags_are_read_with_those_of_the_span(outermost_envoy):
     """A property that is read by itself costs Envoy four times as much as one of a list."""
-    kinds = {"property", "metadata", "identity"}
+    kinds = {"property", "metadata", "identity", "cel"}
     sources = {name: source for name, source in SOURCES.items() if kinds & source[0].keys()}
     assert len(sources) >= 10
     lanes = {"": tagged(named_tags({name: tag for name, (tag, _) in sources.items()}), change=add_metadata)}
@@ -237,6 +243,28 @@ def test_attributes_of_tags_are_read_with_those_of_the_span(outermost_envoy):
     assert found == {f"tag.{name}": value for name, (_, value) in sources.items() if value is not None}
     assert "proxy_call_foreign_function(" in hostcalls
     assert "proxy_get_property(" not in hostcalls
+
+
+def test_an_expression_that_fails_costs_no_fact(outermost_envoy):
+    """It fails the list that it is in, and is read alone from then on."""
+    fails, plain = {"cel": 'request.headers["x-plan"]'}, {"cel": "string(response.code)"}
+    lanes = {"": tagged([{"tag": "plan", **fails}, {"tag": "code", **plain}])}
+    arguments = ["--component-log-level", "wasm:trace"]
+
+    def reads(running, headers):
+        seen = len(running.log())
+        span = only_span(running, headers=headers)
+        hostcalls = running.log()[seen:]
+        assert "proxy_get_property(" not in hostcalls
+        assert (span.attributes["code"], span.attributes["http.response.status_code"]) == ("200", 200)
+        return span.attributes.get("plan"), hostcalls.count("expr_evaluate value error")
+
+    with Topology(lanes, envoy=outermost_envoy, arguments=arguments) as running:
+        assert reads(running, [("x-plan", "gold")]) == ("gold", 0)
+        # Both lists, the expression alone when it leaves them, and when it is read.
+        assert reads(running, []) == (None, 4)
+        assert reads(running, [("x-plan", "gold")]) == ("gold", 0)
+        assert reads(running, []) == (None, 1)
 
 
 def test_request_headers_are_read_when_the_tag_says(tagging_envoy):
@@ -278,9 +306,22 @@ CREDENTIALS = {
     "request header": (named("request_header", "Authorization"), "request_header.name"),
     "response header": (named("response_header", "set-cookie"), "response_header.name"),
     "format": ({"value": "%REQ(COOKIE)%"}, "value"),
+    "expression": ({"cel": 'request.headers["x-api-key"]'}, "cel"),
     "attribute": ({"property": {"path": "request.headers.x-api-key"}}, "property.path"),
     "all headers": ({"property": {"path": "request.headers"}}, "property.path"),
 }
+
+
+def test_expressions_that_envoy_does_not_compile_are_refused(outermost_envoy, tmp_path):
+    expressions = {"text": "1 +", "function": "split(request.path)", "several": "1), (2", "empty": " "}
+    texts = {row: json.dumps({"custom_tags": [{"tag": "a", "cel": cel}]}) for row, cel in expressions.items()}
+    for row, found in checked(outermost_envoy, tmp_path, texts).items():
+        (error,) = found.errors
+        assert not found.is_taken, row
+        assert error == (
+            "sidespan: configuration refused: custom_tags[0].cel: expected a CEL expression up to 2048 bytes that "
+            f'Envoy compiles; its log says why not at `info`, but found "{expressions[row]}"'
+        )
 
 
 def test_credentials_are_refused(newest_envoy, tmp_path):

@@ -80,15 +80,26 @@ pub struct Config {
 }
 
 impl Config {
-    /// Parses a configuration. `environment` returns the value of one of the VM's variables.
-    ///
-    /// Returns the first error, with its path, what was expected there and what was found. Empty input
-    /// means the empty object, which is valid.
+    /// Parses a configuration without Envoy, which alone can check CEL expressions.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn parse(
         json: &[u8],
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, ConfigError> {
-        document::parse(json)?.read::<RawConfig>()?.compile(environment)
+        Self::parse_checked(json, environment, &|_| true)
+    }
+
+    /// Parses a configuration. `environment` returns the value of one of the VM's variables; `compiles`
+    /// tells whether Envoy compiles a CEL expression.
+    ///
+    /// Returns the first error, with its path, what was expected there and what was found. Empty input
+    /// means the empty object, which is valid.
+    pub fn parse_checked(
+        json: &[u8],
+        environment: &dyn Fn(&str) -> Option<String>,
+        compiles: &dyn Fn(&str) -> bool,
+    ) -> Result<Self, ConfigError> {
+        document::parse(json)?.read::<RawConfig>()?.compile(environment, compiles)
     }
 
     /// Returns one line for the log: the number of rules, the ratio, the receiver of the spans, and the
@@ -160,7 +171,11 @@ struct RawConfig {
 }
 
 impl RawConfig {
-    fn compile(self, environment: Environment<'_>) -> Result<Config, ConfigError> {
+    fn compile(
+        self,
+        environment: Environment<'_>,
+        compiles: &dyn Fn(&str) -> bool,
+    ) -> Result<Config, ConfigError> {
         let service_name = self.service_name.map(non_empty).transpose().under("service_name")?;
         let secret_variables = RefCell::new(Vec::new());
         let secret = |name: &str| {
@@ -183,6 +198,7 @@ impl RawConfig {
             allow_sensitive_headers: &self.allow_sensitive_headers,
             tokens: &headers.tokens,
             limits: attribute_limits,
+            compiles,
         };
         let tags = self.custom_tags.compile(&settings).under("custom_tags")?;
         let response = self.response.compile().under("response")?;

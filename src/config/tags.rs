@@ -77,6 +77,9 @@ pub(super) struct RawCustomTag {
     pub metadata: Option<RawMetadata>,
     /// One of Envoy's format strings. Example: `%REQ(X-A?X-B):20%/%RESPONSE_CODE%`.
     pub value: Option<String>,
+    /// A CEL expression over Envoy's attributes, whose value is recorded as text. Nothing is recorded
+    /// where it fails. Example: `request.headers["x-plan"] + "/" + string(response.code)`.
+    pub cel: Option<String>,
     /// The same as `value`, in Istio's spelling.
     pub formatter: Option<RawFormatter>,
     /// With `value`: when its `%REQ(…)%` are read, at `start` or `end`. Default: `start`.
@@ -118,6 +121,7 @@ impl RawCustomTag {
             ("identity", self.identity.map(|raw| Ok(raw.compile(compiler)))),
             ("metadata", self.metadata.map(|raw| raw.compile(compiler))),
             (VALUE, self.value.map(|value| RawFormatter { value, read }.compile(compiler))),
+            ("cel", self.cel.map(|text| CompiledSource::expression(&text, compiler))),
             ("formatter", self.formatter.map(|raw| raw.compile(compiler))),
         ]
     }
@@ -166,16 +170,15 @@ impl RawCustomTag {
 
 /// Checks that the `type` of a tag names the source that the tag has.
 fn check_type(source: &str, found: &str) -> Result<()> {
-    let name = match source {
-        "literal" => Some("Literal"),
-        "environment" => Some("Environment"),
-        "request_header" | "header" => Some("RequestHeader"),
-        _ => None,
+    let expected = match source {
+        "literal" => "Literal",
+        "environment" => "Environment",
+        "request_header" | "header" => "RequestHeader",
+        _ => "no `type`",
     };
-    if name == Some(found) {
+    if found == expected {
         return Ok(());
     }
-    let expected = name.map_or("no `type`".to_owned(), |name| ["`", name, "`"].concat());
     let expected = format_args!("{expected}, since the tag has `{source}`");
     Err(ConfigError::new(expected, quoted(found)))
 }
@@ -201,6 +204,8 @@ pub(super) struct Settings<'s> {
     /// Headers that hold tokens, which are credentials too.
     pub tokens: &'s [TokenHeader],
     pub limits: AttributeLimits,
+    /// Tells whether Envoy compiles a CEL expression.
+    pub compiles: &'s dyn Fn(&str) -> bool,
 }
 
 impl Default for RawCustomTags {

@@ -17,9 +17,13 @@ use crate::sampling::shared_number::WriteError;
 // For a call that `capability_restriction_config` does not allow, Envoy returns a status that the SDK
 // does not know, and on which it panics (`proxy-wasm-cpp-host`, `src/exports.cc`).
 
-/// The host returned a status other than OK.
+/// A status other than OK that the host returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Failure;
+pub(super) struct Failure(u32);
+
+impl Failure {
+    pub(super) const NOT_FOUND: Self = Self(1);
+}
 
 /// Returns all headers of a map as one buffer, which [`crate::http::head::pairs`] reads.
 ///
@@ -168,18 +172,15 @@ pub(super) fn record_metric(id: u32, value: u64) {
 /// The SDK panics if the host does not allow it.
 pub(super) fn shared_data(key: &str) -> Result<Option<(Bytes, u32)>, Failure> {
     let mut version = 0;
-    let mut status = OK;
-    let value = returned(|data, size| {
-        // SAFETY: the host reads the key, and writes a pointer, a length and a 32-bit number to
-        // these variables.
-        status =
-            unsafe { proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version) };
-        status
+    // SAFETY: the host reads the key, and writes a pointer, a length and a 32-bit number to these
+    // variables.
+    let value = returned(|data, size| unsafe {
+        proxy_get_shared_data(key.as_ptr(), key.len(), data, size, &mut version)
     });
-    match (value, status) {
-        (Ok(value), _) => Ok(Some((value, version))),
-        (Err(_), NOT_FOUND) => Ok(None),
-        (Err(failure), _) => Err(failure),
+    match value {
+        Ok(value) => Ok(Some((value, version))),
+        Err(Failure::NOT_FOUND) => Ok(None),
+        Err(failure) => Err(failure),
     }
 }
 
@@ -199,7 +200,7 @@ pub(super) fn set_shared_data(key: &str, value: &[u8], version: u32) -> Result<(
 }
 
 fn ok(status: u32) -> Result<(), Failure> {
-    if status == OK { Ok(()) } else { Err(Failure) }
+    if status == OK { Ok(()) } else { Err(Failure(status)) }
 }
 
 fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes, Failure> {
@@ -215,7 +216,6 @@ fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> Result<Bytes,
 }
 
 const OK: u32 = 0;
-const NOT_FOUND: u32 = 1;
 const CAS_MISMATCH: u32 = 8;
 
 // The statuses are numbers: the SDK's enum has no value for a status that it does not know.

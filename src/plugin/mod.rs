@@ -18,6 +18,7 @@ mod shared;
 mod stream;
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::types::{LogLevel, MapType};
@@ -45,8 +46,8 @@ use crate::sampling::held_heads::HeldHeads;
 use crate::sampling::limit::BurstShare;
 use crate::span::node::{NODE_ID, is_gateway};
 use crate::span::resource::{Node, ResourceVariables, resource};
-use crate::span::tags::EndFacts;
 use crate::span::tags::source::Input;
+use crate::span::tags::{EndFacts, Tags};
 use crate::span::{self, ActiveSpan};
 
 // SAFETY: a VM has one thread.
@@ -64,14 +65,19 @@ struct Plugin {
     is_gateway: bool,
     /// Whether a condition needs the direction.
     needs_direction: bool,
-    stream_attributes: PropertyList<11>,
-    end_attributes: PropertyList<2>,
     held_heads: Option<HeldHeads>,
     /// Number of root contexts that hold it. Without one, only streams that began earlier use it.
     roots: Cell<u32>,
     /// Whether Envoy uses it: not if it is only tried, or replaced before the first tick.
     has_begun: Cell<bool>,
     state: RefCell<State>,
+}
+
+/// A configuration, and the attributes that a root context reads for it.
+struct Attached {
+    plugin: Rc<Plugin>,
+    of_stream: PropertyList<11>,
+    of_end: PropertyList<2>,
 }
 
 /// The part that requests change.
@@ -100,13 +106,10 @@ impl Plugin {
             let max_chars = config.span.attribute_limits.value_length as usize;
             HeldHeads::new(export_on.max_held_bytes, max_chars, config.span.tags.request_headers())
         });
-        let of_tags = config.span.tags.properties.paths().to_vec();
         Self {
             name,
             is_gateway: is_gateway(&host::text(NODE_ID)),
             needs_direction: config.rules.needs_direction() || config.trust.needs_direction(),
-            stream_attributes: PropertyList::new(STREAM_ATTRIBUTES, of_tags),
-            end_attributes: PropertyList::new(END_ATTRIBUTES, Vec::new()),
             held_heads,
             roots: Cell::new(0),
             has_begun: Cell::new(false),
@@ -241,14 +244,26 @@ impl Plugin {
             host::log(LogLevel::Warn, overwrite_check::WARNING);
         }
     }
+}
+
+impl Attached {
+    fn new(plugin: Rc<Plugin>) -> Self {
+        let of_tags = plugin.config.span.tags.properties.sources();
+        Self {
+            of_stream: PropertyList::new(STREAM_ATTRIBUTES, of_tags),
+            of_end: PropertyList::new(END_ATTRIBUTES, &[]),
+            plugin,
+        }
+    }
 
     /// Makes the span of a request that was not sampled, if its end meets a condition of `export_on`
     /// and the limits permit it.
     fn on_late_end(&self, late: &Late) {
-        let Some(export_on) = &self.config.export_on else {
+        let Plugin { config, state, .. } = &*self.plugin;
+        let Some(export_on) = &config.export_on else {
             return;
         };
-        let attributes = export_on.needs_response().then(|| self.end_attributes.read());
+        let attributes = export_on.needs_response().then(|| self.of_end.read());
         let values = attributes.as_ref().map(Values::values).unwrap_or_default();
         let duration_nanos = host::now().saturating_sub(late.start_unix_nanos);
         let is_grpc = || span::is_grpc(&late.head.head());
@@ -256,11 +271,11 @@ impl Plugin {
         let Some(reason) = export_on.matching(&end) else {
             return;
         };
-        let of_all = self.config.limit.as_ref().map(|limit| (limit, BurstShare::ExceptReserve));
+        let of_all = config.limit.as_ref().map(|limit| (limit, BurstShare::ExceptReserve));
         let permitted = export_on
             .limit
             .take(reason, &mut |limit| limits::take([Some((limit, BurstShare::Full)), of_all]));
-        if let Ok(mut state) = self.state.try_borrow_mut() {
+        if let Ok(mut state) = state.try_borrow_mut() {
             state.tally.ended_late(permitted);
         }
         if !permitted {
@@ -268,8 +283,7 @@ impl Plugin {
         }
         let (recording, start) = (&late.recording, late.start_unix_nanos);
         let head = late.head.head();
-        let span =
-            ActiveSpan::start(&self.config.span, &head, late.end_of_stream, recording, start);
+        let span = ActiveSpan::start(&config.span, &head, late.end_of_stream, recording, start);
         let mut span = Box::new(span);
         span.export_on(reason.key());
         if let Some(unix_nanos) = late.first_byte_unix_nanos {
@@ -279,17 +293,18 @@ impl Plugin {
     }
 
     fn on_end(&self, mut span: Box<ActiveSpan>) {
-        let Ok(mut state) = self.state.try_borrow_mut() else {
+        let plugin = &*self.plugin;
+        let Ok(mut state) = plugin.state.try_borrow_mut() else {
             return;
         };
         let end_unix_nanos = host::now();
-        let attributes = self.stream_attributes.read();
+        let attributes = self.of_stream.read();
         let values = attributes.values();
-        let facts = stream_facts(values, &span, self.is_gateway, end_unix_nanos, &read_property);
-        if self.config.span.tags.needs_end_facts() {
-            let properties =
-                self.config.span.tags.properties.values(facts.direction, &attributes.of_tags());
-            self.add_tags_at_end(&mut span, &properties);
+        let facts = stream_facts(values, &span, plugin.is_gateway, end_unix_nanos, &read_property);
+        let tags = &plugin.config.span.tags;
+        if tags.needs_end_facts() {
+            let properties = tags.properties.values(facts.direction, &attributes.of_tags());
+            add_tags_at_end(tags, &mut span, &properties);
         }
         let finished = span.finish(facts);
         state.tally.attributes_dropped += u64::from(finished.dropped);
@@ -299,28 +314,27 @@ impl Plugin {
         {
             host::set_tick_period(period);
         }
-        if self.roots.get() == 0 {
+        if plugin.roots.get() == 0 {
             drop(state);
-            self.retire();
+            plugin.retire();
         }
     }
+}
 
-    /// Adds the tags whose values are known when the request is over.
-    #[inline(never)]
-    fn add_tags_at_end(&self, span: &mut ActiveSpan, properties: &[&[u8]]) {
-        let tags = &self.config.span.tags;
-        let read = |input, map| {
-            tags.needs(input).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
-        };
-        let response = read(Input::ResponseHeaders, MapType::HttpResponseHeaders);
-        let trailers = read(Input::ResponseTrailers, MapType::HttpResponseTrailers);
-        let tag_facts = EndFacts {
-            response: &Head::new(pairs(&response)),
-            trailers: &Head::new(pairs(&trailers)),
-            properties,
-        };
-        span.add_tags(tags, &tag_facts);
-    }
+/// Adds the tags whose values are known when the request is over.
+#[inline(never)]
+fn add_tags_at_end(tags: &Tags, span: &mut ActiveSpan, properties: &[&[u8]]) {
+    let read = |input, map| {
+        tags.needs(input).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
+    };
+    let response = read(Input::ResponseHeaders, MapType::HttpResponseHeaders);
+    let trailers = read(Input::ResponseTrailers, MapType::HttpResponseTrailers);
+    let tag_facts = EndFacts {
+        response: &Head::new(pairs(&response)),
+        trailers: &Head::new(pairs(&trailers)),
+        properties,
+    };
+    span.add_tags(tags, &tag_facts);
 }
 
 impl State {

@@ -9,7 +9,7 @@ use proxy_wasm::types::{BufferType, Bytes, ContextType, LogLevel, MetricType};
 
 use super::acceptance::PluginName;
 use super::stream::Stream;
-use super::{Plugin, environment, host, limits, metrics};
+use super::{Attached, Plugin, environment, host, limits, metrics, properties};
 use crate::config::Config;
 use crate::export::statistics::{self, CONFIGURATION_REJECTED, CONFIGURED};
 
@@ -26,7 +26,7 @@ struct Configured {
     name: PluginName,
     text: Bytes,
     /// What is in force: this configuration or, if it is invalid, a former one.
-    plugin: Option<Rc<Plugin>>,
+    attached: Option<Rc<Attached>>,
     /// Why the configuration is invalid.
     error: Option<String>,
 }
@@ -67,7 +67,7 @@ impl RootContext for Root {
             return;
         };
         configured.log_error();
-        if let Some(plugin) = &configured.plugin
+        if let Some(plugin) = configured.plugin()
             && let Ok(mut state) = plugin.state.try_borrow_mut()
         {
             state.tick();
@@ -79,13 +79,14 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(Stream::new(self.plugin().cloned())))
+        let configured = self.configured.as_ref();
+        Some(Box::new(Stream::new(configured.and_then(|configured| configured.attached.clone()))))
     }
 }
 
 impl Root {
     fn plugin(&self) -> Option<&Rc<Plugin>> {
-        self.configured.as_ref()?.plugin.as_ref()
+        self.configured.as_ref()?.plugin()
     }
 
     /// Puts a configuration in force, and tells whether it was accepted.
@@ -95,26 +96,28 @@ impl Root {
             return true;
         }
         let name = PluginName::read();
-        let (plugin, error) = match Config::parse(&text, &environment::variable) {
-            Ok(config) => {
-                let plugin = Rc::new(Plugin::new(name.clone(), config));
-                register(&plugin);
-                (Some(plugin), None)
-            }
-            Err(error) => {
-                let error = error.to_string();
-                if self.configured.is_some() || !name.accepts_invalid(&text) {
-                    let message = ["sidespan: configuration refused: ", &error].concat();
-                    host::log(LogLevel::Error, &message);
-                    return false;
+        let (plugin, error) =
+            match Config::parse_checked(&text, &environment::variable, &properties::compiles) {
+                Ok(config) => {
+                    let plugin = Rc::new(Plugin::new(name.clone(), config));
+                    register(&plugin);
+                    (Some(plugin), None)
                 }
-                let is_former = |it: &Rc<Plugin>| it.name == name && it.has_begun.get();
-                (registered().into_iter().find(is_former), Some(error))
-            }
-        };
-        let configured = Configured { name, text, plugin, error };
+                Err(error) => {
+                    let error = error.to_string();
+                    if self.configured.is_some() || !name.accepts_invalid(&text) {
+                        let message = ["sidespan: configuration refused: ", &error].concat();
+                        host::log(LogLevel::Error, &message);
+                        return false;
+                    }
+                    let is_former = |it: &Rc<Plugin>| it.name == name && it.has_begun.get();
+                    (registered().into_iter().find(is_former), Some(error))
+                }
+            };
+        let attached = plugin.map(|plugin| Rc::new(Attached::new(plugin)));
+        let configured = Configured { name, text, attached, error };
         configured.log_error();
-        if let Some(plugin) = &configured.plugin {
+        if let Some(plugin) = configured.plugin() {
             plugin.roots.set(plugin.roots.get() + 1);
         }
         self.end();
@@ -125,9 +128,10 @@ impl Root {
 
     /// Counts the configuration, now that Envoy uses it.
     fn begin(&mut self) {
-        let Some(Configured { name, plugin, error, .. }) = &self.configured else {
+        let Some(configured) = &self.configured else {
             return;
         };
+        let Configured { name, error, .. } = configured;
         self.has_begun = true;
         metrics::add(MetricType::Gauge, &statistics::build_info(), 1);
         let rejected = statistics::metric_name(CONFIGURATION_REJECTED, &[]);
@@ -135,7 +139,7 @@ impl Root {
         if error.is_none() {
             metrics::add(MetricType::Counter, &statistics::metric_name(CONFIGURED, &[]), 1);
         }
-        match plugin {
+        match configured.plugin() {
             Some(plugin) => {
                 plugin.has_begun.set(true);
                 name.begins();
@@ -148,18 +152,19 @@ impl Root {
 
     /// Ends the configuration: it is no longer counted, and its queued batches are handed over.
     fn end(&mut self) {
-        let Some(Configured { name, plugin, error, .. }) = self.configured.take() else {
+        let Some(configured) = self.configured.take() else {
             return;
         };
+        let Configured { name, error, .. } = &configured;
         if std::mem::take(&mut self.has_begun) {
             metrics::add(MetricType::Gauge, &statistics::build_info(), -1);
             let rejected = statistics::metric_name(CONFIGURATION_REJECTED, &[]);
             metrics::add(MetricType::Gauge, &rejected, -i64::from(error.is_some()));
-            if plugin.is_some() {
+            if configured.attached.is_some() {
                 name.ends();
             }
         }
-        if let Some(plugin) = plugin {
+        if let Some(plugin) = configured.plugin() {
             plugin.roots.set(plugin.roots.get().saturating_sub(1));
             if plugin.roots.get() == 0 {
                 plugin.retire();
@@ -169,13 +174,17 @@ impl Root {
 }
 
 impl Configured {
+    fn plugin(&self) -> Option<&Rc<Plugin>> {
+        self.attached.as_ref().map(|attached| &attached.plugin)
+    }
+
     /// Logs why the configuration is not in force, once a minute.
     fn log_error(&self) {
         let Some(error) = &self.error else {
             return;
         };
         if limits::may_log("rejected", self.name.as_str()) {
-            let effect = match self.plugin {
+            let effect = match self.attached {
                 Some(_) => "the former one stays in force: ",
                 None => "no request is traced, and all go on as they came: ",
             };

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
-use super::{Plugin, host};
+use super::{Attached, host};
 use crate::http::head::{Head, pairs};
 use crate::propagation;
 use crate::propagation::context;
@@ -15,7 +15,7 @@ use crate::span::{ActiveSpan, Recording};
 
 /// One request.
 pub(super) struct Stream {
-    plugin: Option<Rc<Plugin>>,
+    attached: Option<Rc<Attached>>,
     /// Boxed, since most requests have none.
     pub span: Option<Box<ActiveSpan>>,
     /// The parts of a span, in case the request meets a condition of `export_on`.
@@ -42,9 +42,9 @@ pub(super) struct Late {
 pub(super) type TraceHeaders = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl Stream {
-    pub(super) fn new(plugin: Option<Rc<Plugin>>) -> Self {
+    pub(super) fn new(attached: Option<Rc<Attached>>) -> Self {
         Self {
-            plugin,
+            attached,
             span: None,
             late: None,
             response_context: None,
@@ -58,21 +58,21 @@ impl Context for Stream {}
 
 impl HttpContext for Stream {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        if let Some(plugin) = self.plugin.clone() {
-            plugin.on_request(end_of_stream, self);
+        if let Some(attached) = self.attached.clone() {
+            attached.plugin.on_request(end_of_stream, self);
         }
         Action::Continue
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if let (Some(plugin), true) = (&self.plugin, std::mem::take(&mut self.hides_context)) {
-            for name in plugin.config.response.own_headers() {
+        if let (Some(attached), true) = (&self.attached, std::mem::take(&mut self.hides_context)) {
+            for name in attached.plugin.config.response.own_headers() {
                 host::remove_header(MapType::HttpResponseHeaders, name);
             }
         }
-        if let (Some(plugin), Some(context)) = (&self.plugin, self.response_context.take()) {
-            for ResponseHeader { name, value, replace } in plugin.config.response.headers(&context)
-            {
+        if let (Some(attached), Some(context)) = (&self.attached, self.response_context.take()) {
+            let headers = attached.plugin.config.response.headers(&context);
+            for ResponseHeader { name, value, replace } in headers {
                 host::put_header(MapType::HttpResponseHeaders, name, &value, replace);
             }
         }
@@ -85,16 +85,16 @@ impl HttpContext for Stream {
     }
 
     fn on_log(&mut self) {
-        let Some(plugin) = &self.plugin else {
+        let Some(attached) = &self.attached else {
             return;
         };
         if let Some(written) = self.written_headers.take() {
-            plugin.check_overwritten(&written);
+            attached.plugin.check_overwritten(&written);
         }
         if let Some(span) = self.span.take() {
-            plugin.on_end(span);
+            attached.on_end(span);
         } else if let Some(late) = self.late.take() {
-            plugin.on_late_end(&late);
+            attached.on_late_end(&late);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Paths of Envoy's attributes as CEL expressions, which Envoy's foreign function `expr_create` compiles.
+//! Paths of Envoy's attributes as CEL expressions, which Envoy's foreign function `expr_create` compiles,
+//! and expressions of the operator's.
 //!
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
 //!
@@ -29,6 +30,13 @@ pub(crate) fn value_or_empty(path: &str) -> Option<String> {
         }
     }
     (!tests.is_empty()).then(|| format!("({}?{value}:\"\")", tests.join("&&")))
+}
+
+/// Returns an expression for the text of another one's value. It fails where that one fails, and for
+/// null, lists and maps, which have no text.
+pub(crate) fn text_of(expression: &str) -> String {
+    // The line ends since the expression may end with a comment. `string` takes no boolean in Envoy 1.36.
+    format!("[({expression}\n)].map(v,type(v)==bool?(v?\"true\":\"false\"):string(v))[0]")
 }
 
 fn is_identifier(part: &str) -> bool {
@@ -111,6 +119,14 @@ mod tests {
             "(has(xds.upstream_host_metadata)&&xds.upstream_host_metadata!=null\
              &&has(xds.upstream_host_metadata.filter_metadata)\
              ?xds.upstream_host_metadata.filter_metadata:\"\")",
+        );
+    }
+
+    #[test]
+    fn a_value_is_written_as_text() {
+        assert_eq!(
+            text_of("request.size // bytes"),
+            "[(request.size // bytes\n)].map(v,type(v)==bool?(v?\"true\":\"false\"):string(v))[0]"
         );
     }
 

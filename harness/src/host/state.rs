@@ -58,8 +58,8 @@ pub(crate) struct State {
     pub(crate) data: SharedData,
     pub(crate) queues: SharedQueues,
     pub(crate) calls: Calls,
-    /// CEL expressions by their tokens; `None` for an Envoy without a CEL parser.
-    pub(crate) expressions: Option<Vec<Expression>>,
+    /// CEL expressions by their tokens, but for deleted ones; `None` for an Envoy without a CEL parser.
+    pub(crate) expressions: Option<Vec<Option<Expression>>>,
     /// The configuration, only while `proxy_on_configure` runs.
     pub(crate) configuration: Option<Vec<u8>>,
     /// The response to a call, only while its callback runs.

@@ -23,6 +23,8 @@ pub(crate) enum Value {
     Map(Vec<(Vec<u8>, Value)>),
     /// A header map: each name once, in any case, with the joined values of its lines.
     Headers(Headers),
+    /// A type of CEL, by its name.
+    Type(&'static str),
     /// A message of Envoy's, such as `request`, by its path. Its fields can be read but not listed.
     Message(String),
 }
@@ -73,10 +75,12 @@ impl Value {
         }
     }
 
-    /// Serialises the value. Like Envoy, it fails for a null and for a message.
+    /// Serialises the value. Like Envoy, it fails for a null, a type and a message.
     pub(crate) fn serialize(&self) -> Result<Vec<u8>, Status> {
         Ok(match self {
-            Self::Null | Self::Message(_) => return Err(Status::SerializationFailure),
+            Self::Null | Self::Type(_) | Self::Message(_) => {
+                return Err(Status::SerializationFailure);
+            }
             Self::Bool(value) => vec![u8::from(*value)],
             Self::Int(value) => value.to_le_bytes().to_vec(),
             Self::Uint(value) => value.to_le_bytes().to_vec(),

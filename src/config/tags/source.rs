@@ -5,7 +5,8 @@ use serde::Deserialize;
 use super::{Compiler, format};
 use crate::config::error::{ConfigError, InPath, Result, quoted};
 use crate::config::shapes::{OneOrMany, header_name, non_empty, public_variable};
-use crate::span::tags::property::{Encoding, Property, Type};
+use crate::span::cel;
+use crate::span::tags::property::{Encoding, Property, PropertySource, Type};
 use crate::span::tags::source::Source;
 use crate::span::tags::{TagSource, sensitive};
 
@@ -158,6 +159,11 @@ pub(crate) enum CompiledSource {
 }
 
 impl CompiledSource {
+    /// Compiles a CEL expression.
+    pub(crate) fn expression(text: &str, compiler: &mut Compiler<'_>) -> Result<Self> {
+        compiler.expression(text).map(|source| Self::single(source, None))
+    }
+
     fn single(source: Source, default_value: Option<String>) -> Self {
         Self::LookedUp(TagSource::Single(source), default_value)
     }
@@ -233,7 +239,9 @@ impl RawIdentity {
                 ("connection\0uri_san_local_certificate", "upstream\0uri_san_peer_certificate")
             }
         };
-        let index = compiler.tags.properties.add(inbound.to_owned(), outbound.to_owned());
+        let [inbound, outbound] =
+            [inbound, outbound].map(|path| PropertySource::Path(path.to_owned()));
+        let index = compiler.tags.properties.add(inbound, outbound);
         let property = Property::new(index, Encoding::Plain(Type::Text), None);
         CompiledSource::single(Source::Property(property), None)
     }
@@ -327,8 +335,26 @@ impl Compiler<'_> {
         encoding: Encoding,
         record_as: Option<Type>,
     ) -> Source {
-        let index = self.tags.properties.add(path.clone(), path);
+        let source = PropertySource::Path(path);
+        let index = self.tags.properties.add(source.clone(), source);
         Source::Property(Property::new(index, encoding, record_as))
+    }
+
+    /// Compiles a CEL expression. Each word in it may be the name of a header.
+    pub(crate) fn expression(&mut self, text: &str) -> Result<Source> {
+        let is_part = |char: char| char.is_ascii_alphanumeric() || char == '-';
+        for word in text.split(|char| !is_part(char)) {
+            self.check_not_sensitive(&word.to_ascii_lowercase())?;
+        }
+        let is_readable = !text.trim().is_empty() && text.len() <= MAX_EXPRESSION_BYTES;
+        if !is_readable || !(self.settings.compiles)(text) {
+            let expected = "a CEL expression up to 2048 bytes that Envoy compiles; its log says \
+                            why not at `info`";
+            return Err(ConfigError::new(expected, quoted(text)));
+        }
+        let source = PropertySource::Cel(cel::text_of(text));
+        let index = self.tags.properties.add(source.clone(), source);
+        Ok(Source::Property(Property::new(index, Encoding::Plain(Type::Text), None)))
     }
 
     /// Compiles a value of metadata, which is recorded as text, as Envoy's own tags record it. `keys`
@@ -358,6 +384,9 @@ impl RawMetadataKind {
         }
     }
 }
+
+/// Longest CEL expression of a tag.
+const MAX_EXPRESSION_BYTES: usize = 2048;
 
 /// Joins the parts of a path with a zero byte between them, as the host takes it.
 fn joined_path(path: &OneOrMany<String>) -> Result<String> {

@@ -1,4 +1,5 @@
 use super::RawCustomTag;
+use crate::config::Config;
 use crate::config::error::one_of;
 use crate::config::testing::{check_refused, fields, parse, tag};
 
@@ -34,15 +35,15 @@ fn a_tag_has_one_source() {
 fn a_type_agrees_with_the_source() {
     let literal = r#""literal": {"value": "a"}"#;
     for (member, findings) in [
-        (format!(r#"{literal}, "type": "Environment""#), ["`Literal`, since", "\"Environment\""]),
+        (format!(r#"{literal}, "type": "Environment""#), ["Literal, since", "\"Environment\""]),
         (format!(r#"{literal}, "type": "literal""#), ["the tag has `literal`", "\"literal\""]),
         (
             r#""environment": {"name": "A"}, "type": "RequestHeader""#.to_owned(),
-            ["`Environment`, since the tag has `environment`", "\"RequestHeader\""],
+            ["Environment, since the tag has `environment`", "\"RequestHeader\""],
         ),
         (
             r#""header": {"name": "a"}, "type": "Metadata""#.to_owned(),
-            ["`RequestHeader`, since the tag has `header`", "\"Metadata\""],
+            ["RequestHeader, since the tag has `header`", "\"Metadata\""],
         ),
         (
             r#""cookie": {"name": "a"}, "type": "RequestHeader""#.to_owned(),
@@ -180,6 +181,32 @@ fn wrong_sources_are_refused_with_their_path() {
 }
 
 #[test]
+fn expressions_that_envoy_does_not_compile_are_refused() {
+    let error = |member: &str, compiles: &dyn Fn(&str) -> bool| {
+        let config = Config::parse_checked(tag(member).as_bytes(), &|_| None, compiles);
+        config.map(|_| ()).map_err(|error| error.to_string())
+    };
+    let expected = "expected a CEL expression up to 2048 bytes that Envoy compiles; its log says why \
+                    not at `info`, but found";
+    let refused = |member: &str, at: &str, found: &str, compiles: &dyn Fn(&str) -> bool| {
+        let reason = format!("custom_tags[0].{at}: {expected} {found}");
+        assert_eq!(error(member, compiles), Err(reason), "{member}");
+    };
+    refused(r#""cel": "1 +""#, "cel", "\"1 +\"", &|text| text != "1 +");
+    refused(r#""cel": """#, "cel", "\"\"", &|_| true);
+    refused(r#""cel": " \n""#, "cel", "\" \\n\"", &|_| true);
+    let long = format!(r#""cel": "{}""#, "a".repeat(2049));
+    assert!(error(&long, &|_| true).is_err());
+    assert_eq!(
+        error(r#""cel": "request.path + ' '""#, &|text| text == "request.path + ' '"),
+        Ok(())
+    );
+    check_refused(&tag(r#""cel": 1"#), "custom_tags[0].cel", &["a string", "found 1"]);
+    let read = r#""cel": "request.path", "read": "end""#;
+    check_refused(&tag(read), "custom_tags[0].read", &["no `read` here", "one"]);
+}
+
+#[test]
 fn headers_with_credentials_are_refused() {
     let header = |source: &str| format!(r#""{source}": {{"name": "Authorization"}}"#);
     for (member, at, found) in [
@@ -189,6 +216,8 @@ fn headers_with_credentials_are_refused() {
         (header("header"), ".header.name", "\"authorization\""),
         (r#""header": {"name": "Cookie", "read": "end"}"#.to_owned(), ".header.name", "\"cookie\""),
         (r#""value": "a %REQ(X?Cookie):3%""#.to_owned(), ".value", "\"cookie\""),
+        (r#""cel": "request.headers['X-API-Key']""#.to_owned(), ".cel", "\"x-api-key\""),
+        (r#""cel": "request.headers.cookie + ''""#.to_owned(), ".cel", "\"cookie\""),
         (r#""value": "%REQ(Cookie)%", "read": "end""#.to_owned(), ".value", "\"cookie\""),
         (
             r#""formatter": {"value": "%RESP(SET-COOKIE)%"}"#.to_owned(),

@@ -11,13 +11,21 @@ use crate::http::address::Address;
 use crate::http::response_flags;
 use crate::sampling::conditions::Direction;
 
-/// The attributes that tags read, each path once.
+/// The attributes and CEL expressions that tags read, each once.
 #[derive(Debug, Clone, Default)]
 pub struct Properties {
-    /// Paths, with a zero byte between their parts.
-    paths: Vec<String>,
-    /// For each property, the indices of its paths on inbound and on outbound requests.
+    sources: Vec<PropertySource>,
+    /// For each property, the indices of its sources on inbound and on outbound requests.
     properties: Vec<[usize; 2]>,
+}
+
+/// What Envoy is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PropertySource {
+    /// The path of an attribute, with a zero byte between its parts.
+    Path(String),
+    /// A CEL expression, whose value is text.
+    Cel(String),
 }
 
 /// One attribute that a tag reads.
@@ -55,36 +63,36 @@ pub enum Encoding {
 }
 
 impl Properties {
-    /// Adds a property, whose path may depend on the direction. Returns its index.
-    pub fn add(&mut self, inbound: String, outbound: String) -> usize {
-        let paths = [inbound, outbound].map(|path| self.add_path(path));
-        let known = self.properties.iter().position(|other| *other == paths);
+    /// Adds a property, whose source may depend on the direction. Returns its index.
+    pub fn add(&mut self, inbound: PropertySource, outbound: PropertySource) -> usize {
+        let sources = [inbound, outbound].map(|source| self.add_source(source));
+        let known = self.properties.iter().position(|other| *other == sources);
         known.unwrap_or_else(|| {
-            self.properties.push(paths);
+            self.properties.push(sources);
             self.properties.len() - 1
         })
     }
 
-    fn add_path(&mut self, path: String) -> usize {
-        let known = self.paths.iter().position(|other| *other == path);
+    fn add_source(&mut self, source: PropertySource) -> usize {
+        let known = self.sources.iter().position(|other| *other == source);
         known.unwrap_or_else(|| {
-            self.paths.push(path);
-            self.paths.len() - 1
+            self.sources.push(source);
+            self.sources.len() - 1
         })
     }
 
-    /// Returns the paths to read.
-    pub fn paths(&self) -> &[String] {
-        &self.paths
+    /// Returns what to read.
+    pub fn sources(&self) -> &[PropertySource] {
+        &self.sources
     }
 
-    /// Returns the value of each property. `path_values` has the value of each path.
-    pub fn values<'v>(&self, direction: Direction, path_values: &[&'v [u8]]) -> Vec<&'v [u8]> {
-        let path = |[inbound, outbound]: &[usize; 2]| match direction {
+    /// Returns the value of each property. `source_values` has the value of each source.
+    pub fn values<'v>(&self, direction: Direction, source_values: &[&'v [u8]]) -> Vec<&'v [u8]> {
+        let source = |[inbound, outbound]: &[usize; 2]| match direction {
             Direction::Inbound => *inbound,
             Direction::Outbound => *outbound,
         };
-        let value = |property| path_values.get(path(property)).copied().unwrap_or_default();
+        let value = |property| source_values.get(source(property)).copied().unwrap_or_default();
         self.properties.iter().map(value).collect()
     }
 }

@@ -10,7 +10,9 @@ use prost::Message;
 use crate::config::Config;
 use crate::propagation::testing::head;
 use crate::sampling::conditions::Direction;
+use crate::span::cel;
 use crate::span::encoding::{AttributeLimits, SpanFields, SpanIds};
+use crate::span::tags::property::PropertySource;
 
 /// Returns the attributes that these tags add to the span of one request.
 fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
@@ -31,9 +33,13 @@ fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
     let flags = (1u64 << 8).to_le_bytes();
     let values: Vec<&[u8]> = tags
         .properties
-        .paths()
+        .sources()
         .iter()
-        .map(|path| match path.replace('\0', "/").as_str() {
+        .map(|source| match source {
+            PropertySource::Path(path) => path.replace('\0', "/"),
+            PropertySource::Cel(expression) => expression.clone(),
+        })
+        .map(|source| match source.as_str() {
             "response/code" => code.as_slice(),
             "request/duration" => &millis,
             "response/flags" => &flags,
@@ -42,6 +48,7 @@ fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
             "upstream/uri_san_peer_certificate" => b"spiffe://mesh/called",
             "metadata/filter_metadata/a.b/c/d" => b"deep",
             "xds/upstream_host_metadata/filter_metadata/lb/canary" => &[1],
+            expression if expression == cel::text_of("1 + 1") => b"2",
             // A later filter has set it.
             "request/headers/x-user" => b"grace",
             _ => b"",
@@ -105,6 +112,13 @@ fn every_source_is_read() {
     let code = Some(any_value::Value::IntValue(404));
     check_value(r#""property": {"path": "response.code"}"#, code);
     check(r#""property": {"path": "response.code", "type": "string"}"#, "404");
+}
+
+#[test]
+fn an_expression_that_has_no_value_makes_no_tag() {
+    check(r#""cel": "1 + 1""#, "2");
+    check(r#""cel": "1 + 1", "redact": "mask""#, "*");
+    check(r#""cel": "request.headers['x-none']""#, "");
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
                     b"clear_route_cache" => Vec::new(),
                     b"compress" => compress(argument),
                     b"expr_create" => create_expression(state, argument)?,
+                    b"expr_delete" => delete_expression(state, argument)?,
                     b"expr_evaluate" => evaluate_expression(state, argument)?,
                     _ => return Err(Status::NotFound.into()),
                 }
@@ -41,15 +42,26 @@ fn create_expression(state: &mut State, text: &[u8]) -> Result<Vec<u8>, Status> 
     let expressions = state.expressions.as_mut().ok_or(Status::NotFound)?;
     let expression = str::from_utf8(text).ok().and_then(Expression::parse);
     let token = expressions.len() as u32;
-    expressions.push(expression.ok_or(Status::BadArgument)?);
+    expressions.push(Some(expression.ok_or(Status::BadArgument)?));
     Ok(token.to_le_bytes().to_vec())
+}
+
+/// Deletes the expression with a token.
+fn delete_expression(state: &mut State, token: &[u8]) -> Result<Vec<u8>, Status> {
+    let expressions = state.expressions.as_mut().ok_or(Status::NotFound)?;
+    let token = token.try_into().map(u32::from_le_bytes).map_err(|_| Status::BadArgument)?;
+    if let Some(expression) = expressions.get_mut(token as usize) {
+        *expression = None;
+    }
+    Ok(Vec::new())
 }
 
 /// Evaluates the expression with a token for the stream of the effective context.
 fn evaluate_expression(state: &State, token: &[u8]) -> Result<Vec<u8>, Status> {
     let expressions = state.expressions.as_ref().ok_or(Status::NotFound)?;
     let token = token.try_into().map(u32::from_le_bytes).map_err(|_| Status::BadArgument)?;
-    let expression = expressions.get(token as usize).ok_or(Status::NotFound)?;
+    let expression = expressions.get(token as usize).and_then(Option::as_ref);
+    let expression = expression.ok_or(Status::NotFound)?;
     let read = |path: &str| properties::attribute(&state.node, state.stream(), path);
     expression.evaluate(&read)?.serialize()
 }

@@ -6,10 +6,14 @@
 //! of our own with all their operators. It also brings an ANTLR runtime. So this is the subset of CEL in
 //! [`parser`], evaluated as cel-cpp does.
 
+mod functions;
 mod parser;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
+
+use self::functions::Function;
 use super::status::Status;
 use super::value::Value;
 
@@ -26,6 +30,9 @@ pub(crate) enum Expression {
     Not(Box<Expression>),
     Negate(Box<Expression>),
     Binary(Operator, Box<Expression>, Box<Expression>),
+    Call(Function, Vec<Expression>),
+    /// `list.map(name, body)`.
+    Macro(Macro, Box<Expression>, String, Box<Expression>),
     /// `condition ? then : otherwise`, in this order.
     Conditional(Box<[Expression; 3]>),
 }
@@ -38,7 +45,36 @@ pub(crate) enum Operator {
     Equal,
     NotEqual,
     In,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
     Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Remainder,
+}
+
+/// A macro over the items of a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Macro {
+    All,
+    Exists,
+    Filter,
+    Map,
+}
+
+impl Macro {
+    fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "all" => Self::All,
+            "exists" => Self::Exists,
+            "filter" => Self::Filter,
+            "map" => Self::Map,
+            _ => return None,
+        })
+    }
 }
 
 /// Returns an attribute by its path, whose parts are separated by NUL.
@@ -55,7 +91,10 @@ impl Expression {
     pub(crate) fn evaluate(&self, read: ReadAttribute) -> Result<Value, Status> {
         Ok(match self {
             Self::Literal(value) => value.clone(),
-            Self::Name(name) => read(name).map_err(|_| FAILED)?,
+            Self::Name(name) => match functions::type_by_name(name) {
+                Some(of) => Value::Type(of),
+                None => read(name).map_err(|_| FAILED)?,
+            },
             Self::Member(map, key) => {
                 member(&map.evaluate(read)?, &key.evaluate(read)?, read)?.ok_or(FAILED)?
             }
@@ -77,6 +116,16 @@ impl Expression {
                 _ => return Err(FAILED),
             },
             Self::Binary(operator, left, right) => binary(*operator, left, right, read)?,
+            Self::Call(function, arguments) => {
+                let values = arguments.iter().map(|argument| argument.evaluate(read));
+                function.apply(&values.collect::<Result<Vec<_>, _>>()?)?
+            }
+            Self::Macro(kind, list, name, body) => {
+                let Value::List(items) = list.evaluate(read)? else {
+                    return Err(FAILED);
+                };
+                over_items(*kind, items, name, body, read)?
+            }
             Self::Conditional(parts) => {
                 let [condition, then, otherwise] = parts.as_ref();
                 let branch = if condition.condition(read)? { then } else { otherwise };
@@ -91,6 +140,43 @@ impl Expression {
             _ => Err(FAILED),
         }
     }
+}
+
+/// Evaluates a macro, whose body sees each item under a name.
+fn over_items(
+    kind: Macro,
+    items: Vec<Value>,
+    name: &str,
+    body: &Expression,
+    read: ReadAttribute,
+) -> Result<Value, Status> {
+    let of_item = |item: &Value| {
+        body.evaluate(&|path| if path == name { Ok(item.clone()) } else { read(path) })
+    };
+    let holds = |item: &Value| match of_item(item)? {
+        Value::Bool(holds) => Ok(holds),
+        _ => Err(FAILED),
+    };
+    Ok(match kind {
+        Macro::Map => Value::List(items.iter().map(of_item).collect::<Result<_, _>>()?),
+        Macro::All => {
+            let all: Vec<bool> = items.iter().map(holds).collect::<Result<_, _>>()?;
+            Value::Bool(all.iter().all(|holds| *holds))
+        }
+        Macro::Exists => {
+            let all: Vec<bool> = items.iter().map(holds).collect::<Result<_, _>>()?;
+            Value::Bool(all.iter().any(|holds| *holds))
+        }
+        Macro::Filter => {
+            let mut kept = Vec::new();
+            for item in items {
+                if holds(&item)? {
+                    kept.push(item);
+                }
+            }
+            Value::List(kept)
+        }
+    })
 }
 
 /// Returns a map's value by key or a list's item by index; `None` if a map does not have the key.
@@ -161,19 +247,70 @@ fn binary(
             (Value::Double(left), Value::Double(right)) => Value::Double(left + right),
             _ => return Err(FAILED),
         },
+        Operator::Subtract | Operator::Multiply | Operator::Divide | Operator::Remainder => {
+            let (left, right) = operands()?;
+            arithmetic(operator, &left, &right).ok_or(FAILED)?
+        }
+        Operator::Less | Operator::LessOrEqual | Operator::Greater | Operator::GreaterOrEqual => {
+            let (left, right) = operands()?;
+            let order = order(&left, &right).ok_or(FAILED)?;
+            Value::Bool(match operator {
+                Operator::Less => order.is_lt(),
+                Operator::LessOrEqual => order.is_le(),
+                Operator::Greater => order.is_gt(),
+                _ => order.is_ge(),
+            })
+        }
     })
+}
+
+/// Computes with two numbers of one type. Returns `None` where the result is not of that type.
+fn arithmetic(operator: Operator, left: &Value, right: &Value) -> Option<Value> {
+    macro_rules! of_integers {
+        ($left:expr, $right:expr) => {
+            match operator {
+                Operator::Subtract => $left.checked_sub($right)?,
+                Operator::Multiply => $left.checked_mul($right)?,
+                Operator::Divide => $left.checked_div($right)?,
+                _ => $left.checked_rem($right)?,
+            }
+        };
+    }
+    Some(match (left, right) {
+        (Value::Int(left), Value::Int(right)) => Value::Int(of_integers!(left, *right)),
+        (Value::Uint(left), Value::Uint(right)) => Value::Uint(of_integers!(left, *right)),
+        (Value::Double(left), Value::Double(right)) => Value::Double(match operator {
+            Operator::Subtract => left - right,
+            Operator::Multiply => left * right,
+            Operator::Divide => left / right,
+            _ => return None,
+        }),
+        _ => return None,
+    })
+}
+
+/// Orders two texts, booleans or numbers.
+fn order(left: &Value, right: &Value) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Text(left), Value::Text(right)) => Some(left.cmp(right)),
+        (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
+        _ => number(left)?.partial_cmp(&number(right)?),
+    }
 }
 
 /// Compares two values. Numbers of different types are compared as numbers; other values of different
 /// types are not equal.
 fn equal(left: &Value, right: &Value) -> bool {
-    let number = |value: &Value| match value {
+    left == right || number(left).is_some_and(|left| number(right) == Some(left))
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
         Value::Int(value) => Some(*value as f64),
         Value::Uint(value) => Some(*value as f64),
         Value::Double(value) => Some(*value),
         _ => None,
-    };
-    left == right || number(left).is_some_and(|left| number(right) == Some(left))
+    }
 }
 
 const FAILED: Status = Status::InternalFailure;

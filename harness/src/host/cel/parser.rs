@@ -5,32 +5,41 @@
 //! expression = or [ "?" or ":" expression ]
 //! or         = and *( "||" and )
 //! and        = relation *( "&&" relation )
-//! relation   = sum *( ( "==" / "!=" / "in" ) sum )
-//! sum        = unary *( "+" unary )
+//! relation   = sum *( ( "==" / "!=" / "<" / "<=" / ">" / ">=" / "in" ) sum )
+//! sum        = product *( ( "+" / "-" ) product )
+//! product    = unary *( ( "*" / "/" / "%" ) unary )
 //! unary      = "!" unary / "-" unary / member
-//! member     = primary *( "." name / "[" expression "]" )
-//! primary    = "has(" member "." name ")" / "(" expression ")" / list / literal / name
+//! member     = primary *( "." macro / "." call / "." name / "[" expression "]" )
+//! primary    = "has(" member "." name ")" / "(" expression ")" / list / literal / call / name
 //! list       = "[" [ expression *( "," expression ) ] [ "," ] "]"
+//! call       = function "(" [ expression *( "," expression ) ] ")"
+//! macro      = ( "all" / "exists" / "filter" / "map" ) "(" name "," expression ")"
 //! ```
 //!
-//! The rest of CEL (functions, macros, maps, other operators) is rejected, as is text that is not CEL.
+//! A comment begins with `//` and ends with its line. The rest of CEL (maps, bytes, messages, other
+//! macros, functions that Envoy does not have) is rejected, as is text that is not CEL.
 
-use winnow::ascii::{digit1, multispace0};
+use winnow::ascii::{digit1, multispace1, till_line_ending};
 use winnow::combinator::{
     alt, delimited, not, opt, preceded, repeat, separated, separated_foldl1, terminated,
 };
 use winnow::error::EmptyError;
 use winnow::prelude::*;
-use winnow::token::{none_of, one_of, take_while};
+use winnow::token::{none_of, one_of, take_till, take_while};
 
-use super::{Expression, Operator};
+use super::{Expression, Function, Macro, Operator};
 use crate::host::value::Value;
 
 type Parsed<T> = Result<T, EmptyError>;
 
 /// Parses a whole expression.
 pub(crate) fn parse(text: &str) -> Option<Expression> {
-    terminated(expression, multispace0).parse(text).ok()
+    terminated(expression, space).parse(text).ok()
+}
+
+/// Parses white space and comments.
+fn space(input: &mut &str) -> Parsed<()> {
+    repeat(0.., alt((multispace1.void(), ("//", till_line_ending).void()))).parse_next(input)
 }
 
 fn expression(input: &mut &str) -> Parsed<Expression> {
@@ -54,13 +63,27 @@ fn relation(input: &mut &str) -> Parsed<Expression> {
     let operator = alt((
         token("==").value(Operator::Equal),
         token("!=").value(Operator::NotEqual),
+        token("<=").value(Operator::LessOrEqual),
+        token("<").value(Operator::Less),
+        token(">=").value(Operator::GreaterOrEqual),
+        token(">").value(Operator::Greater),
         terminated(token("in"), not(one_of(is_name))).value(Operator::In),
     ));
     separated_foldl1(sum, operator, operation).parse_next(input)
 }
 
 fn sum(input: &mut &str) -> Parsed<Expression> {
-    separated_foldl1(unary, token("+").value(Operator::Add), operation).parse_next(input)
+    let operator = alt((token("+").value(Operator::Add), token("-").value(Operator::Subtract)));
+    separated_foldl1(product, operator, operation).parse_next(input)
+}
+
+fn product(input: &mut &str) -> Parsed<Expression> {
+    let operator = alt((
+        token("*").value(Operator::Multiply),
+        token("/").value(Operator::Divide),
+        token("%").value(Operator::Remainder),
+    ));
+    separated_foldl1(unary, operator, operation).parse_next(input)
 }
 
 fn operation(left: Expression, operator: Operator, right: Expression) -> Expression {
@@ -74,24 +97,58 @@ fn unary(input: &mut &str) -> Parsed<Expression> {
 }
 
 fn member(input: &mut &str) -> Parsed<Expression> {
-    let map = primary.parse_next(input)?;
-    let field = preceded(token("."), name).map(field);
-    let keys: Vec<Expression> =
-        repeat(0.., alt((field, delimited(token("["), expression, token("]")))))
-            .parse_next(input)?;
-    let select = |map, key| Expression::Member(Box::new(map), Box::new(key));
-    Ok(keys.into_iter().fold(map, select))
+    let mut found = primary.parse_next(input)?;
+    while let Some(step) = opt(step).parse_next(input)? {
+        found = match step {
+            Step::Key(key) => Expression::Member(Box::new(found), Box::new(key)),
+            Step::Call(function, arguments) => {
+                Expression::Call(function, [vec![found], arguments].concat())
+            }
+            Step::Macro(kind, name, body) => {
+                Expression::Macro(kind, Box::new(found), name, Box::new(body))
+            }
+        };
+    }
+    Ok(found)
+}
+
+/// What follows the beginning of a member.
+enum Step {
+    Key(Expression),
+    Call(Function, Vec<Expression>),
+    Macro(Macro, String, Expression),
+}
+
+fn step(input: &mut &str) -> Parsed<Step> {
+    let kind = name.verify_map(Macro::by_name);
+    let arguments = (preceded(token("("), name), preceded(token(","), expression));
+    let of_macro = (kind, terminated(arguments, token(")")));
+    let dotted = alt((
+        of_macro.map(|(kind, (name, body))| Step::Macro(kind, name.to_owned(), body)),
+        call(Function::method).map(|(function, arguments)| Step::Call(function, arguments)),
+        terminated(name, not(token("("))).map(|name| Step::Key(field(name))),
+    ));
+    let indexed = delimited(token("["), expression, token("]")).map(Step::Key);
+    alt((preceded(token("."), dotted), indexed)).parse_next(input)
+}
+
+fn call<'i>(
+    by_name: fn(&str) -> Option<Function>,
+) -> impl Parser<&'i str, (Function, Vec<Expression>), EmptyError> {
+    let arguments = delimited(token("("), separated(0.., expression, token(",")), token(")"));
+    (name.verify_map(by_name), arguments)
 }
 
 fn primary(input: &mut &str) -> Parsed<Expression> {
     let list = terminated(separated(0.., expression, token(",")), opt(token(",")));
     alt((
         has,
+        call(Function::global).map(|(function, arguments)| Expression::Call(function, arguments)),
         delimited(token("("), expression, token(")")),
         delimited(token("["), list, token("]")).map(Expression::List),
         string.map(|text: String| Expression::Literal(Value::text(text))),
-        preceded(multispace0, number).map(Expression::Literal),
-        name.verify_map(|name| {
+        preceded(space, number).map(Expression::Literal),
+        terminated(name, not(token("("))).verify_map(|name| {
             Some(match name {
                 "true" | "false" => Expression::Literal(Value::Bool(name == "true")),
                 "null" => Expression::Literal(Value::Null),
@@ -121,7 +178,7 @@ fn field(name: &str) -> Expression {
 
 fn name<'i>(input: &mut &'i str) -> Parsed<&'i str> {
     let text = (one_of(|c: char| c.is_ascii_alphabetic() || c == '_'), take_while(0.., is_name));
-    preceded(multispace0, text.take()).parse_next(input)
+    preceded(space, text.take()).parse_next(input)
 }
 
 /// Parses `7`, `7u`, `7.5`, `7e-3`.
@@ -139,7 +196,8 @@ fn exponent<'i>(input: &mut &'i str) -> Parsed<&'i str> {
     (one_of(['e', 'E']), opt(one_of(['+', '-'])), digit1).take().parse_next(input)
 }
 
-/// Parses a string in double or single quotes, with the escapes of one character and `\uXXXX`.
+/// Parses a string in double or single quotes, with the escapes of one character and `\uXXXX`; a raw
+/// string, after `r`, has none.
 fn string(input: &mut &str) -> Parsed<String> {
     let quoted = |quote: char| {
         let plain = none_of([quote, '\\', '\n', '\r']);
@@ -156,11 +214,14 @@ fn string(input: &mut &str) -> Parsed<String> {
         let escape = preceded('\\', alt((short, code_point)));
         delimited(quote, repeat(0.., alt((plain, escape))), quote)
     };
-    preceded(multispace0, alt((quoted('"'), quoted('\'')))).parse_next(input)
+    let raw = |quote: char| {
+        delimited(('r', quote), take_till(0.., [quote, '\n']).map(str::to_owned), quote)
+    };
+    preceded(space, alt((quoted('"'), quoted('\''), raw('"'), raw('\'')))).parse_next(input)
 }
 
 fn token<'i>(text: &'static str) -> impl Parser<&'i str, &'i str, EmptyError> {
-    preceded(multispace0, text)
+    preceded(space, text)
 }
 
 fn is_name(c: char) -> bool {

@@ -22,6 +22,10 @@ fn list(texts: &[&str]) -> Option<Result<Value, Status>> {
     Some(Ok(Value::List(texts.iter().map(|text| Value::text(*text)).collect())))
 }
 
+fn text(text: &str) -> Option<Result<Value, Status>> {
+    Some(Ok(Value::text(text)))
+}
+
 fn bool(value: bool) -> Option<Result<Value, Status>> {
     Some(Ok(Value::Bool(value)))
 }
@@ -118,6 +122,54 @@ fn strings_have_escapes() {
 }
 
 #[test]
+fn functions_have_values() {
+    check("string(request.size) + string(1.5) + string(7u) + string(true)", text("31.57true"));
+    check("string([1])", FAIL);
+    check("string(null)", FAIL);
+    check("size('é') + size([1, 2]) == 3", bool(true));
+    check("int('12') + int(2.9) == 14", bool(true));
+    check("uint(3) == 3u && double('1.5') == 1.5", bool(true));
+    check("int('a')", FAIL);
+    check("uint(-1)", FAIL);
+    check("type(request.size) == int && type('') == string && type(1) != bool", bool(true));
+    check("'abc'.startsWith('ab') && 'abc'.endsWith('bc') && 'abc'.contains('')", bool(true));
+    check("'abc'.contains('cb') || 'abc'.startsWith('b')", bool(false));
+    check(r"'a1'.matches(r'^[a-z]\d$') && matches('b', '[ab]')", bool(true));
+    check("'a'.matches('(')", FAIL);
+    check("1.startsWith(1)", FAIL);
+    check("request.size.startsWith('a')", FAIL);
+    check("timestamp('a')", FAIL);
+    check("request.size.getHours()", FAIL);
+}
+
+#[test]
+fn macros_see_each_item() {
+    check("[1, 2].map(x, x + 1)", Some(Ok(Value::List(vec![Value::Int(2), Value::Int(3)]))));
+    check("[1, 2].filter(x, x > 1)", Some(Ok(Value::List(vec![Value::Int(2)]))));
+    check("[1, 2].all(x, x > 1) || [1, 2].exists(x, x > 2)", bool(false));
+    check("[1].map(x, [2].map(y, x + y)[0])[0]", Some(Ok(Value::Int(3))));
+    check("['a'].map(x, x + request.id)", list(&["a1"]));
+    check("[(request.id // comment\n)].map(v, string(v))[0]", text("1"));
+    check("[1].map(x, x.none)", FAIL);
+    check("[1].filter(x, x)", FAIL);
+    check("1u in [1u].map(x, x) && 'a'.map(x, x)", FAIL);
+}
+
+#[test]
+fn numbers_are_computed_and_ordered() {
+    check("7 - 2 * 3 + 9 / 2 % 3", Some(Ok(Value::Int(2))));
+    check("5.0 / 2.0 - 0.5", Some(Ok(Value::Double(2.0))));
+    check("3u - 2u", Some(Ok(Value::Uint(1))));
+    check("2u - 3u", FAIL);
+    check("1 / 0", FAIL);
+    check("5.0 % 2.0", FAIL);
+    check("1 - 1.0", FAIL);
+    check("1 < 2 && 2 <= 2.0 && 3u > 2 && 'b' >= 'a'", bool(true));
+    check("1 < 'a'", FAIL);
+    check("null < null", FAIL);
+}
+
+#[test]
 fn text_outside_the_grammar_is_rejected() {
     for text in [
         "",
@@ -143,8 +195,15 @@ fn text_outside_the_grammar_is_rejected() {
         "in",
         "1u8",
         "99999999999999999999",
-        "size(a)",
-        "a.map(b, c)",
+        "split(a)",
+        "a.split(b)",
+        "size (",
+        "size(a b)",
+        "a.map(1, c)",
+        "a.map(b)",
+        "a // comment \n b",
+        "a /",
+        "a < = b",
     ] {
         check(text, None);
     }
