@@ -114,18 +114,19 @@ pub(crate) fn on_request_headers<'c>(
     }
     let context = request.outgoing_context(&mut incoming, decision);
     let edits = request.propagate(&context, &mut incoming);
+    let restarted = incoming.restarted.is_some();
+    let span = request.span(&mut incoming, context, decision);
     let summary = RequestSummary {
         kind: decision.kind,
         sampled: decision.sampled,
         rule: rule.map(|(index, _)| index),
         limited,
         over_limit,
-        restarted: incoming.restarted.is_some(),
+        restarted,
         faults: std::mem::take(&mut incoming.faults),
         token_faults,
         search_exceeded: request.budgets.any_exceeded(),
     };
-    let span = request.span(&mut incoming, context, decision);
     let log_context = config.logs_context.then(|| match &span {
         PendingSpan::Late(recording) => Box::new(recording.context),
         _ => Box::new(context),
@@ -247,14 +248,31 @@ impl<'c> Request<'c, '_> {
         decision: Decision<'c>,
     ) -> PendingSpan<'c> {
         if self.is_recorded(decision) {
-            return PendingSpan::Recorded(recording(incoming, context, decision.reason));
+            return PendingSpan::Recorded(self.recording(incoming, context, decision.reason));
         }
         if !self.may_be_late(decision) {
             return PendingSpan::None;
         }
         incoming.update_threshold(context.trace_id, ThresholdUpdate::Erase, false);
         let context = Context { span_id: self.fresh.span_id, ..context };
-        PendingSpan::Late(Box::new(recording(incoming, context, Reason::Late)))
+        PendingSpan::Late(Box::new(self.recording(incoming, context, Reason::Late)))
+    }
+
+    fn recording<'r>(
+        &self,
+        incoming: &mut Incoming<'_>,
+        context: Context,
+        reason: Reason<'r>,
+    ) -> Recording<'r> {
+        let names = &self.config.span.names;
+        Recording {
+            context,
+            parent_span_id: incoming.parent.map(|parent| parent.span_id),
+            trace_state: incoming.trace_state(context.trace_id).to_vec(),
+            reason,
+            name_index: names.first(self.head, self.facts, &self.budgets.names, 0),
+            link: incoming.restarted.take(),
+        }
     }
 
     fn is_recorded(&self, decision: Decision<'_>) -> bool {
@@ -317,17 +335,19 @@ fn is_ignored(rule: Option<Matched<'_>>) -> bool {
     rule.is_some_and(|(_, rule)| rule.action == Action::Ignore)
 }
 
-/// A budget for each kind of rule: a request that exceeds one leaves the others untouched.
+/// A budget for each kind of list: a request that exceeds one leaves the others untouched.
 #[derive(Default)]
 struct Budgets {
     rules: SearchBudget,
     trust: SearchBudget,
     egress: SearchBudget,
+    names: SearchBudget,
 }
 
 impl Budgets {
     fn any_exceeded(&self) -> bool {
-        [&self.rules, &self.trust, &self.egress].iter().any(|budget| budget.is_exceeded())
+        let all = [&self.rules, &self.trust, &self.egress, &self.names];
+        all.iter().any(|budget| budget.is_exceeded())
     }
 }
 
@@ -361,20 +381,6 @@ fn verify_tokens(
         }
     }
     (valid, faults.into_iter().filter_map(|(_, fault)| fault).collect())
-}
-
-fn recording<'r>(
-    incoming: &mut Incoming<'_>,
-    context: Context,
-    reason: Reason<'r>,
-) -> Recording<'r> {
-    Recording {
-        context,
-        parent_span_id: incoming.parent.map(|parent| parent.span_id),
-        trace_state: incoming.trace_state(context.trace_id).to_vec(),
-        reason,
-        link: incoming.restarted.take(),
-    }
 }
 
 #[cfg(test)]

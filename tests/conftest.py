@@ -42,6 +42,12 @@ CUSTOM_TAGS = [
     {"tag": "region", "environment": {"name": "REGION", "default_value": "nowhere"}},
     {"tag": "zone", "environment": {"name": "ZONE", "default_value": "nowhere"}},
 ]
+SPAN_NAMES = [
+    {"match": {"path": {"prefix": "/api/v1/"}, "direction": "inbound"}, "name": "api-v1-request"},
+    {"match": {"headers": {"name": "operation-id", "present": True}}, "name": " %REQ(operation-id)% "},
+    {"match": {"direction": "outbound"}, "name": "call %UPSTREAM_CLUSTER%"},
+    {"name": "%REQ(:METHOD)% %ROUTE_NAME% %RESPONSE_CODE%"},
+]
 OTHER_FORMATS = ["jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "gcp", "instana"]
 
 
@@ -51,6 +57,7 @@ def lane(
     rules: list | None = None,
     batch: dict | None = None,
     propagation: dict | None = None,
+    span: dict | None = None,
     **options,
 ) -> Lane:
     """Returns a lane whose filters export soon, so that no test waits for long."""
@@ -59,6 +66,7 @@ def lane(
             "sampling": {"ratio": ratio, "rules": rules or RULES},
             "custom_tags": [],
             "propagation": propagation or {},
+            "span": span or {},
             "exporter": {
                 "otlp": {"cluster": "otel-collector"},
                 "batch": {"interval_ms": 50} | (batch or {}),
@@ -94,6 +102,7 @@ LANES = {
     ),
     "refused": lane(1, frontend="refused"),
     "no-endpoint": lane(1, frontend="none"),
+    "named": lane(1, span={"names": SPAN_NAMES}),
     "all-recorded": lane(1, rules=[{"name": "all", "decision": "force"}]),
 }
 

@@ -58,6 +58,22 @@ def test_route_that_has_a_name_names_the_span(client):
     assert [span.attributes["http.route"] for span in spans] == ["/products/{id}"] * 3
 
 
+def test_span_has_the_first_name_whose_conditions_match(client):
+    def names(target: str, **headers) -> list[str]:
+        parent = new_context()
+        client.through("named", target, {"traceparent": parent.traceparent("01")} | headers)
+        spans = client.spans(parent.trace_id)
+        cluster = spans[1].attributes["upstream_cluster"]
+        return [span.name.replace(cluster, "CLUSTER") for span in spans]
+
+    assert names("/api/v1/7?x=1") == ["api-v1-request", "call CLUSTER", "api-v1-request"]
+    assert names("/products/7") == ["GET /products/{id} 200", "call CLUSTER", "GET /products/{id} 200"]
+    # The application does not pass the header on, and the route has no name.
+    assert names("/a", **{"operation-id": "list"}) == ["list", "call CLUSTER", "GET  200"]
+    # An empty name falls to the default one.
+    assert names("/products/7", **{"operation-id": ""})[0] == "GET /products/{id}"
+
+
 def test_root_has_no_remote_parent(client_1):
     answer = client_1.through("ratio-1", "/a")
 

@@ -102,6 +102,13 @@ impl Config {
         document::parse(json)?.read::<RawConfig>()?.compile(environment, compiles)
     }
 
+    /// Tells whether a condition on requests needs the direction, which costs a hostcall.
+    pub(crate) fn needs_direction(&self) -> bool {
+        self.rules.needs_direction()
+            || self.trust.needs_direction()
+            || self.span.names.needs_direction()
+    }
+
     /// Returns one line for the log: the number of rules, the ratio, the receiver of the spans, and the
     /// formats of contexts.
     pub fn summary(&self) -> String {
@@ -172,7 +179,7 @@ struct RawConfig {
 
 impl RawConfig {
     fn compile(
-        self,
+        mut self,
         environment: Environment<'_>,
         compiles: &dyn Fn(&str) -> bool,
     ) -> Result<Config, ConfigError> {
@@ -186,6 +193,7 @@ impl RawConfig {
             HeaderConditions { environment: &secret, tokens: Vec::new(), strip: Vec::new() };
         let sampling = self.sampling.compile(&mut headers).under("sampling")?;
         let (propagation, trust) = self.propagation.compile(&mut headers).under("propagation")?;
+        let names = self.span.take_matches(&mut headers).under("span")?;
         let attribute_limits = self.attribute_limits.compile().under("attribute_limits")?;
         let exporter = self.exporter.map(|raw| raw.compile(environment, &secret)).transpose();
         let exporter = exporter.under("exporter")?;
@@ -200,7 +208,10 @@ impl RawConfig {
             limits: attribute_limits,
             compiles,
         };
-        let tags = self.custom_tags.compile(&settings).under("custom_tags")?;
+        let mut tags = tags::Compiler::new(&settings);
+        self.custom_tags.compile(&mut tags).under("custom_tags")?;
+        let secret_keys = self.span.compile(&mut tags).under("span")?;
+        let span = SpanSettings::new(attribute_limits, tags.into_tags(), names, secret_keys);
         let response = self.response.compile().under("response")?;
         Ok(Config {
             resource: ResourceSettings { service_name, attributes },
@@ -213,7 +224,7 @@ impl RawConfig {
             export_on: sampling.export_on,
             tokens: headers.tokens,
             strip: headers.strip,
-            span: SpanSettings::new(attribute_limits, tags, self.span.compile().under("span")?),
+            span,
             response,
             logs_context: self.access_log.filter_state,
             exporter,

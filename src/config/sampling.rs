@@ -13,7 +13,7 @@ use crate::sampling::conditions::Conditions;
 use crate::sampling::decision::Reason;
 use crate::sampling::export_on::ExportOn;
 use crate::sampling::limit::{Limit, MAX_PER_SECOND, MIN_PER_SECOND};
-use crate::sampling::matching::StringMatch;
+use crate::sampling::match_list::RequestMatch;
 use crate::sampling::ratio::Ratio;
 use crate::sampling::rules::{Action, NO_RULE, Rule, Rules, label_value};
 
@@ -122,15 +122,18 @@ impl RawSampling {
         let configured_root_ratio = self.ratio.unwrap_or(1.0);
         let root_ratio = ratio(configured_root_ratio, precision).under("ratio")?;
         let mut rules: Vec<Rule> = Vec::with_capacity(self.rules.len());
+        let mut matches = Vec::with_capacity(self.rules.len());
         for (index, raw) in self.rules.into_iter().enumerate() {
             let rule = check_name(&raw.name, &rules)
                 .under("name")
                 .and_then(|()| raw.compile(root_ratio, precision, headers));
-            rules.push(rule.at(index).under("rules")?);
+            let (conditions, rule) = rule.at(index).under("rules")?;
+            matches.push(conditions);
+            rules.push(rule);
         }
         let export_on = self.export_on.map(RawExportOn::compile).transpose().under("export_on")?;
         let limit = self.limit.map(|raw| raw.compile("all")).transpose().under("limit")?;
-        let rules = Rules::new(rules);
+        let rules = Rules::new(rules, matches);
         Ok(Sampling { root_ratio, configured_root_ratio, rules, limit, export_on })
     }
 }
@@ -170,7 +173,7 @@ impl RawRule {
         root_ratio: Ratio,
         precision: u32,
         headers: &mut HeaderConditions<'_>,
-    ) -> Result<Rule> {
+    ) -> Result<(RequestMatch, Rule)> {
         let name = non_empty(self.name).under("name")?;
         let own_ratio = self.ratio.map(|share| ratio(share, precision)).transpose();
         let action = match (self.decision.unwrap_or(RawDecision::Parent), own_ratio.under("ratio")?)
@@ -190,14 +193,13 @@ impl RawRule {
         }
         let limit = self.limit.map(|raw| raw.compile(&format!("rule/{name}"))).transpose();
         let limit = limit.under("limit")?;
-        let (paths, conditions) = self.r#match.compile(headers).under("match")?;
-        Ok(Rule { name, paths, conditions, action, limit })
+        let conditions = self.r#match.compile(headers).under("match")?;
+        Ok((conditions, Rule { name, action, limit }))
     }
 }
 
 impl RawMatch {
-    /// Returns the conditions on the path, and the others.
-    fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<(Vec<StringMatch>, Conditions)> {
+    pub(super) fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<RequestMatch> {
         let paths = self.path.compile(&mut RawStringMatch::compile_path).under("path")?;
         let conditions = Conditions {
             direction: self.direction.map(Into::into),
@@ -207,7 +209,7 @@ impl RawMatch {
             headers: headers.compile(self.headers).under("headers")?,
             ..Conditions::default()
         };
-        Ok((paths, conditions))
+        Ok(RequestMatch { paths, conditions })
     }
 }
 

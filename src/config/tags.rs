@@ -239,10 +239,7 @@ impl<'de> Visitor<'de> for CustomTagsVisitor {
 }
 
 impl RawCustomTags {
-    pub(super) fn compile(self, settings: &Settings<'_>) -> Result<Tags> {
-        let max_chars = settings.limits.value_length as usize;
-        let tags = Tags::new(max_chars);
-        let mut compiler = Compiler { settings, tags, keys: Vec::new() };
+    pub(super) fn compile(self, compiler: &mut Compiler<'_>) -> Result<()> {
         match self {
             Self::List(tags) => {
                 for (index, mut raw) in tags.into_iter().enumerate() {
@@ -260,11 +257,11 @@ impl RawCustomTags {
                 }
             }
         }
-        Ok(compiler.tags)
+        Ok(())
     }
 }
 
-/// Compiles tags one after the other.
+/// Compiles tags and names of spans one after the other.
 pub(super) struct Compiler<'s> {
     settings: &'s Settings<'s>,
     /// The tags so far.
@@ -273,7 +270,23 @@ pub(super) struct Compiler<'s> {
     keys: Vec<String>,
 }
 
-impl Compiler<'_> {
+impl<'s> Compiler<'s> {
+    pub(super) fn new(settings: &'s Settings<'s>) -> Self {
+        let tags = Tags::new(settings.limits.value_length as usize);
+        Self { settings, tags, keys: Vec::new() }
+    }
+
+    pub(super) fn into_tags(self) -> Tags {
+        self.tags
+    }
+
+    /// Adds a name of spans, which is a format string.
+    pub(super) fn add_name(&mut self, format: &str) -> Result<()> {
+        let parts = self.format(format, RawRead::Start)?;
+        self.tags.push_name(parts);
+        Ok(())
+    }
+
     fn check_key(&self, key: &str) -> Result<()> {
         if key.is_empty() {
             return Err(ConfigError::new("a non-empty string", "\"\""));

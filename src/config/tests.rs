@@ -245,6 +245,7 @@ fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
         ("custom_tags[].formatter.", fields::<tags::source::RawFormatter>()),
         ("attribute_limits.", fields::<attribute_limits::RawAttributeLimits>()),
         ("span.", fields::<span::RawSpan>()),
+        ("span.names[].", fields::<span::RawName>()),
         ("access_log.", fields::<access_log::RawAccessLog>()),
         ("response.", fields::<response::RawResponse>()),
         ("exporter.", fields::<exporter::RawExporter>()),

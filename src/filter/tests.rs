@@ -154,6 +154,34 @@ fn without_an_exporter_nothing_is_recorded_and_ids_are_kept() {
 }
 
 #[test]
+fn the_first_name_that_matches_names_a_span_now_or_late() {
+    let names = r#""span": {"names": [
+        {"match": {"path": {"prefix": "/api/"}, "method": "GET"}, "name": "read"},
+        {"match": {"headers": {"name": "x-name", "present": true}}, "name": "by header"},
+        {"match": {"path": {"prefix": "/api/"}}, "name": "write"}]},"#;
+    let late = r#""sampling": {"ratio": 0, "export_on":
+        {"status": ["5xx"], "limit": {"per_second": 1}}},"#;
+    let (now, late) = (config(names), config(&format!("{names}{late}")));
+    let long = "/".repeat(70_000);
+    for (method, path, header, expected) in [
+        ("GET", "/api/x?a=/", "x-none", Some(0)),
+        ("GET", "/api/x", "x-name", Some(0)),
+        ("POST", "/api/x", "x-name", Some(1)),
+        ("POST", "/v2/../api/x", "x-none", Some(2)),
+        ("GET", "/", "x-none", None),
+        ("GET", "/", "x-name", Some(1)),
+        ("GET", &long, "x-none", None),
+    ] {
+        let lines = [(":method", method), (":path", path), (header, "")];
+        let name_index = outcome_of(&now, &head(&lines)).recording().unwrap().name_index;
+        assert_eq!(name_index, expected, "{lines:?}");
+        let outcome = outcome_of(&late, &head(&lines));
+        assert_eq!(outcome.late().unwrap().name_index, expected, "{lines:?}");
+        assert_eq!(outcome.summary.search_exceeded, path == long);
+    }
+}
+
+#[test]
 fn requests_that_are_not_sampled_may_be_exported_late() {
     let config = config(
         r#""sampling": {"ratio": 0, "export_on": {"status": "5xx"}, "rules": [

@@ -109,7 +109,7 @@ impl Plugin {
         Self {
             name,
             is_gateway: is_gateway(&host::text(NODE_ID)),
-            needs_direction: config.rules.needs_direction() || config.trust.needs_direction(),
+            needs_direction: config.needs_direction(),
             held_heads,
             roots: Cell::new(0),
             has_begun: Cell::new(false),

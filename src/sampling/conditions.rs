@@ -1,7 +1,7 @@
-//! Conditions on a request, which rules of sampling, of trust and of egress share.
+//! Conditions on a request, which rules of sampling, of trust and of egress and names of spans share.
 //!
 //! A new condition is a field of [`Conditions`] and its check in [`Conditions::matches`]. The
-//! conditions on the path are apart, in [`super::rules`], because rules have an index over them.
+//! conditions on the path are apart, in [`super::match_list`], which has an index over them.
 
 use super::cidr::Cidr;
 use super::matching::{HeaderMatch, StringMatch, ValidTokens, any_matches};

@@ -1,7 +1,7 @@
 //! Whether a request is traced.
 //!
-//! - [`rules`], [`conditions`], [`matching`]: the rule that matches a request, with [`path_index`],
-//!   [`regex`], [`cidr`] and [`search_budget`] below them
+//! - [`rules`], [`match_list`], [`conditions`], [`matching`]: the rule that matches a request, with
+//!   [`path_index`], [`regex`], [`cidr`] and [`search_budget`] below them
 //! - [`token`]: signed debug tokens, which a condition may require
 //! - [`decision`]: the decision by rule, parent or [`ratio`]
 //! - [`limit`]: how many requests a second are sampled
@@ -16,6 +16,7 @@ pub(crate) mod export_on;
 pub(crate) mod held_heads;
 pub(crate) mod late_limit;
 pub(crate) mod limit;
+pub(crate) mod match_list;
 pub(crate) mod matching;
 pub(crate) mod path_index;
 pub(crate) mod ratio;

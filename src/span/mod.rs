@@ -37,8 +37,10 @@ use crate::propagation::Link;
 use crate::propagation::context::Context;
 use crate::sampling::conditions::Direction;
 use crate::sampling::decision::Reason;
+use crate::sampling::match_list::MatchList;
 use crate::span::attributes as key;
 use crate::span::encoding::{AttributeLimits, Attributes, EncodedSpan, SpanFields, SpanIds};
+use crate::span::tags::source::Lookup;
 use crate::span::tags::{EndFacts, KeptValues, Tags};
 
 /// The part of the configuration that says what spans record.
@@ -46,6 +48,8 @@ use crate::span::tags::{EndFacts, KeptValues, Tags};
 pub struct SpanSettings {
     pub attribute_limits: AttributeLimits,
     pub tags: Tags,
+    /// The requests of each name in [`Tags::name`].
+    pub names: MatchList,
     /// Query parameters whose values spans leave out.
     pub secret_keys: SecretKeys,
     /// Attributes that are the same on every span, encoded once.
@@ -59,6 +63,8 @@ pub(crate) struct Recording<'c> {
     pub parent_span_id: Option<SpanId>,
     pub trace_state: Vec<u8>,
     pub reason: Reason<'c>,
+    /// The index of the span's name in [`SpanSettings::names`], if it has one of the operator's.
+    pub name_index: Option<usize>,
     /// Points to the incoming context, where that was not trusted.
     pub link: Option<Box<Link>>,
 }
@@ -112,6 +118,17 @@ pub(crate) struct ActiveSpan {
     /// When the head of the response arrived.
     first_byte_unix_nanos: Option<u64>,
     kept_values: KeptValues,
+    name: Name,
+}
+
+/// The name of a span, as far as it is known.
+#[derive(Debug, PartialEq, Eq)]
+enum Name {
+    Default,
+    /// The name of this index in `span.names`, which is empty, or complete at the request's end.
+    ByIndex(usize),
+    /// A name of `span.names`.
+    Complete(Vec<u8>),
 }
 
 /// The protocol that a request speaks on top of HTTP.
@@ -123,11 +140,16 @@ enum ApplicationProtocol {
 }
 
 impl SpanSettings {
-    pub fn new(attribute_limits: AttributeLimits, tags: Tags, secret_keys: SecretKeys) -> Self {
+    pub fn new(
+        attribute_limits: AttributeLimits,
+        tags: Tags,
+        names: MatchList,
+        secret_keys: SecretKeys,
+    ) -> Self {
         let mut fixed_attributes = Attributes::new(attribute_limits.value_length as usize);
         fixed_attributes.text(key::COMPONENT, b"proxy");
         fixed_attributes.text(key::SPAN_SOURCE, b"mesh");
-        Self { attribute_limits, tags, secret_keys, fixed_attributes }
+        Self { attribute_limits, tags, names, secret_keys, fixed_attributes }
     }
 }
 
@@ -166,6 +188,9 @@ impl ActiveSpan {
             request_body_bytes: if end_of_stream { Some(0) } else { content_length(head) },
             first_byte_unix_nanos: None,
             kept_values,
+            name: recording.name_index.map_or(Name::Default, |index| {
+                Name::ByIndex(index).complete(&settings.tags, Lookup::AtRequest(head))
+            }),
         }
     }
 
@@ -190,14 +215,16 @@ impl ActiveSpan {
         self.protocol == ApplicationProtocol::Grpc
     }
 
-    /// Adds the tags whose values are known at the request's end.
+    /// Adds the tags and the name whose values are known at the request's end.
     pub(crate) fn add_tags(&mut self, tags: &Tags, facts: &EndFacts<'_, '_>) {
         tags.at_end(&mut self.fields.tags, &self.kept_values, facts);
+        let name = std::mem::replace(&mut self.name, Name::Default);
+        self.name = name.complete(tags, Lookup::AtEnd(&self.kept_values, facts));
     }
 
     /// Ends the span with the facts that Envoy knows when the request is over.
     pub(crate) fn finish(self, facts: StreamFacts<'_>) -> EncodedSpan {
-        let Self { mut fields, start_unix_nanos, url, method, mut protocol, .. } = self;
+        let Self { mut fields, start_unix_nanos, url, method, mut protocol, name, .. } = self;
         if facts.answered_in_http {
             protocol = ApplicationProtocol::None;
         }
@@ -226,7 +253,7 @@ impl ActiveSpan {
         if let Some(cut) = cut {
             fields.event(if cut == Cut::Timeout { TIMEOUT } else { RESET }, end_unix_nanos);
         }
-        let (name, error_type) = match protocol {
+        let (default_name, error_type) = match protocol {
             ApplicationProtocol::Grpc => {
                 rpc::name_and_error_type(&mut fields, &kind, &url, facts, cut)
             }
@@ -243,7 +270,20 @@ impl ActiveSpan {
             }
             None => Status::Unset,
         };
+        let name = match name {
+            Name::Complete(name) => name,
+            Name::Default | Name::ByIndex(_) => default_name,
+        };
         fields.end(&name, &kind, end_unix_nanos, &status)
+    }
+}
+
+impl Name {
+    fn complete(self, tags: &Tags, lookup: Lookup<'_, '_>) -> Self {
+        match self {
+            Self::ByIndex(index) => tags.name(index, lookup).map_or(self, Self::Complete),
+            other => other,
+        }
     }
 }
 

@@ -55,6 +55,7 @@ pub fn recording() -> Recording<'static> {
         parent_span_id: Some(SpanId::from(3)),
         trace_state: b"a=1".to_vec(),
         reason: Reason::Rule("debug-header"),
+        name_index: None,
         link: None,
     }
 }

@@ -4,6 +4,8 @@ use prost::Message;
 
 use super::testing::{FACTS, record, recording, settings};
 use super::*;
+use crate::config::Config;
+use crate::span::tags::property::PropertySource;
 
 #[test]
 fn a_span_has_ids_flags_and_times() {
@@ -111,4 +113,66 @@ fn long_values_are_cut_at_a_character_and_counted() {
         panic!("{path:?}");
     };
     assert_eq!(kept.chars().count(), 1024);
+}
+
+/// Compares the name of a span by these formats of `span.names`, of which the request matches the first.
+#[track_caller]
+fn check_name(format: &str, lines: &[(&str, &[u8])], expected: &str) {
+    let json = format!(r#"{{"span": {{"names": [{{"name": "{format}"}}]}}}}"#);
+    let settings = Config::parse(json.as_bytes(), &|_| None).unwrap().span;
+    let head = Head::new(lines.iter().map(|(name, value)| (name.as_bytes(), *value)).collect());
+    let recording = Recording { name_index: Some(0), ..recording() };
+    let mut span = ActiveSpan::start(&settings, &head, false, &recording, 1_000);
+    let values: Vec<&[u8]> = settings
+        .tags
+        .properties
+        .sources()
+        .iter()
+        .map(|source| match source {
+            PropertySource::Path(path) if path == "xds\0route_name" => &b"orders"[..],
+            _ => b"",
+        })
+        .collect();
+    if settings.tags.needs_end_facts() {
+        let response = Head::new(vec![(b"x-handler", b"cart\n")]);
+        let trailers = Head::new(Vec::new());
+        let properties = settings.tags.properties.values(Direction::Inbound, &values);
+        let facts = EndFacts { response: &response, trailers: &trailers, properties: &properties };
+        span.add_tags(&settings.tags, &facts);
+    }
+    let span = Span::decode(span.finish(FACTS).bytes.as_slice()).unwrap();
+    assert_eq!(span.name, expected, "{format}");
+    assert_eq!(span.attributes.len(), record(lines, FACTS).1.len() - 3, "{format}");
+}
+
+#[test]
+fn a_name_of_the_operators_replaces_the_default_one() {
+    let get: &[(&str, &[u8])] = &[(":method", b"GET"), (":path", b"/a"), ("operation-id", b"list")];
+    let call: &[(&str, &[u8])] = &[
+        (":method", b"POST"),
+        (":path", b"/shop.Cart/Add"),
+        ("content-type", b"application/grpc"),
+    ];
+    for (format, lines, expected) in [
+        ("api-v1-request", get, "api-v1-request"),
+        ("%REQ(operation-id)%", get, "list"),
+        ("%REQ(:METHOD)% %ROUTE_NAME%", get, "GET orders"),
+        // The route has no host of an upstream: the space before it goes.
+        ("%REQ(:METHOD)% %UPSTREAM_HOST%", get, "GET"),
+        ("%RESP(x-handler)%", get, "cart"),
+        ("%RESP(x-handler)%/", get, "cart\u{fffd}/"),
+        ("%REQ(operation-id)%:%RESP(x-none)%", get, "list:"),
+        // An empty name falls to the default one.
+        ("%REQ(x-none)%", get, "GET"),
+        (" %REQ(x-none)% ", get, "GET"),
+        ("%RESP(x-none)%", get, "GET"),
+        ("%REQ(x-none)%", call, "shop.Cart/Add"),
+        ("cart", call, "cart"),
+    ] {
+        check_name(format, lines, expected);
+    }
+    let long = [b'x'; 3000];
+    let lines: [(&str, &[u8]); 2] = [(":method", b"GET"), ("operation-id", &long)];
+    check_name("%REQ(operation-id)%", &lines, &"x".repeat(1024));
+    check_name("%REQ(operation-id)%%RESP(x-none)%", &lines, &"x".repeat(1024));
 }

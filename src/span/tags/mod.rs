@@ -33,12 +33,15 @@ pub struct Tags {
     at_request: Vec<Tag>,
     /// Tags that are complete at the request's end.
     at_end: Vec<Tag>,
-    /// The sources that [`Tags::at_request`] reads for tags at the end; [`Source::Kept`] has their index.
+    /// The sources that [`Tags::at_request`] reads for tags and names at the end; [`Source::Kept`] has
+    /// their index.
     kept: Vec<KeptSource>,
+    /// Names of spans, in the order of `span.names`.
+    names: Vec<NameFormat>,
     /// Characters of an attribute's value.
     max_chars: usize,
     pub properties: Properties,
-    /// The inputs that tags at the end need: bits of [`Input`].
+    /// The inputs that tags and names at the end need: bits of [`Input`].
     needed_inputs: u8,
 }
 
@@ -72,6 +75,14 @@ pub enum TagSource {
     Format(Vec<Part>),
 }
 
+/// The format of a span's name.
+#[derive(Debug, Clone)]
+struct NameFormat {
+    format: TagSource,
+    /// Whether the name needs more than the request's headers.
+    is_complete_at_end: bool,
+}
+
 /// Facts about a request that are known at its end. Those that no tag needs may be empty.
 #[derive(Debug, Clone, Copy)]
 pub struct EndFacts<'f, 'a> {
@@ -89,6 +100,7 @@ impl Tags {
             at_request: Vec::new(),
             at_end: Vec::new(),
             kept: Vec::new(),
+            names: Vec::new(),
             max_chars,
             properties: Properties::default(),
             needed_inputs: 0,
@@ -98,24 +110,41 @@ impl Tags {
     /// Adds a tag. A tag that needs more than the request's headers is complete at the request's end,
     /// but its parts from those headers are still read when the request arrives.
     pub fn push(&mut self, mut tag: Tag) {
-        let needed_at_end = tag.source.needed_inputs() & !Input::RequestHeaders.bit();
-        if needed_at_end == 0 {
-            self.at_request.push(tag);
-            return;
-        }
-        self.needed_inputs |= needed_at_end;
         let max_bytes = match tag.transformation.redact {
             Some(Redaction::Hash) => MAX_HASHED_BYTES,
             _ => MAX_CHAR_BYTES * (self.max_chars + UNCUT_CHARS),
         };
-        for source in tag.source.sources_mut() {
+        if self.keep_for_end(&mut tag.source, max_bytes) {
+            self.at_end.push(tag);
+        } else {
+            self.at_request.push(tag);
+        }
+    }
+
+    /// Adds a name of spans. Its index is the number of names that were added before.
+    pub fn push_name(&mut self, parts: Vec<Part>) {
+        let mut format = TagSource::Format(parts);
+        let max_bytes = MAX_CHAR_BYTES * (self.max_chars + UNCUT_CHARS);
+        let is_complete_at_end = self.keep_for_end(&mut format, max_bytes);
+        self.names.push(NameFormat { format, is_complete_at_end });
+    }
+
+    /// Tells whether a value is complete at the request's end, because it needs more than the request's
+    /// headers. If so, its parts from those headers are kept until then, cut to `max_bytes`.
+    fn keep_for_end(&mut self, source: &mut TagSource, max_bytes: usize) -> bool {
+        let needed_at_end = source.needed_inputs() & !Input::RequestHeaders.bit();
+        if needed_at_end == 0 {
+            return false;
+        }
+        self.needed_inputs |= needed_at_end;
+        for source in source.sources_mut() {
             if source.input() == Input::RequestHeaders {
                 let index = self.kept.len();
                 let source = std::mem::replace(source, Source::Kept(index));
                 self.kept.push(KeptSource { source, max_bytes });
             }
         }
-        self.at_end.push(tag);
+        true
     }
 
     /// Adds the tags that are complete when the request arrives. Returns the values that
@@ -137,19 +166,33 @@ impl Tags {
         add_all(&self.at_end, attributes, Lookup::AtEnd(kept, facts));
     }
 
-    /// Returns the names of the request headers that tags read; a name may come twice.
+    /// Returns the name of a span by the index of its format, without spaces around it. Returns `None`
+    /// for an empty name, and at the request for a name that is complete at its end.
+    #[inline(never)]
+    pub fn name(&self, index: usize, lookup: Lookup<'_, '_>) -> Option<Vec<u8>> {
+        let NameFormat { format, is_complete_at_end } = self.names.get(index)?;
+        if *is_complete_at_end && matches!(lookup, Lookup::AtRequest(_)) {
+            return None;
+        }
+        let name = format.value(lookup)?.into_text().trim_ascii().to_vec();
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// Returns the names of the request headers that tags and names read; a name may come twice.
     pub fn request_headers(&self) -> impl Iterator<Item = &str> {
-        let at_request = self.at_request.iter().flat_map(|tag| tag.source.sources());
+        let at_request = self.at_request.iter().map(|tag| &tag.source);
+        let names = self.names.iter().map(|name| &name.format);
+        let at_request = at_request.chain(names).flat_map(TagSource::sources);
         let kept = self.kept.iter().map(|kept| &kept.source);
         at_request.chain(kept).filter_map(Source::request_header)
     }
 
-    /// Tells whether any tag needs [`EndFacts`].
+    /// Tells whether any tag or name needs [`EndFacts`].
     pub fn needs_end_facts(&self) -> bool {
         self.needed_inputs != 0
     }
 
-    /// Tells whether any tag needs this input at the request's end.
+    /// Tells whether any tag or name needs this input at the request's end.
     pub fn needs(&self, input: Input) -> bool {
         self.needed_inputs & input.bit() != 0
     }
@@ -163,11 +206,7 @@ fn add_all(tags: &[Tag], attributes: &mut Attributes, lookup: Lookup<'_, '_>) {
 
 impl Tag {
     fn add(&self, attributes: &mut Attributes, lookup: Lookup<'_, '_>) {
-        let value = match &self.source {
-            TagSource::Single(source) => source.find(lookup),
-            TagSource::Format(parts) => Some(TagValue::Text(format::text(parts, lookup).into())),
-        };
-        match value {
+        match self.source.value(lookup) {
             None => {
                 let default = self.default_value.as_deref().unwrap_or_default();
                 add_text(attributes, &self.key, default.as_bytes());
@@ -199,6 +238,15 @@ fn add_text(attributes: &mut Attributes, key: &str, text: &[u8]) {
 }
 
 impl TagSource {
+    // A call for each tag would cost a sampled request 1 % more.
+    #[inline(always)]
+    fn value<'a>(&self, lookup: Lookup<'_, 'a>) -> Option<TagValue<'a>> {
+        match self {
+            Self::Single(source) => source.find(lookup),
+            Self::Format(parts) => Some(TagValue::Text(format::text(parts, lookup).into())),
+        }
+    }
+
     fn is_raw_header(&self) -> bool {
         matches!(self, Self::Single(source) if source.is_raw_header())
     }
