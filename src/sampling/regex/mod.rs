@@ -1,5 +1,5 @@
-//! Regular expressions that must match a whole value. Matching takes one step a byte, whatever the
-//! pattern and the value are.
+//! Regular expressions that must match a whole value, and searches for all matches in a value. Both take
+//! one step a byte, whatever the pattern and the value are.
 //!
 //! Clients choose the values, so no value may take long: when the configuration is read, each pattern
 //! becomes a deterministic automaton, and a pattern whose automaton is too large is refused. A crate that
@@ -7,13 +7,16 @@
 //! instructions a byte.
 //!
 //! [`syntax`] parses a pattern, [`nfa`] makes an automaton of it, and [`automaton`] a deterministic one.
+//! [`search`] has one automaton for where matches start, and one for where they end.
 
 mod automaton;
 mod byte_set;
 mod nfa;
+mod search;
 mod syntax;
 
 pub use automaton::Regex;
+pub use search::Search;
 
 /// Why a pattern cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

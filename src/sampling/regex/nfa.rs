@@ -8,6 +8,8 @@ use super::syntax::{Look, Node};
 pub(super) struct Nfa {
     pub states: Vec<State>,
     pub start: StateId,
+    /// Whether it reads values from their ends to their starts, and any bytes before the pattern.
+    is_reversed: bool,
 }
 
 pub(super) enum State {
@@ -25,10 +27,16 @@ pub(super) enum State {
 pub(super) type StateId = u32;
 
 impl Nfa {
-    pub(super) fn new(pattern: &Node) -> Result<Self, Invalid> {
-        let mut nfa = Self { states: Vec::new(), start: 0 };
+    pub(super) fn new(pattern: &Node, is_reversed: bool) -> Result<Self, Invalid> {
+        let mut nfa = Self { states: Vec::new(), start: 0, is_reversed };
         let end = nfa.add(State::End)?;
         nfa.start = nfa.compile(pattern, end)?;
+        if is_reversed {
+            let pattern = nfa.start;
+            nfa.start = nfa.add(State::Split(Vec::new()))?;
+            let any = nfa.add(State::Byte(ByteSet::of(|_| true), nfa.start))?;
+            nfa.set(nfa.start, State::Split(vec![any, pattern]));
+        }
         Ok(nfa)
     }
 
@@ -40,13 +48,27 @@ impl Nfa {
         Ok(self.states.len() as StateId - 1)
     }
 
+    fn set(&mut self, id: StateId, to: State) {
+        if let Some(state) = self.states.get_mut(id as usize) {
+            *state = to;
+        }
+    }
+
     /// Adds the states of a node, which go on to `next`, and returns the first of them.
     fn compile(&mut self, node: &Node, next: StateId) -> Result<StateId, Invalid> {
         match node {
             Node::Byte(set) => self.add(State::Byte(*set, next)),
+            Node::Look(look) if self.is_reversed => self.add(State::Look(look.mirrored(), next)),
             Node::Look(look) => self.add(State::Look(*look, next)),
             Node::Concat(nodes) => {
-                nodes.iter().rev().try_fold(next, |next, node| self.compile(node, next))
+                let mut first = next;
+                for index in 0..nodes.len() {
+                    let from_end = nodes.len() - 1 - index;
+                    if let Some(node) = nodes.get(if self.is_reversed { index } else { from_end }) {
+                        first = self.compile(node, first)?;
+                    }
+                }
+                Ok(first)
             }
             Node::Alternation(nodes) => {
                 let firsts: Result<_, _> =
@@ -59,9 +81,7 @@ impl Nfa {
                     None => {
                         first = self.add(State::Split(Vec::new()))?;
                         let body = self.compile(node, first)?;
-                        if let Some(state) = self.states.get_mut(first as usize) {
-                            *state = State::Split(vec![body, next]);
-                        }
+                        self.set(first, State::Split(vec![body, next]));
                     }
                     Some(max) => {
                         for _ in *min..*max {
@@ -101,6 +121,17 @@ impl Before {
 }
 
 impl Look {
+    /// Returns the assertion for a value that is read from its end to its start.
+    fn mirrored(self) -> Self {
+        match self {
+            Self::Start => Self::End,
+            Self::End => Self::Start,
+            Self::StartOfLine => Self::EndOfLine,
+            Self::EndOfLine => Self::StartOfLine,
+            Self::WordBoundary | Self::NoWordBoundary => self,
+        }
+    }
+
     /// Tells whether the assertion holds between these bytes.
     pub(super) fn holds(self, before: Before, after: Option<u8>) -> bool {
         let is_boundary = (before == Before::Word) != after.is_some_and(is_word);

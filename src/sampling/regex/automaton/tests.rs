@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 use regex::bytes::RegexBuilder;
 
+use super::testing::any_pattern;
 use super::*;
 
 /// Compiles the pattern with the `regex` crate, for bytes and ASCII, as a match of the whole value.
@@ -156,34 +157,6 @@ fn patterns_with_too_large_automata_are_refused() {
     for pattern in ["(a{1,50}){1,8}b", "[a-z0-9-]{1,63}(\\.[a-z0-9-]{1,63}){1,8}", ".*a.{6}"] {
         Regex::new(pattern, false).unwrap();
     }
-}
-
-fn any_pattern() -> impl Strategy<Value = String> {
-    let atom = prop_oneof![
-        "[ab_\n-]",
-        Just(".".to_owned()),
-        Just("[^a]".to_owned()),
-        Just("[a-b]".to_owned()),
-        Just(r"\w".to_owned()),
-        Just(r"\b".to_owned()),
-        Just(r"\B".to_owned()),
-        Just("^".to_owned()),
-        Just("$".to_owned()),
-        Just("(?m:^)".to_owned()),
-        Just("(?m:$)".to_owned()),
-        Just("(?i:a)".to_owned()),
-    ];
-    atom.prop_recursive(4, 24, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(|parts| parts.concat()),
-            prop::collection::vec(inner.clone(), 1..4)
-                .prop_map(|parts| format!("({})", parts.join("|"))),
-            (inner.clone(), 0..3_u32, 0..3_u32)
-                .prop_map(|(it, min, more)| format!("({it}){{{min},{}}}", min + more)),
-            inner.clone().prop_map(|it| format!("({it})*")),
-            inner.prop_map(|it| format!("({it})+?")),
-        ]
-    })
 }
 
 proptest! {
