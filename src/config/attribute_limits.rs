@@ -10,7 +10,7 @@ use crate::span::encoding::AttributeLimits;
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawAttributeLimits {
-    /// The most attributes of a span, from 0 to 1024. The span's own attributes are always recorded.
+    /// The most attributes of a span, from 0 to 1024. The span's own attributes are recorded first.
     /// Custom tags fill the rest: first fixed values, then values from the request's headers, then values
     /// from the request's end. Tags beyond the limit are left out and counted. Default: `128`.
     /// Example: `64`.

@@ -282,13 +282,16 @@ impl From<RawDirection> for Direction {
 }
 
 fn regex(pattern: &str, ignore_case: bool) -> Result<Regex> {
-    Regex::new(pattern, ignore_case).map_err(|invalid| {
-        let expected = match invalid {
-            Invalid::Syntax => "a valid regular expression",
-            Invalid::TooLarge => "a regular expression with fewer repetitions",
-        };
-        ConfigError::new(expected, quoted(pattern))
-    })
+    Regex::new(pattern, ignore_case).map_err(|invalid| invalid_regex(invalid, pattern))
+}
+
+/// Returns the error of a pattern that cannot be compiled.
+pub(super) fn invalid_regex(invalid: Invalid, pattern: &str) -> ConfigError {
+    let expected = match invalid {
+        Invalid::Syntax => "a valid regular expression",
+        Invalid::TooLarge => "a regular expression with fewer repetitions",
+    };
+    ConfigError::new(expected, quoted(pattern))
 }
 
 #[cfg(test)]

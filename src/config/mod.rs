@@ -32,6 +32,7 @@ mod testing;
 mod tests;
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use serde::Deserialize;
 
@@ -200,6 +201,7 @@ impl RawConfig {
         let secret_variables = &*secret_variables.borrow();
         let attributes = resource::compile(self.resource_attributes, environment, secret_variables);
         let attributes = attributes.under("resource_attributes")?;
+        let privacy = Rc::new(self.span.privacy().under("span")?);
         let settings = tags::Settings {
             environment,
             secret_variables,
@@ -207,11 +209,12 @@ impl RawConfig {
             tokens: &headers.tokens,
             limits: attribute_limits,
             compiles,
+            privacy: &privacy,
         };
         let mut tags = tags::Compiler::new(&settings);
         self.custom_tags.compile(&mut tags).under("custom_tags")?;
-        let secret_keys = self.span.compile(&mut tags).under("span")?;
-        let span = SpanSettings::new(attribute_limits, tags.into_tags(), names, secret_keys);
+        self.span.add_names(&mut tags).under("span")?;
+        let span = SpanSettings::new(attribute_limits, tags.into_tags(), names, privacy.clone());
         let response = self.response.compile().under("response")?;
         Ok(Config {
             resource: ResourceSettings { service_name, attributes },

@@ -7,6 +7,7 @@ mod format;
 pub(super) mod source;
 
 use std::fmt;
+use std::rc::Rc;
 
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
@@ -21,6 +22,7 @@ use super::shapes::{Entries, Environment, not_null};
 use crate::sampling::token::TokenHeader;
 use crate::span::attributes;
 use crate::span::encoding::AttributeLimits;
+use crate::span::privacy::Privacy;
 use crate::span::tags::redact::{Redaction, Transformation};
 use crate::span::tags::source::Source;
 use crate::span::tags::{Tag, Tags};
@@ -113,10 +115,13 @@ impl RawCustomTag {
             ),
             (
                 "query_parameter",
-                self.query_parameter.map(|raw| raw.compile(Source::QueryParameter)),
+                self.query_parameter.map(|raw| {
+                    let privacy = compiler.settings.privacy;
+                    raw.compile(&|name| privacy.query_parameter(name))
+                }),
             ),
-            ("cookie", self.cookie.map(|raw| raw.compile(Source::Cookie))),
-            ("baggage", self.baggage.map(|raw| raw.compile(Source::Baggage))),
+            ("cookie", self.cookie.map(|raw| raw.compile(&Source::Cookie))),
+            ("baggage", self.baggage.map(|raw| raw.compile(&Source::Baggage))),
             ("property", self.property.map(|raw| raw.compile(compiler))),
             ("identity", self.identity.map(|raw| Ok(raw.compile(compiler)))),
             ("metadata", self.metadata.map(|raw| raw.compile(compiler))),
@@ -206,6 +211,7 @@ pub(super) struct Settings<'s> {
     pub limits: AttributeLimits,
     /// Tells whether Envoy compiles a CEL expression.
     pub compiles: &'s dyn Fn(&str) -> bool,
+    pub privacy: &'s Rc<Privacy>,
 }
 
 impl Default for RawCustomTags {

@@ -246,6 +246,7 @@ fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
         ("attribute_limits.", fields::<attribute_limits::RawAttributeLimits>()),
         ("span.", fields::<span::RawSpan>()),
         ("span.names[].", fields::<span::RawName>()),
+        ("span.redact_path[].", fields::<span::RawPathRedaction>()),
         ("access_log.", fields::<access_log::RawAccessLog>()),
         ("response.", fields::<response::RawResponse>()),
         ("exporter.", fields::<exporter::RawExporter>()),

@@ -7,21 +7,25 @@
 use crate::http::grpc;
 use crate::sampling::conditions::Direction;
 use crate::sampling::export_on::{ExportOn, RequestEnd};
+use crate::span::attributes::{self as key, OwnKeys};
 use crate::span::{self, ActiveSpan, StreamFacts};
 
-/// Attributes of [`stream_facts`], named as in CEL.
-pub(crate) const STREAM_ATTRIBUTES: [&str; 11] = [
-    "xds.listener_direction",
-    "source.address",
-    "request.protocol",
-    RESPONSE_CODE,
-    RESPONSE_FLAGS,
-    "response.code_details",
-    "xds.route_name",
-    "xds.cluster_name",
-    "upstream.address",
-    "upstream.request_attempt_count",
-    "response.size",
+/// Attributes of [`stream_facts`], named as in CEL. Each has the span's attributes that are made of it
+/// alone, unless it is needed for anything else.
+const STREAM_ATTRIBUTES: [(&str, &[&str]); 11] = [
+    ("xds.listener_direction", &[]),
+    ("source.address", &[key::CLIENT_ADDRESS]),
+    ("request.protocol", &[key::NETWORK_PROTOCOL_VERSION]),
+    (RESPONSE_CODE, &[]),
+    (RESPONSE_FLAGS, &[]),
+    // It tells which gRPC requests were answered in plain HTTP.
+    ("response.code_details", &[]),
+    ("xds.route_name", &[key::HTTP_ROUTE, key::ROUTE_NAME]),
+    ("xds.cluster_name", &[key::UPSTREAM_CLUSTER]),
+    // It tells which gRPC requests no server answered.
+    ("upstream.address", &[]),
+    ("upstream.request_attempt_count", &[key::HTTP_REQUEST_RESEND_COUNT]),
+    ("response.size", &[key::HTTP_RESPONSE_BODY_SIZE]),
 ];
 /// Attributes of [`request_end`].
 pub(crate) const END_ATTRIBUTES: [&str; 2] = [RESPONSE_CODE, RESPONSE_FLAGS];
@@ -30,6 +34,15 @@ pub(crate) const LISTENER_DIRECTION: &str = "xds\0listener_direction";
 
 /// Reads a property of the request. Its path has a zero byte between the parts.
 pub(crate) type ReadProperty<'p> = dyn Fn(&str) -> Option<Vec<u8>> + 'p;
+
+/// Returns the attributes of [`stream_facts`] as CEL. An empty text stands for those that only omitted
+/// attributes are made of.
+pub(crate) fn stream_attributes(omitted: OwnKeys) -> [&'static str; 11] {
+    STREAM_ATTRIBUTES.map(|(name, keys)| {
+        let is_needed = keys.is_empty() || keys.iter().any(|key| !omitted.contains(key));
+        if is_needed { name } else { NOTHING }
+    })
+}
 
 /// Returns the direction of a request, by the `TrafficDirection` of its listener. Listeners of a gateway
 /// of Istio's are outbound by name, but a gateway serves its clients as an inbound sidecar does.
@@ -41,7 +54,7 @@ pub(crate) fn direction(listener_direction: &[u8], is_gateway: bool) -> Directio
     }
 }
 
-/// Returns the facts that end a span. `values` are those of [`STREAM_ATTRIBUTES`]; `property` reads
+/// Returns the facts that end a span. `values` are those of [`stream_attributes`]; `property` reads
 /// those that few requests need.
 pub(crate) fn stream_facts<'v>(
     values: [&'v [u8]; 11],
@@ -63,7 +76,10 @@ pub(crate) fn stream_facts<'v>(
         attempts,
         response_body_bytes,
     ] = values;
-    let read_size = || integer(&property("request\0size").unwrap_or_default());
+    let read_size = || match span.omits(key::HTTP_REQUEST_BODY_SIZE) {
+        true => 0,
+        false => integer(&property("request\0size").unwrap_or_default()),
+    };
     let grpc_status = if span.is_grpc() { grpc_status(property) } else { None };
     let answered_in_http = span.is_grpc()
         && grpc_status.is_none()
@@ -143,6 +159,8 @@ fn status_code(value: &[u8]) -> u16 {
     u16::try_from(integer(value)).unwrap_or_default()
 }
 
+/// The empty text as CEL.
+const NOTHING: &str = "\"\"";
 const RESPONSE_CODE: &str = "response.code";
 const RESPONSE_FLAGS: &str = "response.flags";
 /// `TrafficDirection::OUTBOUND`
@@ -157,6 +175,7 @@ mod tests {
     use crate::filter::{PendingSpan, RequestFacts, on_request_headers};
     use crate::http::head::Head;
     use crate::propagation::context::FreshIds;
+    use crate::span::testing::recording;
 
     const UPSTREAM_RESET: u64 = 1 << 6;
     const TRAILER: &str = "response\0trailers\0grpc-status";
@@ -188,6 +207,49 @@ mod tests {
         ] {
             assert_eq!(direction(value, is_gateway), expected, "{value:?} {is_gateway}");
         }
+    }
+
+    #[test]
+    fn envoy_is_not_asked_for_what_only_omitted_attributes_need() {
+        let all = [
+            "client.address",
+            "network.protocol.version",
+            "http.route",
+            "route_name",
+            "upstream_cluster",
+            "http.request.resend_count",
+            "http.response.body.size",
+        ];
+        let missing = |keys: &[&str]| {
+            let mut omitted = OwnKeys::default();
+            assert!(keys.iter().all(|key| omitted.insert(key)));
+            let names = STREAM_ATTRIBUTES.iter().zip(stream_attributes(omitted));
+            names
+                .filter(|(_, asked)| *asked == NOTHING)
+                .map(|((name, _), _)| *name)
+                .collect::<Vec<_>>()
+        };
+        let none: [&str; 0] = [];
+        assert_eq!(missing(&[]), none);
+        assert_eq!(missing(&["client.address"]), ["source.address"]);
+        assert_eq!(missing(&["network.peer.address", "http.route"]), none, "others need the same");
+        assert_eq!(missing(&["http.route", "route_name"]), ["xds.route_name"]);
+        assert_eq!(missing(&all).len(), 6);
+        assert_eq!(
+            missing(&key::RESERVED),
+            missing(&all),
+            "names, errors and events need the rest"
+        );
+    }
+
+    #[test]
+    fn a_size_that_is_omitted_is_not_read() {
+        let config = r#"{"span": {"omit": ["http.request.body.size"]}}"#;
+        let config = Config::parse(config.as_bytes(), &|_| None).unwrap();
+        let span = ActiveSpan::start(&config.span, &Head::new(Vec::new()), false, &recording(), 0);
+        let paths = RefCell::default();
+        stream_facts([b""; 11], &span, false, 5, &reader(&[], &paths));
+        assert_eq!(*paths.borrow(), [""; 0]);
     }
 
     #[test]

@@ -13,11 +13,11 @@ use percent_encoding::percent_decode;
 /// `api_key`, `api-key`, `apiKey` and `api[key]` are the same key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecretKeys {
-    /// Every value is a secret.
+    /// Every value is a secret, but for those of excepted keys.
     pub all: bool,
     /// Keys of secrets besides the built-in ones, by [`normalized_key`].
     pub added: Vec<Vec<u8>>,
-    /// Built-in keys whose values are no secrets, by [`normalized_key`].
+    /// Keys whose values are no secrets, by [`normalized_key`].
     pub excepted: Vec<Vec<u8>>,
 }
 
@@ -45,15 +45,30 @@ impl SecretKeys {
         Cow::Owned(redacted)
     }
 
+    /// Returns a path with the values of secrets replaced. Few paths have parameters, and only those can hold
+    /// secrets.
+    pub fn redacted_path<'t>(&self, path: &'t [u8]) -> Cow<'t, [u8]> {
+        if path.contains(&b';') { self.redacted(path) } else { Cow::Borrowed(path) }
+    }
+
     /// Tells whether the value of a key is a secret.
     pub fn is_secret(&self, key: &[u8]) -> bool {
         let Some(words) = Words::of(key) else {
             return true; // a key that is too long to check
         };
-        let letters = words.letters();
-        let is_one_of = |keys: &[Vec<u8>]| keys.iter().any(|key| key == letters);
-        self.all || is_one_of(&self.added) || (words.is_secret() && !is_one_of(&self.excepted))
+        self.are_configured_for(words.letters())
+            || (words.is_secret() && !contains(&self.excepted, words.letters()))
     }
+
+    /// Tells whether the value of a key is a secret by the configuration, whatever the key looks like. An
+    /// exception counts for more than [`SecretKeys::all`]. `key` is as by [`normalized_key`].
+    pub fn are_configured_for(&self, key: &[u8]) -> bool {
+        contains(&self.added, key) || (self.all && !contains(&self.excepted, key))
+    }
+}
+
+fn contains(keys: &[Vec<u8>], key: &[u8]) -> bool {
+    keys.iter().any(|known| known == key)
 }
 
 /// Returns the letters and digits of a key in lower case, or `None` if they are more than
@@ -161,7 +176,8 @@ const ENDINGS: &[&[u8]] = &[
     b"subscriptionkey",
     b"token",
 ];
-const REDACTED: &[u8] = b"REDACTED";
+/// Stands for a value that is hidden.
+pub(crate) const REDACTED: &[u8] = b"REDACTED";
 
 #[cfg(test)]
 mod tests {

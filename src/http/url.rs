@@ -2,8 +2,6 @@
 //!
 //! <https://opentelemetry.io/docs/specs/semconv/registry/attributes/url/>
 
-use std::borrow::Cow;
-
 use crate::http::digits;
 use crate::http::head::split_query;
 use crate::http::redaction::SecretKeys;
@@ -49,19 +47,18 @@ pub struct Url {
 impl Url {
     /// Builds the URL from the pseudo headers of a request.
     pub fn new(scheme: &[u8], authority: &[u8], target: &[u8], secrets: &SecretKeys) -> Self {
-        let (scheme, authority) = (truncated(scheme), truncated(without_user_info(authority)));
         let (path, query) = split_query(truncated(target));
-        // Few paths have parameters, and only those can hold secrets.
-        let path = match path.contains(&b';') {
-            true => secrets.redacted(path),
-            false => Cow::Borrowed(path),
-        };
-        let path = truncated(&path);
         let query = query.map(|query| secrets.redacted(query));
+        Self::of_parts(scheme, authority, &secrets.redacted_path(path), query.as_deref())
+    }
+
+    /// Builds the URL of parts whose path and query hold no secrets.
+    pub fn of_parts(scheme: &[u8], authority: &[u8], path: &[u8], query: Option<&[u8]>) -> Self {
+        let (scheme, authority) = (truncated(scheme), truncated(without_user_info(authority)));
+        let path = truncated(path);
         // Redaction may have made the query longer.
-        let query = query
-            .as_deref()
-            .map(|query| query.get(..MAX_URL_PART_BYTES - path.len()).unwrap_or(query));
+        let query =
+            query.map(|query| query.get(..MAX_URL_PART_BYTES - path.len()).unwrap_or(query));
         let path_start = scheme.len() + SCHEME_END.len() + authority.len();
         let path_end = path_start + path.len();
         let query_len = query.map_or(0, |query| 1 + query.len());
@@ -80,6 +77,12 @@ impl Url {
     /// Returns the whole URL.
     pub fn full(&self) -> &[u8] {
         &self.text
+    }
+
+    /// Returns the URL without its path.
+    pub fn without_path(&self) -> Vec<u8> {
+        let origin = self.text.get(..self.path_start).unwrap_or_default();
+        [origin, self.text.get(self.path_end..).unwrap_or_default()].concat()
     }
 
     /// Returns the path.

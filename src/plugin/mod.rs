@@ -36,7 +36,7 @@ use crate::export::queue::Batch;
 use crate::export::tally::{Tally, Totals};
 use crate::filter::overwrite_check::{self, OverwriteCheck};
 use crate::filter::stream_end::{
-    END_ATTRIBUTES, LISTENER_DIRECTION, STREAM_ATTRIBUTES, direction, request_end, stream_facts,
+    END_ATTRIBUTES, LISTENER_DIRECTION, direction, request_end, stream_attributes, stream_facts,
 };
 use crate::filter::{self, PendingSpan, RequestFacts, on_request_headers};
 use crate::http::head::{Head, pairs};
@@ -104,7 +104,7 @@ impl Plugin {
         state.publish();
         let held_heads = config.export_on.as_ref().map(|export_on| {
             let max_chars = config.span.attribute_limits.value_length as usize;
-            HeldHeads::new(export_on.max_held_bytes, max_chars, config.span.tags.request_headers())
+            HeldHeads::new(export_on.max_held_bytes, max_chars, config.span.uncut_headers())
         });
         Self {
             name,
@@ -250,7 +250,10 @@ impl Attached {
     fn new(plugin: Rc<Plugin>) -> Self {
         let of_tags = plugin.config.span.tags.properties.sources();
         Self {
-            of_stream: PropertyList::new(STREAM_ATTRIBUTES, of_tags),
+            of_stream: PropertyList::new(
+                stream_attributes(plugin.config.span.privacy.omitted),
+                of_tags,
+            ),
             of_end: PropertyList::new(END_ATTRIBUTES, &[]),
             plugin,
         }

@@ -35,7 +35,31 @@ pub(crate) const REASON: &str = "sidespan.reason";
 /// The key of the condition in `sampling.export_on` that a late span met.
 pub(crate) const EXPORT_ON: &str = "sidespan.export_on";
 
-/// Keys that a span may have already. A custom tag must not use them: OTLP wants each key once.
+/// A set of the keys in [`RESERVED`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnKeys(u64);
+
+impl OwnKeys {
+    /// Adds a key. Returns whether a span can have it.
+    pub fn insert(&mut self, key: &str) -> bool {
+        self.0 |= bit(key);
+        bit(key) != 0
+    }
+
+    /// Tells whether the set has a key. It is asked for every attribute, and nearly always empty.
+    #[inline(always)]
+    pub fn contains(self, key: &str) -> bool {
+        self.0 != 0 && self.0 & bit(key) != 0
+    }
+}
+
+/// Returns the bit of a key in [`OwnKeys`]; none for any other text.
+#[inline(never)]
+fn bit(key: &str) -> u64 {
+    RESERVED.iter().position(|known| *known == key).map_or(0, |index| 1 << index)
+}
+
+/// Keys that a span may have already, at most 64. A custom tag must not use them: OTLP wants each key once.
 pub(crate) const RESERVED: [&str; 35] = [
     CLIENT_ADDRESS,
     ERROR_TYPE,
@@ -73,3 +97,30 @@ pub(crate) const RESERVED: [&str; 35] = [
     REASON,
     EXPORT_ON,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_key_is_one_of_at_most_64() {
+        for (index, key) in RESERVED.iter().enumerate() {
+            assert_eq!(bit(key), 1 << index, "{key}");
+        }
+    }
+
+    /// docs/privacy.md says of every key what it can hold.
+    #[test]
+    fn the_page_on_privacy_has_every_key() {
+        let page = include_str!("../../docs/privacy.md");
+        let (_, table) = page.split_once("|---|---|---|---|\n").unwrap();
+        let rows = table.lines().take_while(|line| line.starts_with('|'));
+        let cells = rows.filter_map(|row| row.split('|').nth(1));
+        let mut listed: Vec<_> =
+            cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        let mut known = RESERVED.to_vec();
+        listed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(listed, known);
+    }
+}

@@ -8,6 +8,7 @@
 
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceFlags, TraceId};
 
+use super::attributes::OwnKeys;
 use super::protobuf::{
     WIRE_FIXED32, field_len, first_fields, len_tag, put_bytes, put_fixed64, put_len, put_varint,
     varint_len, varint_tag,
@@ -49,6 +50,8 @@ pub(crate) struct SpanFields {
     pub own: Attributes,
     /// Custom tags, which are left out where the span has too many attributes.
     pub tags: Attributes,
+    /// Own attributes that are left out.
+    pub omitted: OwnKeys,
     max_count: u32,
 }
 
@@ -85,22 +88,28 @@ impl SpanFields {
         let max_chars = limits.value_length as usize;
         let own = Attributes { bytes, ..Attributes::new(max_chars) };
         let tags = Attributes { bytes: Vec::with_capacity(256), ..Attributes::new(max_chars) };
-        Self { own, tags, max_count: limits.count }
+        Self { own, tags, omitted: OwnKeys::default(), max_count: limits.count }
     }
 
-    /// Adds a string attribute, as [`Attributes::text`] does.
+    /// Adds a string attribute that is not omitted, as [`Attributes::text`] does.
     pub(crate) fn text(&mut self, key: &str, value: &[u8]) {
-        self.own.text(key, value);
+        if !self.omitted.contains(key) {
+            self.own.text(key, value);
+        }
     }
 
-    /// Adds an integer attribute.
+    /// Adds an integer attribute that is not omitted.
     pub(crate) fn integer(&mut self, key: &str, value: u64) {
-        self.own.integer(key, value);
+        if !self.omitted.contains(key) {
+            self.own.integer(key, value);
+        }
     }
 
-    /// Adds a floating-point attribute.
+    /// Adds a floating-point attribute that is not omitted.
     pub(crate) fn number(&mut self, key: &str, value: f64) {
-        self.own.number(key, value);
+        if !self.omitted.contains(key) {
+            self.own.number(key, value);
+        }
     }
 
     /// Adds an event without attributes.

@@ -40,6 +40,9 @@ pub(crate) fn url_attributes(fields: &mut SpanFields, direction: Direction, url:
                 fields.text(key::URL_QUERY, query);
             }
         }
+        Direction::Outbound if fields.omitted.contains(key::URL_PATH) => {
+            fields.text(key::URL_FULL, &url.without_path());
+        }
         Direction::Outbound => fields.text(key::URL_FULL, url.full()),
     }
 }
@@ -84,14 +87,16 @@ pub(crate) fn response_attributes(fields: &mut SpanFields, facts: StreamFacts<'_
 }
 
 /// Adds the route. Returns the name of the span: the method, and the route if its name is a template of
-/// the path, which begins with a slash. Istio and Envoy Gateway name routes freely, as
+/// the path, which begins with a slash, and is not omitted. Istio and Envoy Gateway name routes freely, as
 /// `httproute/shop/frontend/rule/0/match/0/*`: such a name is an attribute of its own.
 pub(crate) fn name(fields: &mut SpanFields, method: &str, route_name: &[u8]) -> Vec<u8> {
     let mut name = method.as_bytes().to_vec();
     if route_name.starts_with(b"/") {
         fields.text(key::HTTP_ROUTE, route_name);
-        name.push(b' ');
-        name.extend_from_slice(route_name);
+        if !fields.omitted.contains(key::HTTP_ROUTE) {
+            name.push(b' ');
+            name.extend_from_slice(route_name);
+        }
     } else if !route_name.is_empty() && !ISTIO_ROUTES.contains(&route_name) {
         fields.text(key::ROUTE_NAME, route_name);
     }

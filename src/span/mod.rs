@@ -2,8 +2,8 @@
 //!
 //! A span has OpenTelemetry's attributes of HTTP ([`http`]), of gRPC ([`rpc`]) and of the addresses on
 //! both sides ([`peer`]), Envoy's own tags beside them, and the operator's custom tags ([`tags`]).
-//! [`attributes`] names all keys, and [`encoding`] writes them. [`resource`] describes the service whose
-//! spans these are.
+//! [`attributes`] names all keys, [`encoding`] writes them, and [`privacy`] says what of them is left out.
+//! [`resource`] describes the service whose spans these are.
 //!
 //! A span is encoded as its facts become known: [`ActiveSpan::start`] at the request's headers, and
 //! [`ActiveSpan::finish`] when the request is over.
@@ -14,6 +14,7 @@ pub(crate) mod encoding;
 pub(crate) mod http;
 pub(crate) mod node;
 pub(crate) mod peer;
+pub(crate) mod privacy;
 pub(crate) mod protobuf;
 pub(crate) mod resource;
 pub(crate) mod rpc;
@@ -21,16 +22,17 @@ pub(crate) mod tags;
 pub(crate) mod text;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+
+use std::rc::Rc;
 
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 
 use crate::http::digits;
 use crate::http::grpc;
-use crate::http::head::{CONTENT_LENGTH, CONTENT_TYPE, Head, UPGRADE};
-use crate::http::redaction::SecretKeys;
+use crate::http::head::{self, CONTENT_LENGTH, CONTENT_TYPE, Head, UPGRADE};
 use crate::http::response_flags::{self, Cut};
 use crate::http::url::Url;
 use crate::propagation::Link;
@@ -40,6 +42,7 @@ use crate::sampling::decision::Reason;
 use crate::sampling::match_list::MatchList;
 use crate::span::attributes as key;
 use crate::span::encoding::{AttributeLimits, Attributes, EncodedSpan, SpanFields, SpanIds};
+use crate::span::privacy::Privacy;
 use crate::span::tags::source::Lookup;
 use crate::span::tags::{EndFacts, KeptValues, Tags};
 
@@ -50,8 +53,7 @@ pub struct SpanSettings {
     pub tags: Tags,
     /// The requests of each name in [`Tags::name`].
     pub names: MatchList,
-    /// Query parameters whose values spans leave out.
-    pub secret_keys: SecretKeys,
+    pub privacy: Rc<Privacy>,
     /// Attributes that are the same on every span, encoded once.
     fixed_attributes: Attributes,
 }
@@ -119,6 +121,8 @@ pub(crate) struct ActiveSpan {
     first_byte_unix_nanos: Option<u64>,
     kept_values: KeptValues,
     name: Name,
+    /// Whether the client's address is recorded without its last bits.
+    masks_client: bool,
 }
 
 /// The name of a span, as far as it is known.
@@ -144,12 +148,21 @@ impl SpanSettings {
         attribute_limits: AttributeLimits,
         tags: Tags,
         names: MatchList,
-        secret_keys: SecretKeys,
+        privacy: Rc<Privacy>,
     ) -> Self {
         let mut fixed_attributes = Attributes::new(attribute_limits.value_length as usize);
-        fixed_attributes.text(key::COMPONENT, b"proxy");
-        fixed_attributes.text(key::SPAN_SOURCE, b"mesh");
-        Self { attribute_limits, tags, names, secret_keys, fixed_attributes }
+        for (key, value) in [(key::COMPONENT, "proxy"), (key::SPAN_SOURCE, "mesh")] {
+            if !privacy.omitted.contains(key) {
+                fixed_attributes.text(key, value.as_bytes());
+            }
+        }
+        Self { attribute_limits, tags, names, privacy, fixed_attributes }
+    }
+
+    /// Returns the names of the request headers that a span needs uncut; a name may come twice.
+    pub fn uncut_headers(&self) -> impl Iterator<Item = &str> {
+        let of_paths = (!self.privacy.paths.is_empty()).then_some(head::PATH);
+        self.tags.request_headers().chain(of_paths)
     }
 }
 
@@ -171,6 +184,7 @@ impl ActiveSpan {
             trace_state: &recording.trace_state,
         };
         let mut fields = SpanFields::start(ids, start_unix_nanos, settings.attribute_limits);
+        fields.omitted = settings.privacy.omitted;
         let method = http::request_attributes(&mut fields, head);
         peer::server_attributes(&mut fields, head);
         fields.own.append(&settings.fixed_attributes);
@@ -182,7 +196,7 @@ impl ActiveSpan {
         Self {
             fields,
             start_unix_nanos,
-            url: Url::new(head.scheme(), head.authority(), head.target(), &settings.secret_keys),
+            url: settings.privacy.url(head),
             method,
             protocol: ApplicationProtocol::of(head),
             request_body_bytes: if end_of_stream { Some(0) } else { content_length(head) },
@@ -191,6 +205,7 @@ impl ActiveSpan {
             name: recording.name_index.map_or(Name::Default, |index| {
                 Name::ByIndex(index).complete(&settings.tags, Lookup::AtRequest(head))
             }),
+            masks_client: settings.privacy.masks_clients,
         }
     }
 
@@ -208,6 +223,11 @@ impl ActiveSpan {
     /// It equals Envoy's `request.size`.
     pub(crate) fn request_body_bytes(&self) -> Option<u64> {
         self.request_body_bytes
+    }
+
+    /// Tells whether an own attribute is left out.
+    pub(crate) fn omits(&self, key: &str) -> bool {
+        self.fields.omitted.contains(key)
     }
 
     /// Tells whether the request is a gRPC request, whose response has a `grpc-status`.
@@ -234,7 +254,9 @@ impl ActiveSpan {
         };
         http::url_attributes(&mut fields, facts.direction, &url);
         match facts.direction {
-            Direction::Inbound => peer::client_attributes(&mut fields, facts.source_address),
+            Direction::Inbound => {
+                peer::client_attributes(&mut fields, facts.source_address, self.masks_client);
+            }
             Direction::Outbound => peer::callee_attributes(&mut fields, facts.upstream_address),
         }
         let is_web_socket = protocol == ApplicationProtocol::WebSocket;

@@ -5,6 +5,7 @@
 use super::StreamFacts;
 use super::attributes as key;
 use super::encoding::SpanFields;
+use super::privacy;
 use crate::http::address::Address;
 use crate::http::head::Head;
 use crate::http::url;
@@ -22,9 +23,18 @@ pub(crate) fn server_attributes(fields: &mut SpanFields, head: &Head<'_>) {
 }
 
 /// Adds the client of an inbound request. The client is the network peer too, unless Envoy took the
-/// address from `x-forwarded-for`, which it shows by port 0.
-pub(crate) fn client_attributes(fields: &mut SpanFields, source_address: &[u8]) {
-    if let Some(client) = Address::parse(source_address) {
+/// address from `x-forwarded-for`, which it shows by port 0. Both are left out with
+/// [`CLIENT_ADDRESS`](key::CLIENT_ADDRESS).
+pub(crate) fn client_attributes(fields: &mut SpanFields, source_address: &[u8], is_masked: bool) {
+    if fields.omitted.contains(key::CLIENT_ADDRESS) {
+        return;
+    }
+    if let Some(mut client) = Address::parse(source_address) {
+        let network;
+        if is_masked {
+            network = privacy::masked(client.ip);
+            client.host = &network;
+        }
         fields.text(key::CLIENT_ADDRESS, client.host.as_bytes());
         if client.port.is_some_and(|port| port != 0) {
             peer_attributes(fields, &client);

@@ -16,7 +16,8 @@ use crate::http::url::Url;
 /// the call failed.
 ///
 /// A server's span names the method only where a server answered and has the method. Otherwise it
-/// says `_OTHER`, so that clients cannot make up names of spans by calling methods that do not exist.
+/// says `_OTHER`, so that clients cannot make up names of spans by calling methods that do not exist. If
+/// paths are omitted, this holds for a client's span too: the path may be anything but a method.
 pub(crate) fn name_and_error_type(
     fields: &mut SpanFields,
     kind: &SpanKind,
@@ -27,16 +28,21 @@ pub(crate) fn name_and_error_type(
     fields.text(key::RPC_SYSTEM_NAME, GRPC);
     let refused = facts.grpc_status.map_or(facts.status >= 400, |it| it == grpc::UNIMPLEMENTED);
     let unanswered = facts.upstream_address.is_empty() || facts.status == 0;
-    let unknown = *kind == SpanKind::Server && (refused || unanswered);
+    let hides_path = fields.omitted.contains(key::URL_PATH);
+    let unknown = (*kind == SpanKind::Server || hides_path) && (refused || unanswered);
+    let hides_method = fields.omitted.contains(key::RPC_METHOD);
     let name = match grpc::method(url.path()) {
+        _ if hides_method => GRPC,
         Some(method) if !unknown => {
             fields.text(key::RPC_METHOD, method);
             method
         }
         _ => {
             fields.text(key::RPC_METHOD, OTHER.as_bytes());
-            let path = url.path();
-            fields.text(key::RPC_METHOD_ORIGINAL, path.strip_prefix(b"/").unwrap_or(path));
+            if !hides_path {
+                let path = url.path();
+                fields.text(key::RPC_METHOD_ORIGINAL, path.strip_prefix(b"/").unwrap_or(path));
+            }
             GRPC
         }
     };

@@ -178,7 +178,7 @@ impl RawLiteral {
 
 impl RawNamed {
     /// Compiles a source that needs nothing but a name.
-    pub(crate) fn compile(self, source: fn(String) -> Source) -> Result<CompiledSource> {
+    pub(crate) fn compile(self, source: &dyn Fn(String) -> Source) -> Result<CompiledSource> {
         let name = non_empty(self.name).under("name")?;
         Ok(CompiledSource::single(source(name), self.default_value))
     }
@@ -285,7 +285,9 @@ impl Compiler<'_> {
     pub(crate) fn request_header(&mut self, name: &str, read: RawRead) -> Result<Source> {
         let name = self.header(name)?;
         Ok(match read {
-            RawRead::Start => Source::RequestHeader(name),
+            RawRead::Start => {
+                self.settings.privacy.protected(Source::RequestHeader(name.clone()), &name)
+            }
             RawRead::End => {
                 let path = format!("request\0headers\0{name}");
                 self.attribute(path, Encoding::Plain(Type::Text), Some(Type::Text))
@@ -335,9 +337,11 @@ impl Compiler<'_> {
         encoding: Encoding,
         record_as: Option<Type>,
     ) -> Source {
+        let name = path.replace('\0', ".");
         let source = PropertySource::Path(path);
         let index = self.tags.properties.add(source.clone(), source);
-        Source::Property(Property::new(index, encoding, record_as))
+        let source = Source::Property(Property::new(index, encoding, record_as));
+        self.settings.privacy.protected(source, &name)
     }
 
     /// Compiles a CEL expression. Each word in it may be the name of a header.
@@ -354,7 +358,8 @@ impl Compiler<'_> {
         }
         let source = PropertySource::Cel(cel::text_of(text));
         let index = self.tags.properties.add(source.clone(), source);
-        Ok(Source::Property(Property::new(index, Encoding::Plain(Type::Text), None)))
+        let source = Source::Property(Property::new(index, Encoding::Plain(Type::Text), None));
+        Ok(self.settings.privacy.protected(source, text))
     }
 
     /// Compiles a value of metadata, which is recorded as text, as Envoy's own tags record it. `keys`

@@ -14,7 +14,7 @@ use crate::http::digits;
 use crate::span::text::first_chars;
 
 /// A part of a compiled format string.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Part {
     Text(String),
     /// The first source that has a value, cut to `max_length` characters.

@@ -58,7 +58,7 @@ struct KeptSource {
 pub struct KeptValues(Vec<Option<Vec<u8>>>);
 
 /// An attribute whose value is looked up for each request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Tag {
     pub key: String,
     pub source: TagSource,
@@ -68,7 +68,7 @@ pub struct Tag {
 }
 
 /// Where the value of a tag comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum TagSource {
     Single(Source),
     /// Texts and sources, joined; a source without a value is empty.
@@ -110,6 +110,14 @@ impl Tags {
     /// Adds a tag. A tag that needs more than the request's headers is complete at the request's end,
     /// but its parts from those headers are still read when the request arrives.
     pub fn push(&mut self, mut tag: Tag) {
+        if tag.transformation.redact == Some(Redaction::Hash) {
+            for mut source in tag.source.sources_mut() {
+                while let Source::Protected(protected) = source {
+                    protected.is_hashed = true;
+                    source = &mut protected.source;
+                }
+            }
+        }
         let max_bytes = match tag.transformation.redact {
             Some(Redaction::Hash) => MAX_HASHED_BYTES,
             _ => MAX_CHAR_BYTES * (self.max_chars + UNCUT_CHARS),

@@ -19,10 +19,11 @@ use super::value::TagValue;
 use super::{EndFacts, KeptValues};
 use crate::http::head::{self, Head, split_query};
 use crate::propagation::baggage;
+use crate::span::privacy::Protected;
 
 /// Where one value comes from. If a header, parameter or cookie is repeated, the first counts; if a
 /// member of baggage is, the last.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Source {
     RequestHeader(String),
     ResponseHeader(String),
@@ -35,6 +36,8 @@ pub enum Source {
     Property(Property),
     /// The value at this index of [`KeptValues`].
     Kept(usize),
+    /// A value of which spans hold a part only.
+    Protected(Box<Protected>),
 }
 
 /// What a value is read from.
@@ -66,6 +69,7 @@ impl Source {
             Self::ResponseHeader(_) => Input::ResponseHeaders,
             Self::ResponseTrailer(_) => Input::ResponseTrailers,
             Self::Property(_) => Input::Properties,
+            Self::Protected(protected) => protected.source.input(),
         }
     }
 
@@ -76,6 +80,7 @@ impl Source {
             Self::QueryParameter(_) => Some(head::PATH),
             Self::Cookie(_) => Some(COOKIE),
             Self::Baggage(_) => Some(baggage::BAGGAGE),
+            Self::Protected(protected) => protected.source.request_header(),
             Self::ResponseHeader(_)
             | Self::ResponseTrailer(_)
             | Self::Property(_)
@@ -100,6 +105,7 @@ impl Source {
             Self::Baggage(key) => baggage::value(lookup.request()?, key),
             Self::Property(property) => return property.find(lookup.end_facts()?.properties),
             Self::Kept(index) => lookup.kept(*index).map(Cow::Borrowed),
+            Self::Protected(protected) => return protected.find(lookup),
         };
         text.map(TagValue::Text)
     }
@@ -194,7 +200,7 @@ fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
 
 const COOKIE: &str = "cookie";
 /// How many bytes of a header, of the query or of all cookies a tag reads.
-const MAX_READ_BYTES: usize = 8 * 1024;
+pub(crate) const MAX_READ_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
