@@ -135,7 +135,7 @@ impl Privacy {
     /// Returns a path with its redacted parts replaced, or `None` if it has none. A client chooses how to
     /// spell a path, so its normal spelling is searched first.
     fn replaced(&self, path: &[u8]) -> Result<Option<Vec<u8>>, BudgetExceeded> {
-        if path.len() >= MAX_READ_BYTES {
+        if path.len() > MAX_URL_PART_BYTES {
             return Err(BudgetExceeded);
         }
         let path = self.secret_keys.redacted_path(path);
@@ -237,10 +237,11 @@ pub(crate) fn masked(ip: IpAddr) -> String {
     text
 }
 
-/// Returns a list of addresses, each masked. The names in `forwarded` stay; everything else is hidden.
+/// Returns the first 2,048 bytes of a list of addresses, each masked. The names in `forwarded` stay;
+/// everything else is hidden.
 fn masked_list(list: &[u8]) -> Vec<u8> {
     let mut shown = Vec::new();
-    let mut rest = list;
+    let mut rest = list.get(..MAX_URL_PART_BYTES).unwrap_or(list);
     loop {
         let is_separator = |byte: &u8| b",;=\" ".contains(byte);
         let len = rest.iter().position(is_separator).unwrap_or(rest.len());

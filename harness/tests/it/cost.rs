@@ -64,6 +64,10 @@ const TAGS: &str = r#""custom_tags": [
     {"tag": "query2", "query_parameter": {"name": "a"}}, {"tag": "cookie2", "cookie": {"name": "a"}},
     {"tag": "baggage2", "baggage": {"name": "a"}}, {"tag": "hash", "request_header": {"name": "x"}, "redact": "hash"},
     {"tag": "late", "value": "%REQ(X)%%REQ(Y)%"}]"#;
+const PATH_PARTS: &str = r#""span": {"redact_path": [{"regex": "a|a.*b", "replacement": "x"},
+    {"regex": "(a{1,50}){1,8}b", "replacement": "x"}, {"regex": "[^/]+@", "replacement": "x"}],
+    "client_address": "masked"}, "custom_tags": [{"tag": "path", "request_header": {"name": ":path"}},
+    {"tag": "clients", "request_header": {"name": "x-forwarded-for"}}]"#;
 const BAGGAGE: &str = r#""propagation": {"baggage": {"max_members": 64, "max_bytes": 8192}}"#;
 const ALL_FORMATS: &str = r#""propagation": {"extract": ["tracecontext", "b3", "jaeger", "xray", "ottrace",
     "datadog", "grpc-trace-bin", "baggage"], "inject": ["tracecontext", "b3multi", "jaeger", "xray", "ottrace",
@@ -106,6 +110,16 @@ fn attacks() -> Vec<Attack> {
         attack("path, slashes", PATHS, long(":path", b"/")),
         attack("path, encoded", PATHS, long(":path", b"/%2e")),
         attack("path, redacted", "", long(":path", b"/?token=a&b=;")),
+        attack("path, searched", PATH_PARTS, vec![(":path".to_owned(), repeated(b"/aac", 2_048))]),
+        attack("path, one part", PATH_PARTS, vec![(":path".to_owned(), repeated(b"c", 2_048))]),
+        attack(
+            "path, many parts",
+            PATH_PARTS,
+            vec![(":path".to_owned(), repeated(b"/%61", 2_048))],
+        ),
+        attack("path, too long to search", PATH_PARTS, long(":path", b"/%61")),
+        attack("addresses, masked", PATH_PARTS, long("x-forwarded-for", b"1.1.1.1, ")),
+        attack("addresses, malformed", PATH_PARTS, long("x-forwarded-for", b";=:,")),
         attack("b3", ALL_FORMATS, long("b3", b"0123456789abcdef-")),
         attack("b3, lines", ALL_FORMATS, lines("x-b3-traceid", b"1")),
         attack("jaeger", ALL_FORMATS, long("uber-trace-id", b"1:1:1:1:")),

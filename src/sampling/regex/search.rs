@@ -32,13 +32,14 @@ impl Search {
         self.ends.accepts(self.ends.start(Before::Nothing))
     }
 
-    /// Returns the matches that are not empty, in their order. They do not overlap.
+    /// Returns the matches that are not empty, in their order. They do not overlap. A byte costs twice as
+    /// much as in a condition, since it is read from both sides.
     pub fn find_all(
         &self,
         value: &[u8],
         budget: &SearchBudget,
     ) -> Result<Vec<Range<usize>>, BudgetExceeded> {
-        budget.spend(value.len())?;
+        budget.spend(2 * value.len())?;
         let starts = self.find_starts(value);
         let mut matches: Vec<Range<usize>> = Vec::new();
         let mut searched = 0;
@@ -48,7 +49,7 @@ impl Search {
             }
             let end = self.find_end(value, start, &mut searched);
             // Behind the end of a match, the search for a longer one may have read the whole rest.
-            budget.spend(std::mem::take(&mut searched))?;
+            budget.spend(2 * std::mem::take(&mut searched))?;
             if end > start {
                 matches.push(start..end);
             }

@@ -170,8 +170,8 @@ const ANN: &str = r#""redact_path": [{"regex": "/users/[^/]+", "replacement": "/
 fn parts_of_paths_are_replaced_in_every_spelling() {
     let two = r#""redact_path": [{"regex": "/users/[^/]+", "replacement": "/users/{id}"},
                                  {"regex": "[0-9]{4,}", "replacement": ""}]"#;
-    let long = format!("/users/ann/{}", "a".repeat(8 * 1024));
-    let hostile = "/aaaa".repeat(1_000);
+    let long = format!("/users/ann/{}", "a".repeat(2_038));
+    let hostile = "/aaaa".repeat(400);
     let slow = r#""redact_path": [{"regex": "a|a.*b", "replacement": "b"}]"#;
     for (span, sent, expected, reason) in [
         (ANN, "/users/ann", "/users/X", "at the end"),
