@@ -57,6 +57,8 @@ class Peers:
             _route("/flaky", "http", **once_more),
             {"name": "/named/{id}"} | _route("/named/", "http"),
             {"name": "default"} | _route("/by-istio/", "http"),
+            {"name": "/moved/{id}"} | _route("/moved/", "http", internal_redirect_policy={}),
+            {"name": "/found/{id}"} | _route("/found/", "found"),
             _route("/http/", "http"),
         ]
         for listener in resources["listeners"]:
@@ -67,6 +69,7 @@ class Peers:
                 virtual_host["routes"] = routes
         resources["clusters"] += [
             _cluster("http", self._http.port),
+            _cluster("found", self._http.port),
             _cluster("grpc", self._grpc.port, "http2_protocol_options"),
             _cluster("web-socket", self._web_socket.port),
         ]
@@ -126,6 +129,8 @@ class _HttpHandler(BaseHTTPRequestHandler):
             case ["http", "chunked"]:
                 self.head(200, "Transfer-Encoding", "chunked")
                 self.wfile.write(b"3\r\nabc\r\n4\r\ndefg\r\n0\r\n\r\n")
+            case ["moved", key]:
+                self.head(302, "Location", f"http://{self.headers['Host']}/found/{key}")
             case ["http", "web"]:
                 self.answer(200, b"hello", self.headers["Content-Type"])
             case _:

@@ -172,6 +172,20 @@ def test_http_request(client, kind, row):
     check(client, kind, context.trace_id, expected)
 
 
+def test_internal_redirect_makes_a_second_request(client, kind):
+    context = new_context()
+    client.send(port(client, kind), "/moved/7", {"traceparent": context.traceparent("01")})
+
+    first, second = client.spans(context.trace_id, 2)
+    # When the first span ends, Envoy tells the route and the cluster of the second request alone.
+    details = {STATUS: 302, "response_code_details": "internal_redirect"}
+    assert outcome(first) == http_outcome(cluster=None, **details)
+    assert outcome(second) == http_outcome(
+        "GET /found/{id}", "found", **{ROUTE: "/found/{id}", RECEIVED: 5}
+    )
+    assert first.attributes["upstream_address"] == second.attributes["upstream_address"]
+
+
 def test_request_without_a_route(client, kind):
     context = new_context()
     client.send(port(client, kind), "/nowhere", {"traceparent": context.traceparent("01")})

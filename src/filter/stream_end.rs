@@ -18,7 +18,7 @@ const STREAM_ATTRIBUTES: [(&str, &[&str]); 11] = [
     ("request.protocol", &[key::NETWORK_PROTOCOL_VERSION]),
     (RESPONSE_CODE, &[]),
     (RESPONSE_FLAGS, &[]),
-    // It tells which gRPC requests were answered in plain HTTP.
+    // It tells which gRPC requests were answered in plain HTTP, and which requests were redirected.
     ("response.code_details", &[]),
     ("xds.route_name", &[key::HTTP_ROUTE, key::ROUTE_NAME]),
     ("xds.cluster_name", &[key::UPSTREAM_CLUSTER]),
@@ -70,12 +70,16 @@ pub(crate) fn stream_facts<'v>(
         status,
         flags,
         code_details,
-        route_name,
-        upstream_cluster,
+        mut route_name,
+        mut upstream_cluster,
         upstream_address,
         attempts,
         response_body_bytes,
     ] = values;
+    if code_details == INTERNAL_REDIRECT {
+        // Envoy has set both to those of the request that follows in the same stream.
+        (route_name, upstream_cluster) = (b"", b"");
+    }
     let read_size = || match span.omits(key::HTTP_REQUEST_BODY_SIZE) {
         true => 0,
         false => integer(&property("request\0size").unwrap_or_default()),
@@ -161,6 +165,8 @@ fn status_code(value: &[u8]) -> u16 {
 
 /// The empty text as CEL.
 const NOTHING: &str = "\"\"";
+/// `ResponseCodeDetails::InternalRedirect` in Envoy's `envoy/stream_info/stream_info.h`.
+const INTERNAL_REDIRECT: &[u8] = b"internal_redirect";
 const RESPONSE_CODE: &str = "response.code";
 const RESPONSE_FLAGS: &str = "response.flags";
 /// `TrafficDirection::OUTBOUND`
@@ -262,14 +268,15 @@ mod tests {
     }
 
     /// The span of a request with these headers beside its method and path.
-    fn span(lines: &[(&str, &str)]) -> ActiveSpan {
+    fn span(lines: &[(&str, &str)]) -> Box<ActiveSpan> {
         let config = r#"{"exporter": {"otlp": {"cluster": "c"}}}"#;
         let config = Config::parse(config.as_bytes(), &|_| None).unwrap();
         let lines = [(":method", "POST"), (":path", "/a/B")].iter().chain(lines);
         let head = Head::new(lines.map(|(k, v)| (k.as_bytes(), v.as_bytes())).collect());
-        let fresh = FreshIds { trace_id: 1u128.into(), span_id: 2u64.into() };
+        let fresh =
+            FreshIds { trace_id: 1u128.into(), span_id: 2u64.into(), upstream_span_id: None };
         let facts = RequestFacts::default();
-        let outcome = on_request_headers(&config, &head, facts, fresh, &mut |_| Ok(()));
+        let outcome = on_request_headers(&config, &head, facts, fresh, &mut |_, _| Ok(()));
         let PendingSpan::Recorded(recording) = outcome.span else {
             panic!("{outcome:?}");
         };
@@ -314,6 +321,15 @@ mod tests {
         let none = reader(&[], &paths);
         let span = span(&[("content-length", "7")]);
         assert_eq!(stream_facts(values, &span, false, 5, &none), expected);
+        let mut redirected = values;
+        redirected[5] = INTERNAL_REDIRECT;
+        let unknown = StreamFacts {
+            code_details: INTERNAL_REDIRECT,
+            route_name: b"",
+            upstream_cluster: b"",
+            ..expected
+        };
+        assert_eq!(stream_facts(redirected, &span, false, 5, &none), unknown);
         let absent = StreamFacts {
             direction: Direction::Inbound,
             source_address: b"",
