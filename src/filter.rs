@@ -17,7 +17,7 @@ use crate::propagation::ot::ThresholdUpdate;
 use crate::propagation::{self, Faults, Incoming};
 use crate::sampling::conditions::{Direction, MatchFacts};
 use crate::sampling::decision::{Decision, DecisionKind, Reason, decide};
-use crate::sampling::limit::{BurstShare, Limit};
+use crate::sampling::limit::{BurstShare, Limit, Permits};
 use crate::sampling::matching::ValidTokens;
 use crate::sampling::rules::{Action, Rule};
 use crate::sampling::search_budget::SearchBudget;
@@ -50,10 +50,10 @@ pub(crate) fn needed_facts(config: &Config, head: &Head<'_>) -> NeededFacts {
     }
 }
 
-/// Takes a permit from each of two limits, or from neither if one of them refuses; the error is the
+/// Takes permits from each of two limits, or from neither if one of them refuses; the error is the
 /// index of that limit.
 pub(crate) type TakePermits<'p> =
-    dyn FnMut([Option<(&Limit, BurstShare)>; 2]) -> Result<(), usize> + 'p;
+    dyn FnMut([Option<(&Limit, BurstShare)>; 2], Permits) -> Result<(), usize> + 'p;
 
 /// What the filter does with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +80,8 @@ pub(crate) enum PendingSpan<'c> {
 /// Decides whether a request is traced, edits the headers that go upstream, and returns the span to
 /// record.
 ///
-/// A recorded request takes the id of its own span upstream. A request that is not recorded keeps the
+/// A recorded request takes the id of its own span upstream, or that of the span of the call upstream if
+/// it has one. A request that is not recorded keeps the
 /// ids that it came with, so that no span upstream has a parent that does not exist; without ids it
 /// gets fresh ones, so that no upstream takes itself for the root and samples anew.
 pub(crate) fn on_request_headers<'c>(
@@ -95,6 +96,10 @@ pub(crate) fn on_request_headers<'c>(
         false => verify_tokens(config, head, facts.unix_seconds),
     };
     let RequestFacts { direction, source_address, .. } = facts;
+    // An outbound span is the span of the call upstream already.
+    let is_inbound = direction == Some(Direction::Inbound);
+    let fresh =
+        FreshIds { upstream_span_id: fresh.upstream_span_id.filter(|_| is_inbound), ..fresh };
     let facts = MatchFacts { direction, source_address, tokens };
     let request = Request { config, head, facts, fresh, budgets: Budgets::default() };
     let rule = config.rules.first_match(head, facts, &request.budgets.rules, 0);
@@ -129,11 +134,15 @@ pub(crate) fn on_request_headers<'c>(
     };
     let log_context = config.logs_context.then(|| match &span {
         PendingSpan::Late(recording) => Box::new(recording.context),
-        _ => Box::new(context),
+        PendingSpan::Recorded(recording) => Box::new(recording.context),
+        PendingSpan::None => Box::new(context),
     });
     let is_forced = decision.kind == DecisionKind::Force;
     let is_told = config.response.is_for(is_forced, &context);
-    let response_context = is_told.then(|| Box::new(context));
+    let response_context = is_told.then(|| match &span {
+        PendingSpan::Recorded(recording) => Box::new(recording.context),
+        _ => Box::new(context),
+    });
     Outcome { summary, edits, span, response_context, log_context }
 }
 
@@ -173,6 +182,7 @@ impl<'c> Request<'c, '_> {
             Sampling::Deferred => incoming.randomness(trace_id),
             _ => 0,
         };
+        let permits = Permits::of_request(fresh.upstream_span_id.is_some());
         let mut limited = Vec::new();
         loop {
             let matched = rule.map(|(_, rule)| rule);
@@ -188,7 +198,7 @@ impl<'c> Request<'c, '_> {
             };
             let of_rule = of_rule.map(|limit| (limit, BurstShare::Full));
             let of_all = config.limit.as_ref().map(|limit| (limit, share));
-            match (take_permits([of_rule, of_all]), rule) {
+            match (take_permits([of_rule, of_all], permits), rule) {
                 (Ok(()), _) => return Decided { decision, rule, limited, over_limit: false },
                 (Err(0), Some((index, _))) => {
                     limited.push(index);
@@ -211,7 +221,7 @@ impl<'c> Request<'c, '_> {
             trace_id,
             span_id: match parent {
                 Some(parent) if !self.is_recorded(decision) => parent.span_id,
-                _ => self.fresh.span_id,
+                _ => self.fresh.upstream_span_id.unwrap_or(self.fresh.span_id),
             },
             sampling: incoming.sampling.decided(decision.sampled),
             // A fresh id is random. But OpenTelemetry's SDK for Go before 1.42 refuses a context with
@@ -254,7 +264,6 @@ impl<'c> Request<'c, '_> {
             return PendingSpan::None;
         }
         incoming.update_threshold(context.trace_id, ThresholdUpdate::Erase, false);
-        let context = Context { span_id: self.fresh.span_id, ..context };
         PendingSpan::Late(Box::new(self.recording(incoming, context, Reason::Late)))
     }
 
@@ -266,7 +275,8 @@ impl<'c> Request<'c, '_> {
     ) -> Recording<'r> {
         let names = &self.config.span.names;
         Recording {
-            context,
+            context: Context { span_id: self.fresh.span_id, ..context },
+            upstream_span_id: self.fresh.upstream_span_id,
             parent_span_id: incoming.parent.map(|parent| parent.span_id),
             trace_state: incoming.trace_state(context.trace_id).to_vec(),
             reason,

@@ -102,6 +102,7 @@ LANES = {
     ),
     "refused": lane(1, frontend="refused"),
     "no-endpoint": lane(1, frontend="none"),
+    "two spans": lane(1, span={"spawn_upstream_span": True}),
     "named": lane(1, span={"names": SPAN_NAMES}),
     "all-recorded": lane(1, rules=[{"name": "all", "decision": "force"}]),
 }

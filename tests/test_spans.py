@@ -74,6 +74,29 @@ def test_span_has_the_first_name_whose_conditions_match(client):
     assert names("/products/7", **{"operation-id": ""})[0] == "GET /products/{id}"
 
 
+def test_call_upstream_has_a_span_whose_id_goes_upstream(client):
+    parent = new_context()
+    answer = client.through("two spans", "/a?x=1", {"traceparent": parent.traceparent("01")})
+
+    spans = client.spans(parent.trace_id, 5)
+    # The outbound listener has a CLIENT span already.
+    assert [(span.service, span.kind) for span in spans] == [
+        ("frontend", "SERVER"),
+        ("frontend", "CLIENT"),
+        ("frontend", "CLIENT"),
+        ("backend", "SERVER"),
+        ("backend", "CLIENT"),
+    ]
+    remote = [span.flags & IS_REMOTE != 0 for span in spans]
+    assert remote == [True, False, True, True, False]
+    received = [call.context()["traceparent"].split("-")[2] for call in answer.calls]
+    assert received == [spans[1].span_id, spans[4].span_id]
+    of_request, of_call = spans[3].attributes, spans[4].attributes
+    assert (of_request["url.path"], of_call["url.full"].partition("/a")[1:]) == ("/a", ("/a", "?x=1"))
+    assert "upstream_address" not in of_request
+    assert of_call["network.peer.address"] == "127.0.0.1"
+
+
 def test_root_has_no_remote_parent(client_1):
     answer = client_1.through("ratio-1", "/a")
 

@@ -108,6 +108,7 @@ impl Config {
         self.rules.needs_direction()
             || self.trust.needs_direction()
             || self.span.names.needs_direction()
+            || self.span.spawns_upstream_span
     }
 
     /// Returns one line for the log: the number of rules, the ratio, the receiver of the spans, and the
@@ -194,6 +195,7 @@ impl RawConfig {
             HeaderConditions { environment: &secret, tokens: Vec::new(), strip: Vec::new() };
         let sampling = self.sampling.compile(&mut headers).under("sampling")?;
         let (propagation, trust) = self.propagation.compile(&mut headers).under("propagation")?;
+        let spawns_upstream_span = self.span.spawn_upstream_span;
         let names = self.span.take_matches(&mut headers).under("span")?;
         let attribute_limits = self.attribute_limits.compile().under("attribute_limits")?;
         let exporter = self.exporter.map(|raw| raw.compile(environment, &secret)).transpose();
@@ -214,7 +216,9 @@ impl RawConfig {
         let mut tags = tags::Compiler::new(&settings);
         self.custom_tags.compile(&mut tags).under("custom_tags")?;
         self.span.add_names(&mut tags).under("span")?;
-        let span = SpanSettings::new(attribute_limits, tags.into_tags(), names, privacy.clone());
+        let mut span =
+            SpanSettings::new(attribute_limits, tags.into_tags(), names, privacy.clone());
+        span.spawns_upstream_span = spawns_upstream_span;
         let response = self.response.compile().under("response")?;
         Ok(Config {
             resource: ResourceSettings { service_name, attributes },

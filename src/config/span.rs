@@ -17,6 +17,10 @@ use crate::span::text::is_unprintable;
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawSpan {
+    /// Whether an inbound request, and each request of a gateway, has a CLIENT span below its SERVER span,
+    /// for the call upstream, whose id goes upstream. Default: `false`.
+    #[serde(alias = "spawnUpstreamSpan")]
+    pub spawn_upstream_span: bool,
     /// Names of spans in order; the first that matches a request names its span. Default: the method and
     /// the route's template for HTTP, the called method for gRPC.
     pub names: Vec<RawName>,

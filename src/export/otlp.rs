@@ -114,6 +114,7 @@ mod tests {
             trace_id: TraceId::from(1),
             span_id: SpanId::from(2),
             parent_span_id: None,
+            parent_is_remote: true,
             flags: TraceFlags::SAMPLED,
             trace_state: b"",
         };

@@ -1,6 +1,7 @@
 mod decision;
 mod propagation;
 mod trust;
+mod upstream_span;
 
 use std::collections::BTreeMap;
 
@@ -16,8 +17,11 @@ type Headers<'a> = &'a [(&'a str, &'a str)];
 /// The span that is recorded, if any: the id of its parent, if it has one.
 type Recorded<'a> = Option<Option<&'a str>>;
 
-const FRESH: FreshIds =
-    FreshIds { trace_id: TraceId::from_bytes([0xaa; 16]), span_id: SpanId::from_bytes([0xbb; 8]) };
+const FRESH: FreshIds = FreshIds {
+    trace_id: TraceId::from_bytes([0xaa; 16]),
+    span_id: SpanId::from_bytes([0xbb; 8]),
+    upstream_span_id: None,
+};
 const FRESH_TRACE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const T: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const T64: &str = "00000000000000000123456789abcdef";
@@ -53,7 +57,7 @@ fn upstream(head: &[(&str, &str)], edits: &[HeaderEdit<'_>]) -> Vec<(String, Str
 
 /// Decides on a request of which the host knows no facts, while every limit grants permits.
 fn outcome_of<'c>(config: &'c Config, head: &Head<'_>) -> Outcome<'c> {
-    on_request_headers(config, head, RequestFacts::default(), FRESH, &mut |_| Ok(()))
+    on_request_headers(config, head, RequestFacts::default(), FRESH, &mut |_, _| Ok(()))
 }
 
 impl<'c> Outcome<'c> {
@@ -118,7 +122,7 @@ fn check_with_facts(
     expected: Headers,
 ) -> Outcome<'static> {
     let config = Box::leak(Box::new(config.clone()));
-    let outcome = on_request_headers(config, &head(request), facts, FRESH, &mut |_| Ok(()));
+    let outcome = on_request_headers(config, &head(request), facts, FRESH, &mut |_, _| Ok(()));
     let found = applied(request, &outcome.edits);
     let mut expected: Vec<_> =
         expected.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();

@@ -75,7 +75,7 @@ fn dispatch(
     ids: &mut IdGenerator,
     call: &PendingCall,
 ) -> Result<u32, CallError> {
-    let trace_headers = exporter.trace_headers(ids.fresh());
+    let trace_headers = exporter.trace_headers(ids.fresh(false));
     let request = exporter.request(call, &trace_headers);
     let (body, no_trailers) = (Some(request.body), Vec::new());
     hostcalls::dispatch_http_call(

@@ -21,11 +21,13 @@ impl IdGenerator {
         }
     }
 
-    pub(super) fn fresh(&mut self) -> FreshIds {
+    /// Returns new ids, among them one of a second span if the request may have two.
+    pub(super) fn fresh(&mut self, has_upstream_span: bool) -> FreshIds {
         let high = u128::from(self.non_zero()) << 64;
         FreshIds {
             trace_id: TraceId::from(high | u128::from(self.non_zero())),
             span_id: SpanId::from(self.non_zero()),
+            upstream_span_id: has_upstream_span.then(|| SpanId::from(self.non_zero())),
         }
     }
 

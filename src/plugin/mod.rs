@@ -43,7 +43,8 @@ use crate::http::head::{Head, pairs};
 use crate::propagation::response::When;
 use crate::sampling::decision::DecisionKind;
 use crate::sampling::held_heads::HeldHeads;
-use crate::sampling::limit::BurstShare;
+use crate::sampling::limit::{BurstShare, Permits};
+use crate::span::encoding::EncodedSpan;
 use crate::span::node::{NODE_ID, is_gateway};
 use crate::span::resource::{Node, ResourceVariables, resource};
 use crate::span::tags::source::Input;
@@ -183,13 +184,14 @@ impl Plugin {
         let source_address = needed.source_address.then(read_address).flatten().unwrap_or_default();
         let facts = RequestFacts {
             direction: self.needs_direction.then(|| {
-                let listener_direction = host::property(LISTENER_DIRECTION).unwrap_or_default();
+                let read = || host::property(LISTENER_DIRECTION).unwrap_or_default();
+                let listener_direction = if self.is_gateway { Vec::new() } else { read() };
                 direction(&listener_direction, self.is_gateway)
             }),
             source_address: &source_address,
             unix_seconds: if needed.time { host::now() / NANOS_PER_SECOND } else { 0 },
         };
-        let fresh = state.ids.fresh();
+        let fresh = state.ids.fresh(self.config.span.spawns_upstream_span);
         let outcome = on_request_headers(&self.config, &head, facts, fresh, &mut limits::take);
         state.tally.decided(&outcome.summary);
         let is_ignored = outcome.summary.kind == DecisionKind::Ignore;
@@ -213,7 +215,7 @@ impl Plugin {
                 let now = host::now();
                 let span =
                     ActiveSpan::start(&self.config.span, &head, end_of_stream, &recording, now);
-                stream.span = Some(Box::new(span));
+                stream.span = Some(span);
             }
             PendingSpan::Late(recording) => {
                 let Some(head) = self.held_heads.as_ref().and_then(|held| held.hold(&head)) else {
@@ -275,9 +277,10 @@ impl Attached {
             return;
         };
         let of_all = config.limit.as_ref().map(|limit| (limit, BurstShare::ExceptReserve));
-        let permitted = export_on
-            .limit
-            .take(reason, &mut |limit| limits::take([Some((limit, BurstShare::Full)), of_all]));
+        let permits = Permits::of_request(late.recording.upstream_span_id.is_some());
+        let permitted = export_on.limit.take(reason, &mut |limit| {
+            limits::take([Some((limit, BurstShare::Full)), of_all], permits)
+        });
         if let Ok(mut state) = state.try_borrow_mut() {
             state.tally.ended_late(permitted);
         }
@@ -286,8 +289,7 @@ impl Attached {
         }
         let (recording, start) = (&late.recording, late.start_unix_nanos);
         let head = late.head.head();
-        let span = ActiveSpan::start(&config.span, &head, late.end_of_stream, recording, start);
-        let mut span = Box::new(span);
+        let mut span = ActiveSpan::start(&config.span, &head, late.end_of_stream, recording, start);
         span.export_on(reason.key());
         if let Some(unix_nanos) = late.first_byte_unix_nanos {
             span.response_started(unix_nanos);
@@ -309,13 +311,10 @@ impl Attached {
             let properties = tags.properties.values(facts.direction, &attributes.of_tags());
             add_tags_at_end(tags, &mut span, &properties);
         }
-        let finished = span.finish(facts);
-        state.tally.attributes_dropped += u64::from(finished.dropped);
-        state.tally.attributes_truncated += u64::from(finished.truncated);
-        if let Some(exporter) = &mut state.exporter
-            && let Some(period) = exporter.push(&finished.bytes)
-        {
-            host::set_tick_period(period);
+        let (span, of_call) = span.finish(facts);
+        state.record(&span);
+        if let Some(span) = of_call {
+            state.record(&span);
         }
         if plugin.roots.get() == 0 {
             drop(state);
@@ -341,6 +340,17 @@ fn add_tags_at_end(tags: &Tags, span: &mut ActiveSpan, properties: &[&[u8]]) {
 }
 
 impl State {
+    /// Counts a span that is over, and queues it for export.
+    fn record(&mut self, span: &EncodedSpan) {
+        self.tally.attributes_dropped += u64::from(span.dropped);
+        self.tally.attributes_truncated += u64::from(span.truncated);
+        if let Some(exporter) = &mut self.exporter
+            && let Some(period) = exporter.push(&span.bytes)
+        {
+            host::set_tick_period(period);
+        }
+    }
+
     fn tick(&mut self) {
         let now = host::now();
         self.overwrite_check.tick(now);

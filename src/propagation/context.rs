@@ -67,11 +67,13 @@ impl Context {
     }
 }
 
-/// New random ids for a request; neither is all zeros.
+/// New random ids for a request; none is all zeros.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FreshIds {
     pub trace_id: TraceId,
     pub span_id: SpanId,
+    /// The id of a second span, for the call upstream; absent if no request has one.
+    pub upstream_span_id: Option<SpanId>,
 }
 
 /// The sampling state of a context.

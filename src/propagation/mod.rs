@@ -164,6 +164,7 @@ mod tests {
     #[test]
     fn unsampled_headers_are_read_as_not_sampled_in_every_format() {
         let fresh = FreshIds {
+            upstream_span_id: None,
             trace_id: TraceId::from_bytes([0xab; 16]),
             span_id: SpanId::from_bytes([0xcd; 8]),
         };

@@ -54,7 +54,7 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::sampling::limit::BurstShare;
+    use crate::sampling::limit::{BurstShare, Permits};
 
     const NOW: u64 = 1_800_000_000_000_000_000;
 
@@ -69,7 +69,7 @@ mod tests {
         for (reason, times) in requested {
             let mut take_permits = |limit: &Limit| {
                 let state = states.entry(limit.key().to_owned()).or_insert(None);
-                let next = limit.take(*state, NOW, BurstShare::Full);
+                let next = limit.take(*state, NOW, BurstShare::Full, Permits::One);
                 *state = next.or(*state);
                 next.map(drop).ok_or(0)
             };

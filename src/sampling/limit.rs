@@ -2,7 +2,8 @@
 //!
 //! A limit grants permits. Its state is the time at which the next permit would be due if permits were
 //! taken evenly. A permit is granted as long as that time is at most `burst - 1` intervals ahead of the
-//! clock. So a limit grants at most `burst + t * per_second` permits in any `t` seconds.
+//! clock. So a limit grants at most `burst + t * per_second` permits in any `t` seconds. A request that
+//! makes two spans takes two permits if one is left: it may exceed the burst by one, and the rate never.
 
 /// A number of permits a second, with bursts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +23,27 @@ pub enum BurstShare {
     /// All permits but the reserve: a tenth of the burst, at least one permit. A burst of one has no
     /// reserve.
     ExceptReserve,
+}
+
+/// How many permits a request takes: one for each of its spans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permits {
+    One,
+    Two,
+}
+
+impl Permits {
+    /// Returns the permits of a request by whether it makes a second span, for its call upstream.
+    pub fn of_request(has_upstream_span: bool) -> Self {
+        if has_upstream_span { Self::Two } else { Self::One }
+    }
+
+    fn count(self) -> u64 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+        }
+    }
 }
 
 impl Limit {
@@ -48,12 +70,19 @@ impl Limit {
         &self.key
     }
 
-    /// Takes a permit: returns the new state, or none if the limit grants none. A state further ahead of
-    /// the clock than the limit allows is from before the clock was set back; it counts as a burst that
-    /// was used up just now.
-    pub fn take(&self, state: Option<u64>, now_unix_nanos: u64, share: BurstShare) -> Option<u64> {
+    /// Takes the permits of one request: returns the new state, or none if not even one permit is left.
+    /// A state further ahead of the clock than the limit allows is from before the clock was set back;
+    /// it counts as a burst that was used up just now.
+    pub fn take(
+        &self,
+        state: Option<u64>,
+        now_unix_nanos: u64,
+        share: BurstShare,
+        permits: Permits,
+    ) -> Option<u64> {
         let latest_due = now_unix_nanos.saturating_add(self.tolerance_nanos);
-        let latest_state = latest_due.saturating_add(self.interval_nanos + CLOCK_SKEW_NANOS);
+        let latest_taken = Permits::Two.count() * self.interval_nanos;
+        let latest_state = latest_due.saturating_add(latest_taken + CLOCK_SKEW_NANOS);
         let due = match state {
             Some(state) if state > latest_state => latest_due,
             Some(state) => state.max(now_unix_nanos),
@@ -63,18 +92,19 @@ impl Limit {
             BurstShare::Full => latest_due,
             BurstShare::ExceptReserve => latest_due.saturating_sub(self.reserve_nanos),
         };
-        (due <= latest_due).then(|| due.saturating_add(self.interval_nanos))
+        let taken = permits.count() * self.interval_nanos;
+        (due <= latest_due).then(|| due.saturating_add(taken))
     }
 
-    /// Gives back a permit that was not used, and returns the new state.
-    pub fn give_back(&self, state: u64) -> u64 {
-        state.saturating_sub(self.interval_nanos)
+    /// Gives back permits that were not used, and returns the new state.
+    pub fn give_back(&self, state: u64, permits: Permits) -> u64 {
+        state.saturating_sub(permits.count() * self.interval_nanos)
     }
 }
 
-/// Takes a permit from each of two limits, or from neither if one of them refuses; the error is the
-/// index of that limit. `take` takes a permit and tells whether the limit granted it; `give_back` gives
-/// it back.
+/// Takes the permits of one request from each of two limits, or from neither if one of them refuses;
+/// the error is the index of that limit. `take` tells whether the limit granted them; `give_back` gives
+/// them back.
 pub(crate) fn take_permits(
     limits: [Option<(&Limit, BurstShare)>; 2],
     take: &mut dyn FnMut(&Limit, BurstShare) -> bool,
@@ -115,7 +145,7 @@ mod tests {
     fn granted(limit: &Limit, times: impl IntoIterator<Item = u64>) -> Vec<u64> {
         let mut state = None;
         let mut is_granted = |now: &u64| {
-            let next = limit.take(state, *now, BurstShare::Full);
+            let next = limit.take(state, *now, BurstShare::Full, Permits::One);
             state = next.or(state);
             next.is_some()
         };
@@ -125,11 +155,42 @@ mod tests {
     #[test]
     fn a_permit_that_is_given_back_is_granted_again() {
         let limit = Limit::new("a", 1.0, 2).unwrap();
-        let one = limit.take(None, START, BurstShare::Full).unwrap();
-        let two = limit.take(Some(one), START, BurstShare::Full).unwrap();
-        assert_eq!(limit.take(Some(two), START, BurstShare::Full), None);
-        assert_eq!(limit.give_back(two), one);
-        assert_eq!(limit.take(Some(limit.give_back(two)), START, BurstShare::Full), Some(two));
+        let one = limit.take(None, START, BurstShare::Full, Permits::One).unwrap();
+        let two = limit.take(Some(one), START, BurstShare::Full, Permits::One).unwrap();
+        assert_eq!(limit.take(Some(two), START, BurstShare::Full, Permits::One), None);
+        assert_eq!(limit.give_back(two, Permits::One), one);
+        assert_eq!(
+            limit.take(
+                Some(limit.give_back(two, Permits::One)),
+                START,
+                BurstShare::Full,
+                Permits::One
+            ),
+            Some(two)
+        );
+    }
+
+    #[test]
+    fn a_request_with_two_spans_takes_two_permits_if_one_is_left() {
+        let take = |limit: &Limit, state| limit.take(state, START, BurstShare::Full, Permits::Two);
+        for (burst, requests) in [(1, 1), (2, 1), (3, 2), (4, 2)] {
+            let limit = Limit::new("a", 1.0, burst).unwrap();
+            let mut states = vec![None];
+            while let Some(next) = take(&limit, states[states.len() - 1]) {
+                states.push(Some(next));
+            }
+            assert_eq!(states.len() - 1, requests, "{burst}");
+            // The permit beyond the burst is missing later.
+            let taken = 2 * requests as u64;
+            assert_eq!(states[requests], Some(START + taken * SECOND));
+            let when_free = START + (taken + 1 - u64::from(burst)) * SECOND;
+            let one = |now| limit.take(states[requests], now, BurstShare::Full, Permits::One);
+            assert_eq!((one(when_free - 1), one(when_free).is_some()), (None, true), "{burst}");
+            assert_eq!(
+                limit.give_back(states[requests].unwrap(), Permits::Two),
+                START + (taken - 2) * SECOND
+            );
+        }
     }
 
     #[test]
@@ -169,7 +230,7 @@ mod tests {
             let mut state = None;
             let mut count = |share| {
                 let mut taken = 0;
-                while let Some(next) = limit.take(state, START, share) {
+                while let Some(next) = limit.take(state, START, share, Permits::One) {
                     state = Some(next);
                     taken += 1;
                 }
@@ -200,12 +261,18 @@ mod tests {
     #[test]
     fn a_limit_recovers_within_a_burst_after_the_clock_is_set_back() {
         let limit = Limit::new("a", 1.0, 3).unwrap();
-        let hour_ahead = limit.take(None, START + 3600 * SECOND, BurstShare::Full);
-        assert_eq!(limit.take(hour_ahead, START, BurstShare::Full), Some(START + 3 * SECOND));
-        assert_eq!(limit.take(Some(START + 3 * SECOND), START, BurstShare::Full), None);
+        let hour_ahead = limit.take(None, START + 3600 * SECOND, BurstShare::Full, Permits::One);
+        assert_eq!(
+            limit.take(hour_ahead, START, BurstShare::Full, Permits::One),
+            Some(START + 3 * SECOND)
+        );
+        assert_eq!(
+            limit.take(Some(START + 3 * SECOND), START, BurstShare::Full, Permits::One),
+            None
+        );
         let skewed = Some(START + 4 * SECOND);
         assert_eq!(
-            limit.take(skewed, START, BurstShare::Full),
+            limit.take(skewed, START, BurstShare::Full, Permits::One),
             None,
             "another worker's clock is a second ahead"
         );
@@ -255,7 +322,7 @@ mod tests {
 
         #[test]
         fn no_state_panics(state: Option<u64>, now: u64) {
-            let _ = Limit::new("a", 0.001, 1_000_000).unwrap().take(state, now, BurstShare::Full);
+            let _ = Limit::new("a", 0.001, 1_000_000).unwrap().take(state, now, BurstShare::Full, Permits::One);
         }
     }
 }

@@ -81,7 +81,8 @@ impl SpanFields {
             bytes.extend_from_slice(&parent.to_bytes());
         }
         put_fixed64(&mut bytes, span::START_TIME_UNIX_NANO, start_unix_nanos);
-        let remote = if ids.parent_span_id.is_some() { IS_REMOTE } else { 0 };
+        let is_remote = ids.parent_span_id.is_some() && ids.parent_is_remote;
+        let remote = if is_remote { IS_REMOTE } else { 0 };
         let flags = u32::from(ids.flags.to_u8()) | HAS_IS_REMOTE | remote;
         bytes.extend_from_slice(&span::FLAGS_TAG);
         bytes.extend_from_slice(&flags.to_le_bytes());
@@ -232,6 +233,8 @@ pub(crate) struct SpanIds<'a> {
     pub trace_id: TraceId,
     pub span_id: SpanId,
     pub parent_span_id: Option<SpanId>,
+    /// Whether the parent, if any, is a span of another process.
+    pub parent_is_remote: bool,
     pub flags: TraceFlags,
     pub trace_state: &'a [u8],
 }
@@ -365,6 +368,7 @@ mod tests {
             trace_id: TraceId::from(1),
             span_id: SpanId::from(2),
             parent_span_id: None,
+            parent_is_remote: true,
             flags: TraceFlags::SAMPLED,
             trace_state,
         };

@@ -12,8 +12,7 @@ use crate::http::response_flags::{self, Cut, SWITCHING_PROTOCOLS};
 use crate::http::url::Url;
 use crate::sampling::conditions::Direction;
 
-/// Adds the attributes that the request's headers have. Returns the method as the span's name
-/// begins with it.
+/// Adds the method and the scheme. Returns the method as the span's name begins with it.
 pub(crate) fn request_attributes(fields: &mut SpanFields, head: &Head<'_>) -> &'static str {
     let method = known_method(head.method());
     fields.text(key::HTTP_REQUEST_METHOD, method.unwrap_or(OTHER).as_bytes());
@@ -23,12 +22,16 @@ pub(crate) fn request_attributes(fields: &mut SpanFields, head: &Head<'_>) -> &'
     if !head.scheme().is_empty() {
         fields.text(key::URL_SCHEME, head.scheme());
     }
+    method.unwrap_or(UNKNOWN_METHOD_NAME)
+}
+
+/// Adds the program that calls, and Envoy's id of the request.
+pub(crate) fn caller_attributes(fields: &mut SpanFields, head: &Head<'_>) {
     for (key, header) in [(key::USER_AGENT_ORIGINAL, USER_AGENT), (key::REQUEST_ID, REQUEST_ID)] {
         if let Some(value) = head.first(header) {
             fields.text(key, value);
         }
     }
-    method.unwrap_or(UNKNOWN_METHOD_NAME)
 }
 
 /// Adds path and query to a server's span, and the whole URL to a client's.

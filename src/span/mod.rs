@@ -51,6 +51,8 @@ use crate::span::tags::{EndFacts, KeptValues, Tags};
 pub struct SpanSettings {
     pub attribute_limits: AttributeLimits,
     pub tags: Tags,
+    /// Whether an inbound request has a second span, of its call upstream.
+    pub spawns_upstream_span: bool,
     /// The requests of each name in [`Tags::name`].
     pub names: MatchList,
     pub privacy: Rc<Privacy>,
@@ -63,6 +65,8 @@ pub struct SpanSettings {
 pub(crate) struct Recording<'c> {
     pub context: Context,
     pub parent_span_id: Option<SpanId>,
+    /// The id of the span of the call upstream, which goes upstream, if the request has such a span.
+    pub upstream_span_id: Option<SpanId>,
     pub trace_state: Vec<u8>,
     pub reason: Reason<'c>,
     /// The index of the span's name in [`SpanSettings::names`], if it has one of the operator's.
@@ -109,18 +113,26 @@ pub(crate) struct StreamFacts<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ActiveSpan {
     fields: SpanFields,
+    name: Name,
+    /// The span of the call upstream, if the request has one.
+    upstream: Option<Box<SpanFields>>,
+    request: RequestParts,
+    /// Set where the request's headers tell the size.
+    request_body_bytes: Option<u64>,
+    kept_values: KeptValues,
+}
+
+/// What the end of a span needs to know of the request, beside what is encoded.
+#[derive(Debug, PartialEq, Eq)]
+struct RequestParts {
     start_unix_nanos: u64,
     /// Not encoded before the end: the direction, which is known then, decides on the attributes.
     url: Url,
     /// The method as the span's name begins with it.
     method: &'static str,
     protocol: ApplicationProtocol,
-    /// Set where the request's headers tell the size.
-    request_body_bytes: Option<u64>,
     /// When the head of the response arrived.
     first_byte_unix_nanos: Option<u64>,
-    kept_values: KeptValues,
-    name: Name,
     /// Whether the client's address is recorded without its last bits.
     masks_client: bool,
 }
@@ -156,7 +168,14 @@ impl SpanSettings {
                 fixed_attributes.text(key, value.as_bytes());
             }
         }
-        Self { attribute_limits, tags, names, privacy, fixed_attributes }
+        Self {
+            attribute_limits,
+            tags,
+            spawns_upstream_span: false,
+            names,
+            privacy,
+            fixed_attributes,
+        }
     }
 
     /// Returns the names of the request headers that a span needs uncut; a name may come twice.
@@ -167,25 +186,27 @@ impl SpanSettings {
 }
 
 impl ActiveSpan {
-    /// Starts the span with everything that the request's headers say. `end_of_stream` tells that
-    /// the request has no body.
+    /// Starts the span with everything that the request's headers say, and the span of the call upstream
+    /// if the recording has an id for it. `end_of_stream` tells that the request has no body.
     pub(crate) fn start(
         settings: &SpanSettings,
         head: &Head<'_>,
         end_of_stream: bool,
         recording: &Recording<'_>,
         start_unix_nanos: u64,
-    ) -> Self {
+    ) -> Box<Self> {
         let ids = SpanIds {
             trace_id: recording.context.trace_id,
             span_id: recording.context.span_id,
             parent_span_id: recording.parent_span_id,
+            parent_is_remote: true,
             flags: recording.context.flags(),
             trace_state: &recording.trace_state,
         };
         let mut fields = SpanFields::start(ids, start_unix_nanos, settings.attribute_limits);
         fields.omitted = settings.privacy.omitted;
         let method = http::request_attributes(&mut fields, head);
+        http::caller_attributes(&mut fields, head);
         peer::server_attributes(&mut fields, head);
         fields.own.append(&settings.fixed_attributes);
         let kept_values = settings.tags.at_request(&mut fields.tags, head);
@@ -193,30 +214,41 @@ impl ActiveSpan {
         if let Some(link) = &recording.link {
             fields.link(link);
         }
-        Self {
-            fields,
+        let upstream = recording.upstream_span_id.map(|span_id| {
+            let parent_span_id = Some(ids.span_id);
+            let ids = SpanIds { span_id, parent_span_id, parent_is_remote: false, ..ids };
+            upstream_span(settings, head, recording, ids, start_unix_nanos)
+        });
+        let request = RequestParts {
             start_unix_nanos,
             url: settings.privacy.url(head),
             method,
             protocol: ApplicationProtocol::of(head),
-            request_body_bytes: if end_of_stream { Some(0) } else { content_length(head) },
             first_byte_unix_nanos: None,
+            masks_client: settings.privacy.masks_clients,
+        };
+        Box::new(Self {
+            fields,
+            upstream,
+            request,
+            request_body_bytes: if end_of_stream { Some(0) } else { content_length(head) },
             kept_values,
             name: recording.name_index.map_or(Name::Default, |index| {
                 Name::ByIndex(index).complete(&settings.tags, Lookup::AtRequest(head))
             }),
-            masks_client: settings.privacy.masks_clients,
-        }
+        })
     }
 
     /// Records which condition of `sampling.export_on` the request met.
     pub(crate) fn export_on(&mut self, condition: &str) {
-        self.fields.text(key::EXPORT_ON, condition.as_bytes());
+        for fields in self.upstream.as_deref_mut().into_iter().chain([&mut self.fields]) {
+            fields.text(key::EXPORT_ON, condition.as_bytes());
+        }
     }
 
     /// Records when the head of the response arrived; only the first call counts.
     pub(crate) fn response_started(&mut self, unix_nanos: u64) {
-        self.first_byte_unix_nanos.get_or_insert(unix_nanos);
+        self.request.first_byte_unix_nanos.get_or_insert(unix_nanos);
     }
 
     /// Returns the size of the request's body where the headers tell it, which they nearly always do.
@@ -232,7 +264,7 @@ impl ActiveSpan {
 
     /// Tells whether the request is a gRPC request, whose response has a `grpc-status`.
     pub(crate) fn is_grpc(&self) -> bool {
-        self.protocol == ApplicationProtocol::Grpc
+        self.request.protocol == ApplicationProtocol::Grpc
     }
 
     /// Adds the tags and the name whose values are known at the request's end.
@@ -242,17 +274,68 @@ impl ActiveSpan {
         self.name = name.complete(tags, Lookup::AtEnd(&self.kept_values, facts));
     }
 
-    /// Ends the span with the facts that Envoy knows when the request is over.
-    pub(crate) fn finish(self, facts: StreamFacts<'_>) -> EncodedSpan {
-        let Self { mut fields, start_unix_nanos, url, method, mut protocol, name, .. } = self;
-        if facts.answered_in_http {
-            protocol = ApplicationProtocol::None;
-        }
+    /// Ends the span with the facts that Envoy knows when the request is over. Returns the span, and that
+    /// of the call upstream if it has one and Envoy picked an upstream host.
+    #[allow(clippy::boxed_local, reason = "each move of the struct costs 70 instructions")]
+    pub(crate) fn finish(
+        self: Box<Self>,
+        facts: StreamFacts<'_>,
+    ) -> (EncodedSpan, Option<EncodedSpan>) {
+        let Self { fields, name, upstream, request, .. } = *self;
+        let Some(call) = upstream else {
+            return (request.end(fields, name, facts, Describes::Both), None);
+        };
+        // Envoy does not tell the protocol that it speaks with the upstream.
+        let of_call =
+            StreamFacts { direction: Direction::Outbound, protocol: b"", route_name: b"", ..facts };
+        let call = (!facts.upstream_address.is_empty())
+            .then(|| request.end(*call, Name::Default, of_call, Describes::Both));
+        (request.end(fields, name, facts, Describes::Request), call)
+    }
+}
+
+/// Starts the span of the call upstream: who called, and the operator's tags, are on the span above it.
+#[inline(never)]
+fn upstream_span(
+    settings: &SpanSettings,
+    head: &Head<'_>,
+    recording: &Recording<'_>,
+    ids: SpanIds<'_>,
+    start_unix_nanos: u64,
+) -> Box<SpanFields> {
+    let mut fields = SpanFields::start(ids, start_unix_nanos, settings.attribute_limits);
+    fields.omitted = settings.privacy.omitted;
+    http::request_attributes(&mut fields, head);
+    peer::server_attributes(&mut fields, head);
+    fields.own.append(&settings.fixed_attributes);
+    fields.text(key::REASON, recording.reason.as_str().as_bytes());
+    Box::new(fields)
+}
+
+/// What a span describes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Describes {
+    /// The request alone: its call upstream has a span of its own.
+    Request,
+    /// The request and the call upstream.
+    Both,
+}
+
+impl RequestParts {
+    fn end(
+        &self,
+        mut fields: SpanFields,
+        name: Name,
+        mut facts: StreamFacts<'_>,
+        describes: Describes,
+    ) -> EncodedSpan {
+        let Self { start_unix_nanos, url, method, protocol, first_byte_unix_nanos, .. } = self;
+        let protocol = if facts.answered_in_http { ApplicationProtocol::None } else { *protocol };
         let kind = match facts.direction {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
         };
-        http::url_attributes(&mut fields, facts.direction, &url);
+        http::url_attributes(&mut fields, facts.direction, url);
         match facts.direction {
             Direction::Inbound => {
                 peer::client_attributes(&mut fields, facts.source_address, self.masks_client);
@@ -261,23 +344,28 @@ impl ActiveSpan {
         }
         let is_web_socket = protocol == ApplicationProtocol::WebSocket;
         http::protocol_attributes(&mut fields, is_web_socket, facts);
-        peer::upstream_attributes(&mut fields, facts);
+        if describes == Describes::Request {
+            facts.attempts = 0;
+        } else {
+            peer::upstream_attributes(&mut fields, facts);
+        }
         http::volume_attributes(&mut fields, facts);
-        if let Some(first_byte) = self.first_byte_unix_nanos
+        if let Some(first_byte) = first_byte_unix_nanos
             && !facts.upstream_address.is_empty()
+            && describes == Describes::Both
         {
-            let nanos = first_byte.saturating_sub(start_unix_nanos);
+            let nanos = first_byte.saturating_sub(*start_unix_nanos);
             fields.number(key::UPSTREAM_TIME_TO_FIRST_BYTE_MS, nanos as f64 / 1e6);
         }
         // The clock may have been set back meanwhile: a span never ends before it starts.
-        let end_unix_nanos = facts.end_unix_nanos.max(start_unix_nanos);
+        let end_unix_nanos = facts.end_unix_nanos.max(*start_unix_nanos);
         let cut = response_flags::cut(facts.flags, facts.status);
         if let Some(cut) = cut {
             fields.event(if cut == Cut::Timeout { TIMEOUT } else { RESET }, end_unix_nanos);
         }
         let (default_name, error_type) = match protocol {
             ApplicationProtocol::Grpc => {
-                rpc::name_and_error_type(&mut fields, &kind, &url, facts, cut)
+                rpc::name_and_error_type(&mut fields, &kind, url, facts, cut)
             }
             _ => (
                 http::name(&mut fields, method, facts.route_name),

@@ -13,6 +13,7 @@ use crate::http::head::Head;
 use crate::propagation::context::{Context, Sampling};
 use crate::sampling::conditions::Direction;
 use crate::sampling::decision::Reason;
+use crate::span::encoding::EncodedSpan;
 
 /// The facts of an inbound request that the upstream answered.
 pub const FACTS: StreamFacts<'_> = StreamFacts {
@@ -53,6 +54,7 @@ pub fn recording() -> Recording<'static> {
             short_trace_id: false,
         },
         parent_span_id: Some(SpanId::from(3)),
+        upstream_span_id: None,
         trace_state: b"a=1".to_vec(),
         reason: Reason::Rule("debug-header"),
         name_index: None,
@@ -66,7 +68,12 @@ pub fn record(lines: &[(&str, &[u8])], facts: StreamFacts<'_>) -> (Span, BTreeMa
     let head = Head::new(lines.iter().map(|(k, v)| (k.as_bytes(), *v)).collect());
     let recording = recording();
     let active = ActiveSpan::start(&settings(), &head, false, &recording, 1_000);
-    let mut span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();
+    decoded(&active.finish(facts).0)
+}
+
+/// Decodes a span. Returns it without the attributes, and the attributes as text.
+pub fn decoded(span: &EncodedSpan) -> (Span, BTreeMap<String, String>) {
+    let mut span = Span::decode(span.bytes.as_slice()).unwrap();
     let attributes = std::mem::take(&mut span.attributes).into_iter();
     let text = |value| match value {
         Value::StringValue(text) => text,

@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
+
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::{Span, span, status};
 use prost::Message;
 
-use super::testing::{FACTS, record, recording, settings};
+use super::testing::{FACTS, decoded, record, recording, settings};
 use super::*;
 use crate::config::Config;
 use crate::span::tags::property::PropertySource;
@@ -91,7 +93,7 @@ fn the_time_to_the_first_byte_is_measured_once_and_only_with_an_upstream() {
             ActiveSpan::start(&settings(), &Head::new(Vec::new()), false, &recording, 1_000_000);
         active.response_started(3_500_000);
         active.response_started(9_000_000);
-        let span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();
+        let span = Span::decode(active.finish(facts).0.bytes.as_slice()).unwrap();
         let key = "upstream_time_to_first_byte_ms";
         let found = span.attributes.into_iter().find(|pair| pair.key == key);
         found.and_then(|pair| pair.value?.value)
@@ -105,7 +107,7 @@ fn long_values_are_cut_at_a_character_and_counted() {
     let path = "/é".repeat(600);
     let head = Head::new(vec![(b":path", path.as_bytes())]);
     let recording = recording();
-    let finished = ActiveSpan::start(&settings(), &head, false, &recording, 0).finish(FACTS);
+    let finished = ActiveSpan::start(&settings(), &head, false, &recording, 0).finish(FACTS).0;
     assert_eq!(finished.truncated, 1);
     let span = Span::decode(finished.bytes.as_slice()).unwrap();
     let path = span.attributes.iter().find(|pair| pair.key == "url.path").unwrap();
@@ -140,7 +142,7 @@ fn check_name(format: &str, lines: &[(&str, &[u8])], expected: &str) {
         let facts = EndFacts { response: &response, trailers: &trailers, properties: &properties };
         span.add_tags(&settings.tags, &facts);
     }
-    let span = Span::decode(span.finish(FACTS).bytes.as_slice()).unwrap();
+    let span = Span::decode(span.finish(FACTS).0.bytes.as_slice()).unwrap();
     assert_eq!(span.name, expected, "{format}");
     assert_eq!(span.attributes.len(), record(lines, FACTS).1.len() - 3, "{format}");
 }
@@ -175,4 +177,101 @@ fn a_name_of_the_operators_replaces_the_default_one() {
     let lines: [(&str, &[u8]); 2] = [(":method", b"GET"), ("operation-id", &long)];
     check_name("%REQ(operation-id)%", &lines, &"x".repeat(1024));
     check_name("%REQ(operation-id)%%RESP(x-none)%", &lines, &"x".repeat(1024));
+}
+
+/// A request whose call upstream has a span of its own. Returns both spans with their attributes.
+fn pair(lines: &[(&str, &[u8])], facts: StreamFacts<'_>) -> Vec<(Span, BTreeMap<String, String>)> {
+    let head = Head::new(lines.iter().map(|(name, value)| (name.as_bytes(), *value)).collect());
+    let recording = Recording { upstream_span_id: Some(SpanId::from(4)), ..recording() };
+    let mut active = ActiveSpan::start(&settings(), &head, false, &recording, 1_000);
+    active.response_started(1_500_000);
+    active.export_on("resets");
+    let (span, of_call) = active.finish(facts);
+    [Some(span), of_call].iter().flatten().map(decoded).collect()
+}
+
+/// Returns the attributes that two spans have, other than the ones that the second has too.
+fn difference<'m>(
+    one: &'m BTreeMap<String, String>,
+    other: &BTreeMap<String, String>,
+) -> Vec<(&'m str, &'m str)> {
+    let differs = |(key, value): &(&String, &String)| other.get(*key) != Some(*value);
+    one.iter().filter(differs).map(|(key, value)| (key.as_str(), value.as_str())).collect()
+}
+
+#[test]
+fn the_call_upstream_has_a_span_below_that_of_the_request() {
+    let lines: &[(&str, &[u8])] = &[
+        (":method", b"GET"),
+        (":scheme", b"https"),
+        (":authority", b"shop"),
+        (":path", b"/cart?item=1"),
+        ("user-agent", b"curl/8"),
+        ("x-request-id", b"7"),
+    ];
+    let facts = StreamFacts { status: 404, attempts: 3, route_name: b"/cart", ..FACTS };
+    let spans = pair(lines, facts);
+    let [(server, of_server), (client, of_client)] = spans.as_slice() else { panic!("{spans:?}") };
+    let ids = |span: &Span| (span.span_id.clone(), span.parent_span_id.clone(), span.flags);
+    let id = |id: u64| id.to_be_bytes().to_vec();
+    assert_eq!(ids(server), (id(2), id(3), 0x303));
+    // The parent is not remote.
+    assert_eq!(ids(client), (id(4), id(2), 0x103));
+    for span in [server, client] {
+        assert_eq!(span.trace_id, 1u128.to_be_bytes());
+        assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (1_000, 2_000));
+        assert_eq!(span.trace_state, "a=1");
+    }
+    assert_eq!((server.name.as_str(), server.kind()), ("GET /cart", span::SpanKind::Server));
+    assert_eq!((client.name.as_str(), client.kind()), ("GET", span::SpanKind::Client));
+    let server_only = [
+        ("client.address", "10.0.0.9"),
+        ("environment", "production"),
+        ("guid:x-request-id", "7"),
+        ("http.route", "/cart"),
+        ("network.peer.address", "10.0.0.9"),
+        ("network.peer.port", "=4242"),
+        ("network.protocol.version", "1.1"),
+        ("pod", "none"),
+        ("url.path", "/cart"),
+        ("url.query", "item=1"),
+        ("user.id", "-"),
+        ("user_agent.original", "curl/8"),
+    ];
+    assert_eq!(difference(of_server, of_client), server_only);
+    let client_only = [
+        ("error.type", "404"),
+        ("http.request.resend_count", "=2"),
+        ("network.peer.address", "10.0.0.7"),
+        ("network.peer.port", "=8080"),
+        ("upstream_address", "10.0.0.7:8080"),
+        ("upstream_cluster", "shop"),
+        ("upstream_time_to_first_byte_ms", "=1.499"),
+        ("url.full", "https://shop/cart?item=1"),
+    ];
+    assert_eq!(difference(of_client, of_server), client_only);
+    assert_eq!(of_client["sidespan.reason"], "debug-header");
+    assert_eq!(of_client["sidespan.export_on"], "resets");
+}
+
+#[test]
+fn both_spans_of_a_grpc_call_name_its_method() {
+    let lines: &[(&str, &[u8])] = &[
+        (":method", b"POST"),
+        (":path", b"/shop.Cart/Add"),
+        ("content-type", b"application/grpc"),
+    ];
+    let spans = pair(lines, StreamFacts { grpc_status: Some(5), ..FACTS });
+    for (span, attributes) in &spans {
+        assert_eq!(span.name, "shop.Cart/Add");
+        assert_eq!(attributes["rpc.response.status_code"], "NOT_FOUND");
+    }
+    let is_error = |(_, attributes): &(_, BTreeMap<_, _>)| attributes.contains_key("error.type");
+    assert_eq!(spans.iter().map(is_error).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn a_request_without_a_call_upstream_has_one_span() {
+    let refused = StreamFacts { upstream_address: b"", code_details: b"route_not_found", ..FACTS };
+    assert_eq!(pair(&[(":method", b"GET")], refused).len(), 1);
 }

@@ -481,8 +481,11 @@ fn a_compressed_body_says_so() {
     assert_eq!((encoding(&owner.exporter, &call), call.body), (None, plain));
 }
 
-const FRESH: FreshIds =
-    FreshIds { trace_id: TraceId::from_bytes([0xab; 16]), span_id: SpanId::from_bytes([0xcd; 8]) };
+const FRESH: FreshIds = FreshIds {
+    trace_id: TraceId::from_bytes([0xab; 16]),
+    span_id: SpanId::from_bytes([0xcd; 8]),
+    upstream_span_id: None,
+};
 const TRACEPARENT: (&str, &str) =
     ("traceparent", "00-abababababababababababababababab-cdcdcdcdcdcdcdcd-00");
 const B3: (&str, &str) = ("b3", "abababababababababababababababab-cdcdcdcdcdcdcdcd-0");

@@ -15,6 +15,7 @@ fn fields(parent_span_id: Option<SpanId>, trace_state: &[u8]) -> SpanFields {
         trace_id: TraceId::from(0x0af7),
         span_id: SpanId::from(0xb7ad),
         parent_span_id,
+        parent_is_remote: true,
         flags: TraceFlags::SAMPLED,
         trace_state,
     };

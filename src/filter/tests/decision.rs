@@ -155,7 +155,8 @@ fn a_request_over_the_limit_of_a_rule_goes_on_to_the_next_rule() {
             found.push(*keys.iter().find(|key| has_key(limit, key)).unwrap());
             !exhausted.iter().any(|key| has_key(limit, key))
         };
-        let mut take_both = |limits: [Option<(&Limit, BurstShare)>; 2]| {
+        let mut take_both = |limits: [Option<(&Limit, BurstShare)>; 2], permits| {
+            assert_eq!(permits, Permits::One);
             take_permits(limits, &mut take, &mut |_| {})
         };
         let facts = RequestFacts::default();
@@ -174,10 +175,13 @@ fn a_request_over_the_limit_of_all_spans_goes_upstream_unsampled() {
     let config = config(r#""sampling": {"ratio": 0.9, "limit": {"per_second": 1}},"#);
     let up = traceparent(T, S, "01");
     let request = [("traceparent", up.as_str()), ("tracestate", "a=1,ot=th:0")];
-    let outcome =
-        on_request_headers(&config, &head(&request), RequestFacts::default(), FRESH, &mut |_| {
-            Err(1)
-        });
+    let outcome = on_request_headers(
+        &config,
+        &head(&request),
+        RequestFacts::default(),
+        FRESH,
+        &mut |_, _| Err(1),
+    );
     let down = traceparent(T, S, "00");
     let expected = [("traceparent", down.as_str()), ("tracestate", "a=1")];
     let expected = expected.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -66,7 +66,7 @@ fn record(
     let none = Head::new(Vec::new());
     let end_facts = EndFacts { response: &none, trailers: &none, properties: &properties };
     active.add_tags(&settings.tags, &end_facts);
-    let mut span = Span::decode(active.finish(facts).bytes.as_slice()).unwrap();
+    let mut span = Span::decode(active.finish(facts).0.bytes.as_slice()).unwrap();
     let pairs = std::mem::take(&mut span.attributes).into_iter().map(|pair| {
         match pair.value.unwrap().value.unwrap() {
             Value::StringValue(text) => (pair.key, text),
@@ -400,7 +400,7 @@ fn names_hold_what_the_span_may() {
         let settings = settings(&format!(r#"{span}, "names": [{{"name": "{name}"}}]"#), "");
         let recording = Recording { name_index: Some(0), ..recording() };
         let active = ActiveSpan::start(&settings, &head(&LINES), true, &recording, 1_000);
-        let found = Span::decode(active.finish(FACTS).bytes.as_slice()).unwrap();
+        let found = Span::decode(active.finish(FACTS).0.bytes.as_slice()).unwrap();
         assert_eq!(found.name, expected, "{span}");
     }
 }
