@@ -16,7 +16,7 @@ mod search;
 mod syntax;
 
 pub use automaton::Regex;
-pub use search::Search;
+pub(crate) use search::Search;
 
 /// Why a pattern cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
