@@ -181,9 +181,17 @@ fn a_name_of_the_operators_replaces_the_default_one() {
 
 /// A request whose call upstream has a span of its own. Returns both spans with their attributes.
 fn pair(lines: &[(&str, &[u8])], facts: StreamFacts<'_>) -> Vec<(Span, BTreeMap<String, String>)> {
+    pair_by(&settings(), lines, facts)
+}
+
+fn pair_by(
+    settings: &SpanSettings,
+    lines: &[(&str, &[u8])],
+    facts: StreamFacts<'_>,
+) -> Vec<(Span, BTreeMap<String, String>)> {
     let head = Head::new(lines.iter().map(|(name, value)| (name.as_bytes(), *value)).collect());
     let recording = Recording { upstream_span_id: Some(SpanId::from(4)), ..recording() };
-    let mut active = ActiveSpan::start(&settings(), &head, false, &recording, 1_000);
+    let mut active = ActiveSpan::start(settings, &head, false, &recording, 1_000);
     active.response_started(1_500_000);
     active.export_on("resets");
     let (span, of_call) = active.finish(facts);
@@ -274,4 +282,24 @@ fn both_spans_of_a_grpc_call_name_its_method() {
 fn a_request_without_a_call_upstream_has_one_span() {
     let refused = StreamFacts { upstream_address: b"", code_details: b"route_not_found", ..FACTS };
     assert_eq!(pair(&[(":method", b"GET")], refused).len(), 1);
+}
+
+#[test]
+fn the_span_of_a_call_holds_no_more_than_that_of_its_request() {
+    let json = br#"{"span": {"omit": ["url.query", "upstream_cluster", "component"],
+        "redact_path": [{"regex": "[0-9]+", "replacement": "{id}"}]}}"#;
+    let settings = Config::parse(json, &|_| None).unwrap().span;
+    let lines: &[(&str, &[u8])] = &[
+        (":method", b"GET"),
+        (":scheme", b"http"),
+        (":authority", b"shop"),
+        (":path", b"/a/7?b=c"),
+    ];
+    let spans = pair_by(&settings, lines, FACTS);
+    let [(_, of_server), (_, of_client)] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!(of_server["url.path"], "/a/{id}");
+    assert_eq!(of_client["url.full"], "http://shop/a/{id}");
+    for key in ["url.query", "upstream_cluster", "component"] {
+        assert!(!of_server.contains_key(key) && !of_client.contains_key(key), "{key}");
+    }
 }
