@@ -179,31 +179,22 @@ class Topology(Running):
 
     def __enter__(self):
         with ExitStack() as starting:
-            folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix="sidespan-")))
             self.receiver = starting.enter_context(Receiver())
             bootstrap = self._lay_out(starting)
             self._change(bootstrap)
-            file = folder / "envoy.json"
-            file.write_text(json.dumps(bootstrap, indent=1))
-            self.admin_port = bootstrap["admin"]["address"]["socket_address"]["port_value"]
-            self.program = starting.enter_context(
-                Program(
-                    [
-                        self._envoy,
-                        "-c",
-                        file,
-                        "--concurrency",
-                        str(self._concurrency),
-                        "--log-level",
-                        "warning",
-                        *self._arguments,
-                    ],
-                    folder / "envoy.log",
-                )
-            )
-            self.program.wait_until(lambda: admin_answer(self.admin_port, "/ready") is not None)
+            self._run(bootstrap, starting)
             self._resources = starting.pop_all()
         return self
+
+    def _run(self, bootstrap: dict, starting: ExitStack) -> None:
+        """Starts an Envoy with this bootstrap, and returns when it is ready."""
+        folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix="sidespan-")))
+        file = folder / "envoy.json"
+        file.write_text(json.dumps(bootstrap, indent=1))
+        self.admin_port = bootstrap["admin"]["address"]["socket_address"]["port_value"]
+        command = [self._envoy, "-c", file, "--concurrency", str(self._concurrency), "--log-level", "warning"]
+        self.program = starting.enter_context(Program([*command, *self._arguments], folder / "envoy.log"))
+        self.program.wait_until(lambda: admin_answer(self.admin_port, "/ready") is not None)
 
     def __exit__(self, *_):
         self._resources.close()

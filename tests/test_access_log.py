@@ -3,6 +3,7 @@
 import json
 
 from conftest import lane
+from shared_envoys import SharedTopology
 from topology import Topology, connection_manager
 from traffic import Client, new_context
 
@@ -54,7 +55,7 @@ def test_every_request_names_its_trace(each_envoy, tmp_path):
         "late": lane(0, listeners={"frontend-inbound": late}, change=log_to(late_file)),
     }
     sampled, unsampled, failed = new_context(), new_context(), new_context()
-    with Topology(lanes, envoy=each_envoy) as running, Client(running, "1.1") as client:
+    with SharedTopology(lanes, envoy=each_envoy) as running, Client(running, "1.1") as client:
         client.through("", "/sampled", {"traceparent": sampled.traceparent("01")})
         client.through("", "/unsampled", {"traceparent": unsampled.traceparent("00")})
         client.through("", "/root")

@@ -15,7 +15,8 @@ import yaml
 import tools
 from conftest import lane
 from expected import client_attributes, server_attributes
-from topology import BOOTSTRAP, Lane, Program, Topology, admin_answer, books, free_ports
+from shared_envoys import SharedTopology
+from topology import BOOTSTRAP, Lane, Program, admin_answer, books, free_ports
 from traffic import Client, new_context
 
 CONFIGURATION = BOOTSTRAP.with_name("collector.yaml")
@@ -147,7 +148,7 @@ def test_spans_pass_through_the_collector(collector, outermost_envoy, tmp_path):
     target = "/orders/7?status=503"
     with Program([collector, "--config", CONFIGURATION], tmp_path / "collector.log", environment) as program:
         program.wait_until(lambda: admin_answer(health_port, "/") is not None)
-        with Topology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+        with SharedTopology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
             for name, (parent, request_id) in sent.items():
                 client.through(name, target, {"traceparent": parent.traceparent("01"), "x-request-id": request_id})
             program.wait_until(lambda: len(all_exported_spans(traces)) == 3 * len(lanes))
@@ -203,7 +204,7 @@ def test_a_collector_that_takes_only_small_messages_gets_them(collector, newest_
     large.filter["attribute_limits"] = {"attribute_value_length_limit": 16_384}
     with Program([collector, "--config", file], tmp_path / "collector.log") as program:
         program.wait_until(lambda: admin_answer(health_port, "/") is not None)
-        with Topology({"": large}, envoy=newest_envoy) as running, Client(running, "1.1") as client:
+        with SharedTopology({"": large}, envoy=newest_envoy) as running, Client(running, "1.1") as client:
             for _ in range(150):
                 client.send(client.lane("").backend_inbound, "/a", [("user-agent", "u" * 15_000)])
             stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] == 150)
@@ -230,11 +231,11 @@ def test_exports_over_grpc_are_not_traced(collector, outermost_envoy, tmp_path):
         command = [collector, "--config", CONFIGURATION]
         program = stack.enter_context(Program(command, tmp_path / "collector.log", environment))
         program.wait_until(lambda: admin_answer(health_port, "/") is not None)
-        collector_side = stack.enter_context(Topology({"": before}, envoy=outermost_envoy))
+        collector_side = stack.enter_context(SharedTopology({"": before}, envoy=outermost_envoy))
         frontend = collector_side.lane().frontend_inbound
         exported = lane(1, batch={"interval_ms": 10}, collector_port=frontend, change=speaks_http2)
         exported.filter["exporter"]["otlp"]["protocol"] = "grpc"
-        running = stack.enter_context(Topology({"": exported}, envoy=outermost_envoy))
+        running = stack.enter_context(SharedTopology({"": exported}, envoy=outermost_envoy))
         client = stack.enter_context(Client(running, "1.1"))
         succeeded = 'sidespan_exports_total{result="success"}'
         while running.stats().get(succeeded, 0) < 30:
@@ -283,7 +284,7 @@ def test_collector_keeps_errors_slow_traces_and_a_share_of_the_rest(collector, n
     outside = new_context()
     with Program(command, tmp_path / "collector.log") as program:
         program.wait_until(lambda: admin_answer(health_port, "/") is not None)
-        with Topology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
+        with SharedTopology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
 
             def trace_of(target: str) -> str:
                 answer = client.through("", target, {"traceparent": outside.traceparent("00")})

@@ -19,6 +19,7 @@ import tools
 from conftest import lane
 from expected import server_attributes
 from receiver import Receiver, Span
+from shared_envoys import SharedTopology
 from test_collector import BUILDER_CONFIGURATION, speaks_http2
 from topology import BOOTSTRAP, Lane, Program, Topology, admin_answer, books, connection_manager, free_ports
 from traffic import Client, new_context
@@ -206,7 +207,7 @@ def mesh(gateway, newest_envoy):
     """An Envoy with a lane for each way to export, right and wrong."""
     lanes = {name: plugin_lane(manifest, gateway.ports[name]) for name, manifest in PLUGINS.items()}
     lanes |= {row: wrong_lane(row, gateway.ports)[1] for row in WRONG}
-    with Topology(lanes, envoy=newest_envoy) as topology, Client(topology, "1.1") as client:
+    with SharedTopology(lanes, envoy=newest_envoy) as topology, Client(topology, "1.1") as client:
         yield client
 
 
@@ -267,7 +268,7 @@ def test_a_missing_token_shows_in_metrics_and_in_no_health_check(backend, newest
         # Two clusters of one Envoy cannot have the same name.
         port = collectors["components"].ports["otlp-http"]
         lanes["components"] = lane_of({"otlp": {"cluster": "second"}}, "second", port)
-        topology = stack.enter_context(Topology(lanes, envoy=newest_envoy))
+        topology = stack.enter_context(SharedTopology(lanes, envoy=newest_envoy))
         client = stack.enter_context(Client(topology, "1.1"))
         for name, collector in collectors.items():
             for _ in range(2):
@@ -292,7 +293,7 @@ def test_the_books_balance_while_the_collector_has_no_memory(backend, newest_env
     exported.filter["exporter"]["retry"] = {"initial_interval_ms": 100, "max_interval_ms": 200}
     full = 'sidespan_spans_dropped_total{reason="queue_full"}'
     context = new_context()
-    with Topology({"": exported}, envoy=newest_envoy) as topology, Client(topology, "1.1") as client:
+    with SharedTopology({"": exported}, envoy=newest_envoy) as topology, Client(topology, "1.1") as client:
         with running(
             GATEWAY, tmp_path / "tiny.log", backend=backend.port, ports=ports, arguments=("--config", str(tiny))
         ) as collector:
@@ -337,7 +338,7 @@ def correlated(backend, newest_envoy, tmp_path_factory):
             collector_cluster="zipkin",
             change=traced_by_envoy,
         )
-        topology = stack.enter_context(Topology({"app": exported, "own": own}, envoy=newest_envoy))
+        topology = stack.enter_context(SharedTopology({"app": exported, "own": own}, envoy=newest_envoy))
         settings = {
             "PORT": str(port),
             "NEXT": f"http://127.0.0.1:{topology.lane('app').frontend_outbound}/orders",
@@ -408,7 +409,7 @@ def test_a_trace_across_clusters_tells_the_cluster_of_each_span(backend, newest_
             exported = lane(1, collector_port=collector.ports["otlp-http"], batch=EXPORT_SOON, **options)
             # What Istio says of every cluster that is not named.
             exported.filter["resource_attributes"] = {"k8s.cluster.name": "Kubernetes"}
-            return stack.enter_context(Topology({"": exported}, envoy=newest_envoy))
+            return stack.enter_context(SharedTopology({"": exported}, envoy=newest_envoy))
 
         east = start("east", backend.port)
         west = start("west", east.ports["otlp-http"])
@@ -456,7 +457,7 @@ def test_no_trace_is_split_between_samplers(newest_envoy, tmp_path):
             1, collector_port=balancers[0].ports["otlp-http"], batch=EXPORT_SOON, change=add_second_collector
         )
         exported.listeners["backend-inbound"] = {"exporter": {"otlp": {"cluster": "second"}, "batch": EXPORT_SOON}}
-        topology = stack.enter_context(Topology({"": exported}, envoy=newest_envoy))
+        topology = stack.enter_context(SharedTopology({"": exported}, envoy=newest_envoy))
         client = stack.enter_context(Client(topology, "1.1"))
 
         def trace_of(target: str) -> str:

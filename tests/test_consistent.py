@@ -5,7 +5,7 @@ import re
 import pytest
 
 from conftest import lane
-from topology import Topology
+from shared_envoys import SharedTopology
 from traffic import Client, new_context
 
 TRACES = 400
@@ -24,7 +24,7 @@ def consistent_client(outermost_envoy):
         "half": lane(1, listeners={"frontend-inbound": {"sampling": {"ratio": 0.5}}}),
         "ignore-flags": lane(1, listeners={"frontend-inbound": ignore_flags}),
     }
-    with Topology(lanes, envoy=outermost_envoy) as topology, Client(topology, "1.1") as client:
+    with SharedTopology(lanes, envoy=outermost_envoy) as topology, Client(topology, "1.1") as client:
         yield client
 
 

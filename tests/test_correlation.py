@@ -7,7 +7,8 @@ import pytest
 
 from applications import LANGUAGES, Application, maker, started
 from conftest import lane
-from topology import Lane, Topology, free_ports
+from shared_envoys import SharedTopology
+from topology import Lane, free_ports
 from traffic import Client, Context, new_context
 
 RULES = [
@@ -78,7 +79,7 @@ def applications(newest_envoy):
         )
         for (language, name), port in chosen.items()
     }
-    with Topology(lanes, envoy=newest_envoy) as running:
+    with SharedTopology(lanes, envoy=newest_envoy) as running:
         settings = {"OTEL_SERVICE_NAME": "frontend"}
         applications = {
             f"{language}-{name}": Application(

@@ -3,7 +3,7 @@
 import re
 
 from conftest import lane
-from topology import Topology
+from shared_envoys import SharedTopology
 from traffic import Client, new_context
 
 NEVER = [
@@ -27,6 +27,7 @@ DROP_REASONS = [
     "too_large",
     "configuration_removed",
 ]
+LANES = {"ratio-1": lane(1), "ratio-0": lane(0)}
 UNSAMPLED_ROOT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00")
 SAMPLED_ROOT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01")
 
@@ -147,7 +148,7 @@ def test_ignored_request_without_context_gets_none(client):
 
 def test_every_decision_is_counted(each_envoy):
     parent = new_context()
-    with Topology({"": lane(0)}, envoy=each_envoy) as running, Client(running, "1.1") as client:
+    with SharedTopology({"": lane(0)}, envoy=each_envoy) as running, Client(running, "1.1") as client:
         client.through("", "/a", {"traceparent": parent.traceparent("00"), "x-debug-trace": "true"})
         client.through("", "/healthz")
         client.through("", "/site.css")

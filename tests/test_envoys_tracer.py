@@ -6,6 +6,7 @@ import pytest
 
 from conftest import lane
 from envoys_tracer import PROVIDERS, trace_too
+from shared_envoys import SharedTopology
 from topology import Topology
 from traffic import Client
 
@@ -30,7 +31,7 @@ def send_until(running: Topology, client: Client, counted: int) -> None:
 def test_it_is_counted_and_logged(outermost_envoy, provider):
     """The OpenTelemetry tracer writes over `traceparent`, the Zipkin tracer adds B3 beside it."""
     lanes = {"": lane(1, change=lambda resources: trace_too(resources, provider))}
-    with Topology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+    with SharedTopology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
         send_until(running, client, 4)
         log = running.log()
     assert log.count(WARNING) == 1
@@ -41,7 +42,7 @@ def test_one_request_a_tick_is_compared(newest_envoy):
     seconds = 3
     lanes = {"": lane(1, change=trace_too, batch={"interval_ms": seconds * 1_000})}
     started = time.monotonic()
-    with Topology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
+    with SharedTopology(lanes, envoy=newest_envoy) as running, Client(running, "1.1") as client:
         running.wait_for_stats(lambda stats: COUNTER in stats)
         for _ in range(60):
             client.through("", "/a")
@@ -58,7 +59,7 @@ def test_without_a_second_tracer_nothing_is_counted(outermost_envoy):
     lanes = {
         name: lane(1, propagation={"inject": inject}, batch={"interval_ms": 20}) for name, inject in injects.items()
     }
-    with Topology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+    with SharedTopology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
         for name in lanes:
             for headers in [{}, {"b3": "0"}, {"traceparent": "00-malformed"}, {"x-debug-trace": "true"}] * 10:
                 client.through(name, "/a", headers)

@@ -18,6 +18,7 @@ import topology
 from conftest import lane, one_sidecar
 from load import Audit, Load, answered_here, is_balanced
 from receiver import Export, Receiver
+from shared_envoys import SharedTopology
 from topology import Lane, Topology, books
 
 WORKERS = 2
@@ -139,7 +140,7 @@ def faulty_envoy(outermost_envoy):
     ports = dict(zip(LANES, topology.free_ports()))
     lanes = {name: faulty(port) for name, port in ports.items()}
     lanes["unavailable"] = faulty(ports["unavailable"], batch=BATCH | {"max_queue_spans": 200, "max_batch_spans": 100})
-    with Topology(lanes, envoy=outermost_envoy, concurrency=WORKERS) as running:
+    with SharedTopology(lanes, envoy=outermost_envoy, concurrency=WORKERS) as running:
         yield running, ports
 
 

@@ -6,15 +6,18 @@ import json
 import pytest
 
 from conftest import lane
+from shared_envoys import SharedTopology
 from topology import Topology
 from traffic import new_context
 
+USER = {"tag": "user.id", "request_header": {"name": "x-user-id"}}
 TOKEN_RULE = {
     "name": "debug",
     "match": {"headers": [{"name": "x-debug-token", "exact": "secret", "strip": True}]},
     "decision": "force",
 }
 BOTS = {"headers": [{"name": "user-agent", "regex": ".*(bot|crawler|spider).*"}]}
+LANES = {"tagged": lane(1, listeners={"frontend-inbound": {"custom_tags": [USER]}})}
 FOREIGN = {
     "x-datadog-trace-id": "1",
     "x-datadog-sampling-priority": "2",
@@ -76,7 +79,7 @@ def lanes() -> dict:
 
 @pytest.fixture(scope="module")
 def topology(outermost_envoy):
-    with Topology(lanes(), envoy=outermost_envoy) as running:
+    with SharedTopology(lanes(), envoy=outermost_envoy) as running:
         yield running
         assert [line for line in running.log().splitlines() if "[error]" in line] == []
 
@@ -217,3 +220,37 @@ def test_grpc_content_type_hides_no_503(topology):
     (span,) = spans(topology, context.trace_id)
     assert span.attributes["sidespan.export_on"] == "status"
     assert span.attributes["response_flags"] == "UF"
+
+
+HOSTILE = {
+    "not UTF-8 in what is recorded": [
+        ("user-agent", b"\xff\xfe\x80"),
+        ("x-user-id", b"\xc3\x28"),
+        ("x-request-id", b"\xf0\x28\x8c\x28"),
+    ],
+    "not UTF-8 in every context header": [
+        ("traceparent", b"\xff\xfe"),
+        ("tracestate", b"\xff\xfe"),
+        ("b3", b"\xff\xfe"),
+        ("x-b3-traceid", b"\xff\xfe"),
+        ("x-b3-spanid", b"\xff\xfe"),
+        ("x-b3-sampled", b"\xff\xfe"),
+        ("baggage", b"\xff\xfe"),
+    ],
+    "a huge value": [("user-agent", "u" * 50_000)],
+    "a huge tag": [("x-user-id", "u" * 50_000)],
+    "a huge context": [("traceparent", "0" * 25_000), ("b3", "-" * 25_000)],
+    "the same header many times": [("traceparent", f"00-{'1' * 32}-{'2' * 16}-01")] * 40,
+    "empty values": [("traceparent", ""), ("b3", ""), ("x-b3-traceid", ""), ("x-user-id", "")],
+}
+
+
+def test_hostile_headers_harm_no_request(client):
+    forced = [("x-debug-trace", "true")]
+    answers = {row: client.through("tagged", "/a", forced + headers) for row, headers in HOSTILE.items()}
+
+    for row, answer in answers.items():
+        assert answer.status == 200, row
+        # The receiver decodes what came, so text that is not UTF-8 would fail there.
+        context = answer.calls[0].context()["traceparent"]
+        client.spans(context.split("-")[1])

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import lane
 from load import Load
-from topology import Topology
+from shared_envoys import SharedTopology
 
 WORKERS = 4
 CONNECTIONS = 16
@@ -44,7 +44,7 @@ def limited_lane(sampling: dict):
 @pytest.fixture(scope="module")
 def limiting_envoy(outermost_envoy):
     lanes = {name: limited_lane(sampling) for name, (sampling, _) in LIMITS.items()}
-    with Topology(lanes, envoy=outermost_envoy, concurrency=WORKERS) as running:
+    with SharedTopology(lanes, envoy=outermost_envoy, concurrency=WORKERS) as running:
         yield running
 
 
@@ -75,7 +75,7 @@ def test_a_limit_holds_over_all_workers(limiting_envoy, name):
 def test_requests_that_no_limit_concerns_do_not_use_it_up(newest_envoy):
     rule = FORCE_ALL | {"match": {"path": {"exact": "/debug"}}, "limit": {"per_second": 0.001}}
     limited = lane(0, rules=[rule], frontend="none")
-    with Topology({"": limited}, envoy=newest_envoy, concurrency=WORKERS) as topology:
+    with SharedTopology({"": limited}, envoy=newest_envoy, concurrency=WORKERS) as topology:
         port = topology.lane().frontend_inbound
         load(port, 0.5)
         for _ in range(8):

@@ -4,6 +4,7 @@ import json
 
 from conftest import lane
 from load import Load
+from shared_envoys import SharedTopology
 from test_module import exports, imports
 from topology import Topology, wasm_configuration
 from traffic import Client, new_context
@@ -50,7 +51,7 @@ def no_errors(running: Topology) -> bool:
 
 def test_tags_that_this_envoy_cannot_have(outermost_envoy):
     lanes = {"": lane(1, listeners={"frontend-inbound": {"custom_tags": TAGS}})}
-    with Topology(lanes, envoy=outermost_envoy) as running:
+    with SharedTopology(lanes, envoy=outermost_envoy) as running:
         check_span(running)
         assert no_errors(running)
 
@@ -66,7 +67,7 @@ def test_envoy_without_foreign_functions(outermost_envoy, module):
             change=without_foreign_functions(module.read_bytes()),
         )
     }
-    with Topology(lanes, envoy=outermost_envoy) as running:
+    with SharedTopology(lanes, envoy=outermost_envoy) as running:
         check_span(running)
         check_span(running)
         exports = running.receiver.exports()

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 import tools
+from shared_envoys import SharedTopology
 from test_differential import sidespan
-from topology import MODULE, Lane, Topology, connection_manager
+from topology import MODULE, Lane, connection_manager
 from traffic import Client, new_context
 
 ROOT = Path(__file__).parents[1]
@@ -324,7 +325,7 @@ def test_filter_of_the_front_page_runs(outermost_envoy):
             chain[:] = [*yaml.safe_load(block), chain[-1]]
 
     context = new_context()
-    with Topology({"": Lane(change=paste)}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+    with SharedTopology({"": Lane(change=paste)}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
         client.through("", "/a", {"traceparent": context.traceparent("01")})
         spans = running.receiver.trace(context.trace_id, spans=3)
     assert {span.service for span in spans} == {"shop"}

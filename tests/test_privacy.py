@@ -11,8 +11,9 @@ import yaml
 
 from conftest import lane
 from peers import GRPC_SERVICE, Peers
+from shared_envoys import SharedTopology
 from test_collector import CLIENT, SERVER, all_exported_spans, attributes, collecting
-from topology import Topology, connection_manager
+from topology import connection_manager
 from traffic import Client, new_context
 
 PAGE = (Path(__file__).parents[1] / "docs" / "privacy.md").read_text()
@@ -32,7 +33,7 @@ def exported_attributes(envoy: Path, folder: Path, options: dict) -> list[dict]:
     listeners = {name: options for name in ["frontend-inbound", "frontend-outbound", "backend-inbound"]}
     with collecting({}, folder) as (otlp, traces):
         lanes = {"": lane(1, rules=rules, collector_port=otlp, listeners=listeners)}
-        with Topology(lanes, envoy=envoy) as running, Client(running, "1.1") as client:
+        with SharedTopology(lanes, envoy=envoy) as running, Client(running, "1.1") as client:
             client.through("", "/account/ann", PERSONAL | {"traceparent": new_context().traceparent("01")})
             client.through("", TARGET, PERSONAL | {"traceparent": new_context().traceparent("01")})
             recorded = 3 if rules else 6
@@ -118,7 +119,7 @@ def spans_of_a_person(envoy: Path, folder: Path, options: dict) -> list[dict]:
             flags: lane(1, rules=[], collector_port=otlp, listeners=dict.fromkeys(names, it), change=change)
             for flags, it in by_flags.items()
         }
-        with Topology(lanes, envoy=envoy) as running, Client(running, "1.1") as client:
+        with SharedTopology(lanes, envoy=envoy) as running, Client(running, "1.1") as client:
             for flags in lanes:
                 for port in [client.lane(flags).frontend_inbound, client.lane(flags).frontend_outbound]:
                     client.send(port, REQUEST, PERSON | {"traceparent": new_context().traceparent(flags)})

@@ -5,7 +5,20 @@ import re
 
 import pytest
 
+from conftest import lane
 from traffic import new_context
+
+OTHER_FORMATS = ["jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "gcp", "instana"]
+WITH_OTHERS = {"extract": ["tracecontext", *OTHER_FORMATS]}
+MIGRATING = {"inject": ["tracecontext", "baggage"], "baggage": {"max_members": 64}}
+LANES = {
+    "ratio-1": lane(1),
+    "inject-b3": lane(1, propagation={"inject": ["b3"]}),
+    "inject-b3multi": lane(1, propagation={"inject": ["b3multi"]}),
+    "inject-both": lane(1, propagation={"inject": ["tracecontext", "b3"]}),
+    "migrating": lane(1, propagation=WITH_OTHERS | MIGRATING),
+    "inject-others": lane(1, propagation=WITH_OTHERS | {"inject": OTHER_FORMATS}),
+}
 
 # Rows: the lane, the headers sent, those that the first service gets; T is the trace id, P the
 # sender's span id, S the span id of the hop's own span. H is the trace id's right half.

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from conftest import lane
+from shared_envoys import SharedTopology
 from topology import Topology, connection_manager
 from traffic import Client, new_context
 
@@ -39,7 +40,7 @@ LANES = {
 
 @pytest.fixture(scope="module")
 def topology(each_envoy):
-    with Topology(LANES, envoy=each_envoy) as running:
+    with SharedTopology(LANES, envoy=each_envoy) as running:
         yield running
         assert [line for line in running.log().splitlines() if "[error]" in line] == []
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from conftest import lane
-from topology import Topology
+from shared_envoys import SharedTopology
 from traffic import Client, new_context
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -51,7 +51,7 @@ def lanes() -> dict:
 
 @pytest.fixture(scope="module")
 def sampling_envoy(outermost_envoy):
-    with Topology(lanes(), envoy=outermost_envoy) as running:
+    with SharedTopology(lanes(), envoy=outermost_envoy) as running:
         yield running
 
 

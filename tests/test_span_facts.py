@@ -11,7 +11,7 @@ import websockets.sync.client
 from conftest import lane
 from peers import CLIENT_IDENTITY, GRPC_SERVICE, SERVER_IDENTITY, Peers, use_mutual_tls
 from receiver import Span
-from topology import Topology
+from shared_envoys import SharedTopology
 from traffic import Client, new_context
 
 LANE = "peers"
@@ -61,7 +61,7 @@ def topology(outermost_envoy, peers, tmp_path_factory):
             change=lambda resources: use_mutual_tls(resources, folder),
         ),
     }
-    with Topology(lanes, envoy=outermost_envoy) as running:
+    with SharedTopology(lanes, envoy=outermost_envoy) as running:
         yield running
         assert [line for line in running.log().splitlines() if "[error]" in line] == []
 

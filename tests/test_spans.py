@@ -7,9 +7,31 @@ import uuid
 
 import pytest
 
+from conftest import lane
 from expected import client_attributes, server_attributes
 from traffic import new_context
 
+CUSTOM_TAGS = [
+    {"tag": "deployment", "literal": {"value": "test"}},
+    {"tag": "user.id", "request_header": {"name": "x-user-id"}},
+    {"tag": "tier", "request_header": {"name": "x-tier", "default_value": "free"}},
+    {"tag": "region", "environment": {"name": "REGION", "default_value": "nowhere"}},
+    {"tag": "zone", "environment": {"name": "ZONE", "default_value": "nowhere"}},
+]
+SPAN_NAMES = [
+    {"match": {"path": {"prefix": "/api/v1/"}, "direction": "inbound"}, "name": "api-v1-request"},
+    {"match": {"headers": {"name": "operation-id", "present": True}}, "name": " %REQ(operation-id)% "},
+    {"match": {"direction": "outbound"}, "name": "call %UPSTREAM_CLUSTER%"},
+    {"name": "%REQ(:METHOD)% %ROUTE_NAME% %RESPONSE_CODE%"},
+]
+LANES = {
+    "ratio-1": lane(1),
+    "tagged": lane(1, listeners={"frontend-inbound": {"custom_tags": CUSTOM_TAGS}}),
+    "refused": lane(1, frontend="refused"),
+    "no-endpoint": lane(1, frontend="none"),
+    "two spans": lane(1, span={"spawn_upstream_span": True}),
+    "named": lane(1, span={"names": SPAN_NAMES}),
+}
 HAS_REMOTE, IS_REMOTE = 0x100, 0x200
 SAMPLED = 0x01
 

@@ -8,6 +8,7 @@ import pytest
 
 from conftest import lane
 from peers import GRPC_SERVICE, Peers
+from shared_envoys import SharedTopology
 from test_configuration import checked
 from topology import Lane, Topology, connection_manager
 from traffic import Client, new_context
@@ -215,7 +216,7 @@ def tagging_envoy(each_envoy):
             "allowed": tagged(WHO, allow_sensitive_headers=["X-Forwarded-Client-Cert"], change=keep_certificate),
             "limits": tagged(TOO_MANY, attribute_limits=LIMITS),
         }
-        with Topology(lanes, envoy=each_envoy) as running:
+        with SharedTopology(lanes, envoy=each_envoy) as running:
             yield running
             assert [line for line in running.log().splitlines() if "[error]" in line] == []
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from conftest import lane
+
+LANES = {"ratio-1": lane(1), "all-recorded": lane(1, rules=[{"name": "all", "decision": "force"}])}
 TRACE_ID = "12345678901234567890123456789012"
 PARENT_ID = "1234567890123456"
 PARENT = f"00-{TRACE_ID}-{PARENT_ID}"

@@ -14,6 +14,7 @@ import yaml
 import tools
 from conftest import lane
 from expected import Port, Positive, client_attributes, server_attributes
+from shared_envoys import SharedTopology
 from test_collector import BUILDER_CONFIGURATION, CLIENT, ERROR, SERVER, attributes, exported_spans
 from topology import Lane, Program, Topology, admin_answer, connection_manager, free_ports
 from traffic import Client, new_context
@@ -118,7 +119,7 @@ def exporting_envoy(zipkin, collector, newest_envoy):
         "collector": zipkin_lane(port),
         "collector-edge": edge_lane(port),
     }
-    with Topology(lanes, envoy=newest_envoy) as running:
+    with SharedTopology(lanes, envoy=newest_envoy) as running:
         yield running
 
 

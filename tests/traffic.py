@@ -55,7 +55,8 @@ class Client:
     def __init__(self, topology: Topology, http: str):
         self.http = http
         self.topology = topology
-        self._client = httpx.Client(http1=http == "1.1", http2=http == "2", timeout=20)
+        # Nothing here speaks TLS, and to read the certificates of all authorities takes 30 ms.
+        self._client = httpx.Client(http1=http == "1.1", http2=http == "2", verify=False, timeout=20)
 
     def __enter__(self):
         return self

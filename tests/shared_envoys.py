@@ -1,0 +1,161 @@
+"""Envoys that tests use one after the other: to start one costs two seconds of CPU, a topology in it a tenth.
+
+    with SharedTopology(lanes, envoy=newest_envoy) as running:
+        ...
+
+Most of the two seconds go to the compilation of the module, which V8 keeps while any VM runs it, whatever its
+`vm_id`. So each Envoy has a listener that keeps it. The listeners and clusters of a topology come by discovery, with
+VMs of their own. They are gone when the topology ends: their root contexts too, or the test fails.
+
+A test whose bootstrap or command line differs starts a Topology, which is an Envoy of its own.
+"""
+
+import itertools
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import topology
+from topology import Program, Running, Topology
+
+# By the discovery service: the resources' type, and what has the service's statistics.
+_TYPES = {
+    "lds": "type.googleapis.com/envoy.config.listener.v3.Listener",
+    "cds": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+}
+_MANAGERS = {"lds": "listener_manager", "cds": "cluster_manager"}
+# Listeners that are removed end at once, with their connections.
+_ARGUMENTS = ["--disable-hot-restart", "--drain-time-s", "0", "--drain-strategy", "immediate"]
+_ROOT_CONTEXTS = 'sidespan_build_info{version="0.1.0"}'
+
+_processes = ExitStack()
+_idle: list["SharedEnvoy"] = []
+
+
+class SharedTopology(Topology):
+    """A topology in an Envoy that other tests used before; its statistics and its log begin with it."""
+
+    def __init__(self, lanes: dict[str, topology.Lane], *, envoy: Path, concurrency: int = 1):
+        super().__init__(lanes, envoy=envoy, concurrency=concurrency)
+
+    def stats(self) -> dict[str, int]:
+        return {name: value - self._counted_before.get(name, 0) for name, value in super().stats().items()}
+
+    def log(self) -> str:
+        return super().log()[self._logged_before :]
+
+    def _run(self, bootstrap: dict, starting: ExitStack) -> None:
+        shared = starting.enter_context(borrowed(self._envoy, self._concurrency))
+        self.admin_port, self.program = shared.admin_port, shared.program
+        self._counted_before, self._logged_before = shared.stats(), len(shared.log())
+        shared.publish(**bootstrap["static_resources"])
+
+
+@contextmanager
+def borrowed(envoy: Path, concurrency: int = 1) -> Iterator["SharedEnvoy"]:
+    """Lends an Envoy that nobody uses. One whose test failed is not lent again."""
+    kind = envoy, concurrency
+    found = next((it for it in _idle if it.kind == kind), None)
+    if found is None:
+        found = _processes.enter_context(SharedEnvoy(*kind))
+    else:
+        _idle.remove(found)
+    yield found
+    found.withdraw()
+    _idle.append(found)
+
+
+def stop_all() -> None:
+    """Stops all Envoys that were lent."""
+    _idle.clear()
+    _processes.close()
+
+
+class SharedEnvoy(Running):
+    """A running Envoy that takes listeners and clusters from files; a context manager that stops it."""
+
+    def __init__(self, envoy: Path, concurrency: int):
+        self.kind = envoy, concurrency
+        self._versions = itertools.count(1)
+        self._borrower = 1
+
+    def __enter__(self):
+        envoy, concurrency = self.kind
+        with ExitStack() as starting:
+            self._folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix="sidespan-")))
+            file = self._folder / "envoy.json"
+            file.write_text(json.dumps(self._bootstrap()))
+            self._write("lds", [])
+            self._write("cds", [])
+            command = [envoy, "-c", file, "--concurrency", str(concurrency), "--log-level", "warning", *_ARGUMENTS]
+            self.program = starting.enter_context(Program(command, self._folder / "envoy.log"))
+            self.program.wait_until(lambda: topology.admin_answer(self.admin_port, "/ready") is not None)
+            self.program.wait_until(self._is_unused)
+            self._resources = starting.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._resources.close()
+
+    def publish(self, listeners: list[dict], clusters: list[dict]) -> None:
+        """Returns when all workers take connections. Envoy may refuse none."""
+        _, concurrency = self.kind
+        created = self._count("listener_manager.listener_create_success") + len(listeners) * concurrency
+        if not (self.discover("cds", clusters) and self.discover("lds", listeners)):
+            raise topology.StartError(self.log()[-10_000:])
+        self.program.wait_until(lambda: self._count("listener_manager.listener_create_success") == created)
+
+    def discover(self, service: str, resources: list[dict]) -> bool:
+        """Publishes all listeners (`lds`) or clusters (`cds`), and tells whether Envoy took them all."""
+        counters = [f"{_MANAGERS[service]}.{service}.update_{result}" for result in ("success", "rejected")]
+        before = [self._count(counter) for counter in counters]
+        self._write(service, resources)
+        self.program.wait_until(lambda: [self._count(counter) for counter in counters] != before)
+        return self._count(counters[0]) > before[0]
+
+    def withdraw(self) -> None:
+        """Returns when nothing is left of what was published."""
+        self.discover("lds", [])
+        self.program.wait_until(self._is_unused)
+        self.discover("cds", [])
+        self.program.wait_until(lambda: self._count("cluster_manager.active_clusters") == 0)
+        self._borrower += 1
+
+    def _is_unused(self) -> bool:
+        # Those of the listener that keeps the module: one for each worker, and the main thread's.
+        _, concurrency = self.kind
+        is_drained = self._count("listener_manager.total_listeners_draining") == 0
+        return is_drained and self.stats().get(_ROOT_CONTEXTS) == concurrency + 1
+
+    def _count(self, name: str) -> int:
+        (stat,) = json.loads(topology.admin_answer(self.admin_port, f"/stats?format=json&filter=^{name}$"))["stats"]
+        return stat["value"]
+
+    def _write(self, service: str, resources: list[dict]) -> None:
+        typed = [{"@type": _TYPES[service]} | resource for resource in resources]
+        text = json.dumps({"version_info": str(next(self._versions)), "resources": typed})
+        new = self._folder / "new"
+        new.write_text(re.sub(r'"vm_id": "([^"]*)"', rf'"vm_id": "\1-{self._borrower}"', text))
+        new.rename(self._folder / service)
+
+    def _bootstrap(self) -> dict:
+        bootstrap = topology.load_bootstrap(topology.BOOTSTRAP)
+        (keeper, *_) = bootstrap["static_resources"]["listeners"]
+        ports = topology.free_ports()
+        self.admin_port = next(ports)
+        bootstrap["admin"]["address"]["socket_address"]["port_value"] = self.admin_port
+        # No topology has a listener of this name.
+        keeper["name"] = "keeper"
+        keeper["address"]["socket_address"]["port_value"] = next(ports)
+        topology.connection_manager(keeper)["route_config"] = {}
+        wasm = topology.wasm_configuration(keeper)
+        wasm["configuration"]["value"] = "{}"
+        wasm["vm_config"]["code"]["local"]["filename"] = str(topology.MODULE)
+        bootstrap["static_resources"] = {"listeners": [keeper]}
+        bootstrap["dynamic_resources"] = {
+            f"{service}_config": {"path_config_source": {"path": str(self._folder / service)}} for service in _TYPES
+        }
+        return bootstrap
