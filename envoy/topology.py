@@ -51,8 +51,8 @@ class Lane:
     listener that it names; None takes a key away. `frontend` is what the frontend's sidecar has
     upstream: its "service", a port that "refused", "none" for no endpoint at all, or the port of
     an application that is started beside the topology. Spans go to `collector_port`, by default
-    the topology's own receiver, through a cluster that may be called `collector_cluster`. `change`
-    edits the lane's own copy of the bootstrap's listeners and clusters.
+    the topology's own receiver, through a cluster that may be called `collector_cluster`. The filters
+    run `module`, by default MODULE. `change` edits the lane's own copy of the bootstrap's listeners and clusters.
     """
 
     filter: dict = field(default_factory=dict)
@@ -60,6 +60,7 @@ class Lane:
     frontend: str | int = "service"
     collector_port: int | None = None
     collector_cluster: str | None = None
+    module: Path | None = None
     change: Callable[[dict], None] = lambda resources: None
 
 
@@ -246,7 +247,7 @@ class Topology(Running):
         for listener in resources["listeners"]:
             listener["address"]["socket_address"]["port_value"] = listening[listener["name"]]
             wasm = wasm_configuration(listener)
-            wasm["vm_config"]["code"]["local"]["filename"] = str(MODULE)
+            wasm["vm_config"]["code"]["local"]["filename"] = str(lane.module or MODULE)
             shipped = json.loads(wasm["configuration"]["value"])
             changed = shipped | lane.filter | lane.listeners.get(listener["name"], {})
             given = {key: value for key, value in changed.items() if value is not None}
@@ -275,11 +276,11 @@ def wasm_configuration(listener: dict) -> dict:
     return filter["typed_config"]["config"]
 
 
-def admin_answer(port: int, target: str) -> str | None:
+def admin_answer(port: int, target: str, method: str = "GET") -> str | None:
     """Returns the body of a 200 from an HTTP server on loopback, None of another status or no server."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_START_SECONDS)
     try:
-        connection.request("GET", target)
+        connection.request(method, target)
         answer = connection.getresponse()
         body = answer.read().decode()
     except OSError:

@@ -27,8 +27,6 @@ _TYPES = {
     "cds": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
 }
 _MANAGERS = {"lds": "listener_manager", "cds": "cluster_manager"}
-# Listeners that are removed end at once, with their connections.
-_ARGUMENTS = ["--disable-hot-restart", "--drain-time-s", "0", "--drain-strategy", "immediate"]
 _ROOT_CONTEXTS = 'sidespan_build_info{version="0.1.0"}'
 
 _processes = ExitStack()
@@ -36,10 +34,24 @@ _idle: list["SharedEnvoy"] = []
 
 
 class SharedTopology(Topology):
-    """A topology in an Envoy that other tests used before; its statistics and its log begin with it."""
+    """A topology in an Envoy that other tests used before; its statistics and its log begin with it.
 
-    def __init__(self, lanes: dict[str, topology.Lane], *, envoy: Path, concurrency: int = 1):
+    `discover` replaces all its `listeners` (`lds`) or `clusters` (`cds`). Listeners that are replaced serve their
+    connections for `drain_seconds`. Lines of the filter and of its host are logged from `wasm_level` up.
+    """
+
+    def __init__(
+        self,
+        lanes: dict[str, topology.Lane],
+        *,
+        envoy: Path,
+        concurrency: int = 1,
+        drain_seconds: int = 0,
+        wasm_level: str = "warning",
+    ):
         super().__init__(lanes, envoy=envoy, concurrency=concurrency)
+        self._drain_seconds = drain_seconds
+        self._wasm_level = wasm_level
 
     def stats(self) -> dict[str, int]:
         return {name: value - self._counted_before.get(name, 0) for name, value in super().stats().items()}
@@ -48,16 +60,18 @@ class SharedTopology(Topology):
         return super().log()[self._logged_before :]
 
     def _run(self, bootstrap: dict, starting: ExitStack) -> None:
-        shared = starting.enter_context(borrowed(self._envoy, self._concurrency))
-        self.admin_port, self.program = shared.admin_port, shared.program
+        shared = starting.enter_context(borrowed(self._envoy, self._concurrency, self._drain_seconds))
+        self.admin_port, self.program, self.discover = shared.admin_port, shared.program, shared.discover
+        self.listeners, self.clusters = (bootstrap["static_resources"][kind] for kind in ("listeners", "clusters"))
         self._counted_before, self._logged_before = shared.stats(), len(shared.log())
-        shared.publish(**bootstrap["static_resources"])
+        starting.enter_context(shared.logging(self._wasm_level))
+        shared.publish(self.listeners, self.clusters)
 
 
 @contextmanager
-def borrowed(envoy: Path, concurrency: int = 1) -> Iterator["SharedEnvoy"]:
-    """Lends an Envoy that nobody uses. One whose test failed is not lent again."""
-    kind = envoy, concurrency
+def borrowed(envoy: Path, concurrency: int = 1, drain_seconds: int = 0, node: dict | None = None):
+    """Lends an Envoy of this kind that nobody uses. One whose test failed is not lent again."""
+    kind = envoy, concurrency, drain_seconds, node
     found = next((it for it in _idle if it.kind == kind), None)
     if found is None:
         found = _processes.enter_context(SharedEnvoy(*kind))
@@ -77,21 +91,23 @@ def stop_all() -> None:
 class SharedEnvoy(Running):
     """A running Envoy that takes listeners and clusters from files; a context manager that stops it."""
 
-    def __init__(self, envoy: Path, concurrency: int):
-        self.kind = envoy, concurrency
+    def __init__(self, envoy: Path, concurrency: int, drain_seconds: int, node: dict | None):
+        self.kind = envoy, concurrency, drain_seconds, node
+        self._concurrency = concurrency
         self._versions = itertools.count(1)
         self._borrower = 1
 
     def __enter__(self):
-        envoy, concurrency = self.kind
+        envoy, concurrency, drain_seconds, node = self.kind
         with ExitStack() as starting:
             self._folder = Path(starting.enter_context(tempfile.TemporaryDirectory(prefix="sidespan-")))
             file = self._folder / "envoy.json"
-            file.write_text(json.dumps(self._bootstrap()))
+            file.write_text(json.dumps(self._bootstrap() | ({"node": node} if node else {})))
             self._write("lds", [])
             self._write("cds", [])
-            command = [envoy, "-c", file, "--concurrency", str(concurrency), "--log-level", "warning", *_ARGUMENTS]
-            self.program = starting.enter_context(Program(command, self._folder / "envoy.log"))
+            drain = ["--drain-time-s", str(drain_seconds), "--drain-strategy", "immediate"]
+            command = [envoy, "-c", file, "--concurrency", str(concurrency), "--log-level", "warning", *drain]
+            self.program = starting.enter_context(Program([*command, "--disable-hot-restart"], self._folder / "envoy.log"))
             self.program.wait_until(lambda: topology.admin_answer(self.admin_port, "/ready") is not None)
             self.program.wait_until(self._is_unused)
             self._resources = starting.pop_all()
@@ -102,8 +118,7 @@ class SharedEnvoy(Running):
 
     def publish(self, listeners: list[dict], clusters: list[dict]) -> None:
         """Returns when all workers take connections. Envoy may refuse none."""
-        _, concurrency = self.kind
-        created = self._count("listener_manager.listener_create_success") + len(listeners) * concurrency
+        created = self._count("listener_manager.listener_create_success") + len(listeners) * self._concurrency
         if not (self.discover("cds", clusters) and self.discover("lds", listeners)):
             raise topology.StartError(self.log()[-10_000:])
         self.program.wait_until(lambda: self._count("listener_manager.listener_create_success") == created)
@@ -116,6 +131,13 @@ class SharedEnvoy(Running):
         self.program.wait_until(lambda: [self._count(counter) for counter in counters] != before)
         return self._count(counters[0]) > before[0]
 
+    @contextmanager
+    def logging(self, wasm_level: str) -> Iterator[None]:
+        """Logs of the filter and its host what is of this level or above."""
+        topology.admin_answer(self.admin_port, f"/logging?wasm={wasm_level}", "POST")
+        yield
+        topology.admin_answer(self.admin_port, "/logging?wasm=warning", "POST")
+
     def withdraw(self) -> None:
         """Returns when nothing is left of what was published."""
         self.discover("lds", [])
@@ -126,9 +148,8 @@ class SharedEnvoy(Running):
 
     def _is_unused(self) -> bool:
         # Those of the listener that keeps the module: one for each worker, and the main thread's.
-        _, concurrency = self.kind
         is_drained = self._count("listener_manager.total_listeners_draining") == 0
-        return is_drained and self.stats().get(_ROOT_CONTEXTS) == concurrency + 1
+        return is_drained and self.stats().get(_ROOT_CONTEXTS) == self._concurrency + 1
 
     def _count(self, name: str) -> int:
         (stat,) = json.loads(topology.admin_answer(self.admin_port, f"/stats?format=json&filter=^{name}$"))["stats"]
@@ -155,6 +176,8 @@ class SharedEnvoy(Running):
         wasm["configuration"]["value"] = "{}"
         wasm["vm_config"]["code"]["local"]["filename"] = str(topology.MODULE)
         bootstrap["static_resources"] = {"listeners": [keeper]}
+        # Statistics say how often a worker wakes up, soon after it did.
+        bootstrap |= {"enable_dispatcher_stats": True, "stats_flush_interval": "0.5s"}
         bootstrap["dynamic_resources"] = {
             f"{service}_config": {"path_config_source": {"path": str(self._folder / service)}} for service in _TYPES
         }

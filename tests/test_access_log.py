@@ -86,9 +86,8 @@ def test_every_request_names_its_trace(each_envoy, tmp_path):
 
 def test_nothing_is_set_without_the_option(newest_envoy, tmp_path):
     file = tmp_path / "access.json"
-    arguments = ["--component-log-level", "wasm:trace"]
     lanes = {"": lane(1, change=log_to(file))}
-    with Topology(lanes, envoy=newest_envoy, arguments=arguments) as running, Client(running, "1.1") as client:
+    with SharedTopology(lanes, envoy=newest_envoy, wasm_level="trace") as running, Client(running, "1.1") as client:
         client.through("", "/a")
         (line,) = lines(running, file, 1).values()
         assert "proxy_set_property(" not in running.log()

@@ -1,7 +1,5 @@
 """Attributes, clusters and functions that are missing or change while Envoy runs harm no request."""
 
-import json
-
 from conftest import lane
 from load import Load
 from shared_envoys import SharedTopology
@@ -83,31 +81,17 @@ def test_node_without_metadata(outermost_envoy):
         assert no_errors(running)
 
 
-def test_cluster_that_goes_away_and_comes_back(outermost_envoy, tmp_path):
-    file = tmp_path / "clusters.json"
-    collector = {}
-
-    def publish(version: int, clusters: list[dict]) -> None:
-        (tmp_path / "new.json").write_text(json.dumps({"version_info": str(version), "resources": clusters}))
-        (tmp_path / "new.json").rename(file)
-
-    def discover(bootstrap: dict) -> None:
-        static = bootstrap["static_resources"]
-        (found,) = [it for it in static["clusters"] if it["name"] == "otel-collector"]
-        static["clusters"].remove(found)
-        collector.update({"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster"} | found)
-        publish(0, [collector])
-        bootstrap["dynamic_resources"] = {"cds_config": {"path_config_source": {"path": str(file)}}}
-
+def test_cluster_that_goes_away_and_comes_back(outermost_envoy):
     often = {"interval_ms": 50, "max_queue_spans": 2_000}
-    with Topology({"": lane(1, batch=often)}, envoy=outermost_envoy, change=discover, concurrency=2) as running:
+    with SharedTopology({"": lane(1, batch=often)}, envoy=outermost_envoy, concurrency=2) as running:
+        others = [it for it in running.clusters if it["name"] != "otel-collector"]
         with Load(running.lane().backend_inbound) as load:
             running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] > 0)
-            publish(1, [])
+            running.discover("cds", others)
             running.wait_for_stats(lambda stats: stats['sidespan_exports_total{result="retry"}'] > 0)
             load.wait_for(100)
             gone = running.stats()["sidespan_spans_exported_total"]
-            publish(2, [collector])
+            running.discover("cds", running.clusters)
             running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] > gone, timeout=30)
             load.stop()
         stats = running.wait_for_stats(
@@ -128,14 +112,10 @@ def test_two_versions_of_the_module(outermost_envoy, tmp_path, module):
     # A custom section, which changes nothing but the bytes.
     other.write_bytes(module.read_bytes() + b"\0\x08\x07version")
 
-    def use_other(bootstrap: dict) -> None:
-        for listener in bootstrap["static_resources"]["listeners"]:
-            if listener["name"].endswith(".other"):
-                wasm_configuration(listener)["vm_config"]["code"]["local"]["filename"] = str(other)
-
     limited = {"limit": {"per_second": 0.001, "burst": 5}}
-    lanes = {name: lane(1, rules=[{"name": "all", "decision": "force", **limited}]) for name in ("", "other")}
-    with Topology(lanes, envoy=outermost_envoy, change=use_other) as running, Client(running, "1.1") as client:
+    rules = [{"name": "all", "decision": "force", **limited}]
+    lanes = {"": lane(1, rules=rules), "other": lane(1, rules=rules, module=other)}
+    with SharedTopology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
         for _ in range(10):
             for name in lanes:
                 assert client.send(running.lane(name).backend_inbound, "/a", {"traceparent": "00-malformed"}).status == 200

@@ -2,7 +2,7 @@
 
 import topology
 from conftest import lane
-from topology import Topology
+from shared_envoys import SharedTopology
 from traffic import Client
 
 LARGEST_MODULE = 640 * 1024
@@ -120,11 +120,11 @@ def test_only_callbacks_that_do_something_are_exported(module):
     assert sorted(exports(module.read_bytes())) == sorted(EXPORTS)
 
 
-def test_module_that_cargo_alone_builds_runs(outermost_envoy, monkeypatch):
+def test_module_that_cargo_alone_builds_runs(outermost_envoy):
     """It exports all callbacks of the SDK, and works as the optimised one does."""
     assert len(exports(PLAIN_MODULE.read_bytes())) > len(EXPORTS)
-    monkeypatch.setattr(topology, "MODULE", PLAIN_MODULE)
-    with Topology({"": lane(1)}, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
+    lanes = {"": lane(1, module=PLAIN_MODULE)}
+    with SharedTopology(lanes, envoy=outermost_envoy) as running, Client(running, "1.1") as client:
         for _ in range(5):
             assert client.send(client.lane("").backend_inbound, "/a").status == 200
         stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_exported_total"] == 5)

@@ -235,8 +235,7 @@ def test_attributes_of_tags_are_read_with_those_of_the_span(outermost_envoy):
     sources = {name: source for name, source in SOURCES.items() if kinds & source[0].keys()}
     assert len(sources) >= 10
     lanes = {"": tagged(named_tags({name: tag for name, (tag, _) in sources.items()}), change=add_metadata)}
-    arguments = ["--component-log-level", "wasm:trace"]
-    with Topology(lanes, envoy=outermost_envoy, arguments=arguments) as running:
+    with SharedTopology(lanes, envoy=outermost_envoy, wasm_level="trace") as running:
         configured = len(running.log())
         span = only_span(running, headers=REQUEST)
         hostcalls = running.log()[configured:]
@@ -250,7 +249,6 @@ def test_an_expression_that_fails_costs_no_fact(outermost_envoy):
     """It fails the list that it is in, and is read alone from then on."""
     fails, plain = {"cel": 'request.headers["x-plan"]'}, {"cel": "string(response.code)"}
     lanes = {"": tagged([{"tag": "plan", **fails}, {"tag": "code", **plain}])}
-    arguments = ["--component-log-level", "wasm:trace"]
 
     def reads(running, headers):
         seen = len(running.log())
@@ -260,7 +258,7 @@ def test_an_expression_that_fails_costs_no_fact(outermost_envoy):
         assert (span.attributes["code"], span.attributes["http.response.status_code"]) == ("200", 200)
         return span.attributes.get("plan"), hostcalls.count("expr_evaluate value error")
 
-    with Topology(lanes, envoy=outermost_envoy, arguments=arguments) as running:
+    with SharedTopology(lanes, envoy=outermost_envoy, wasm_level="trace") as running:
         assert reads(running, [("x-plan", "gold")]) == ("gold", 0)
         # Both lists, the expression alone when it leaves them, and when it is read.
         assert reads(running, []) == (None, 4)
@@ -313,10 +311,10 @@ CREDENTIALS = {
 }
 
 
-def test_expressions_that_envoy_does_not_compile_are_refused(outermost_envoy, tmp_path):
+def test_expressions_that_envoy_does_not_compile_are_refused(outermost_envoy):
     expressions = {"text": "1 +", "function": "split(request.path)", "several": "1), (2", "empty": " "}
     texts = {row: json.dumps({"custom_tags": [{"tag": "a", "cel": cel}]}) for row, cel in expressions.items()}
-    for row, found in checked(outermost_envoy, tmp_path, texts).items():
+    for row, found in checked(outermost_envoy, texts).items():
         (error,) = found.errors
         assert not found.is_taken, row
         assert error == (
@@ -325,9 +323,9 @@ def test_expressions_that_envoy_does_not_compile_are_refused(outermost_envoy, tm
         )
 
 
-def test_credentials_are_refused(newest_envoy, tmp_path):
+def test_credentials_are_refused(newest_envoy):
     texts = {row: json.dumps({"custom_tags": [{"tag": "a", **tag}]}) for row, (tag, _) in CREDENTIALS.items()}
-    for row, found in checked(newest_envoy, tmp_path, texts).items():
+    for row, found in checked(newest_envoy, texts).items():
         (error,) = found.errors
         assert not found.is_taken, row
         path = f"custom_tags[0].{CREDENTIALS[row][1]}"
