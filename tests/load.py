@@ -13,7 +13,7 @@ from topology import books
 class Load:
     """Requests over several connections until it is stopped; a context manager that stops it."""
 
-    def __init__(self, port: int, connections: int = 3, pause_seconds: float = 0.003):
+    def __init__(self, port: int, connections: int = 3, pause_seconds: float = 0.015):
         """Each connection makes a pause after each request, so that other programs have the CPU too."""
         self.statuses: Counter = Counter()
         self.longest_seconds = 0.0

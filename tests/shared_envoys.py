@@ -14,7 +14,7 @@ import itertools
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -46,24 +46,21 @@ class SharedTopology(Topology):
         *,
         envoy: Path,
         concurrency: int = 1,
+        node: dict | None = None,
+        change: Callable[[dict], None] = lambda bootstrap: None,
         drain_seconds: int = 0,
         wasm_level: str = "warning",
     ):
-        super().__init__(lanes, envoy=envoy, concurrency=concurrency)
+        """`change` edits the listeners and clusters of the bootstrap at the end."""
+        super().__init__(lanes, envoy=envoy, concurrency=concurrency, node=node, change=change)
         self._drain_seconds = drain_seconds
         self._wasm_level = wasm_level
 
-    def stats(self) -> dict[str, int]:
-        return {name: value - self._counted_before.get(name, 0) for name, value in super().stats().items()}
-
-    def log(self) -> str:
-        return super().log()[self._logged_before :]
-
     def _run(self, bootstrap: dict, starting: ExitStack) -> None:
-        shared = starting.enter_context(borrowed(self._envoy, self._concurrency, self._drain_seconds))
+        shared = starting.enter_context(borrowed(self._envoy, self._concurrency, self._drain_seconds, self._node))
         self.admin_port, self.program, self.discover = shared.admin_port, shared.program, shared.discover
         self.listeners, self.clusters = (bootstrap["static_resources"][kind] for kind in ("listeners", "clusters"))
-        self._counted_before, self._logged_before = shared.stats(), len(shared.log())
+        self.forget()
         starting.enter_context(shared.logging(self._wasm_level))
         shared.publish(self.listeners, self.clusters)
 
@@ -109,7 +106,9 @@ class SharedEnvoy(Running):
             command = [envoy, "-c", file, "--concurrency", str(concurrency), "--log-level", "warning", *drain]
             self.program = starting.enter_context(Program([*command, "--disable-hot-restart"], self._folder / "envoy.log"))
             self.program.wait_until(lambda: topology.admin_answer(self.admin_port, "/ready") is not None)
-            self.program.wait_until(self._is_unused)
+            # The last that root contexts count when they begin.
+            configured = "sidespan_configured_total"
+            self.program.wait_until(lambda: self.stats().get(configured) == concurrency + 1)
             self._resources = starting.pop_all()
         return self
 
@@ -149,11 +148,11 @@ class SharedEnvoy(Running):
     def _is_unused(self) -> bool:
         # Those of the listener that keeps the module: one for each worker, and the main thread's.
         is_drained = self._count("listener_manager.total_listeners_draining") == 0
-        return is_drained and self.stats().get(_ROOT_CONTEXTS) == self._concurrency + 1
+        return is_drained and topology.filter_stats(self.admin_port, used_only=True).get(_ROOT_CONTEXTS) == self._concurrency + 1
 
     def _count(self, name: str) -> int:
-        (stat,) = json.loads(topology.admin_answer(self.admin_port, f"/stats?format=json&filter=^{name}$"))["stats"]
-        return stat["value"]
+        target = f"/stats?format=json&usedonly&filter=^{name}$"
+        return sum(stat["value"] for stat in json.loads(topology.admin_answer(self.admin_port, target))["stats"])
 
     def _write(self, service: str, resources: list[dict]) -> None:
         typed = [{"@type": _TYPES[service]} | resource for resource in resources]
@@ -164,21 +163,33 @@ class SharedEnvoy(Running):
 
     def _bootstrap(self) -> dict:
         bootstrap = topology.load_bootstrap(topology.BOOTSTRAP)
-        (keeper, *_) = bootstrap["static_resources"]["listeners"]
-        ports = topology.free_ports()
-        self.admin_port = next(ports)
+        self.admin_port = next(topology.free_ports())
         bootstrap["admin"]["address"]["socket_address"]["port_value"] = self.admin_port
-        # No topology has a listener of this name.
-        keeper["name"] = "keeper"
-        keeper["address"]["socket_address"]["port_value"] = next(ports)
-        topology.connection_manager(keeper)["route_config"] = {}
-        wasm = topology.wasm_configuration(keeper)
-        wasm["configuration"]["value"] = "{}"
-        wasm["vm_config"]["code"]["local"]["filename"] = str(topology.MODULE)
-        bootstrap["static_resources"] = {"listeners": [keeper]}
+        bootstrap["static_resources"] = {"listeners": [keeper()]}
         # Statistics say how often a worker wakes up, soon after it did.
         bootstrap |= {"enable_dispatcher_stats": True, "stats_flush_interval": "0.5s"}
         bootstrap["dynamic_resources"] = {
             f"{service}_config": {"path_config_source": {"path": str(self._folder / service)}} for service in _TYPES
         }
         return bootstrap
+
+
+def keeper() -> dict:
+    """Returns a listener that is not used, but keeps the compiled module."""
+    return unused_listener("keeper", "{}")
+
+
+def unused_listener(name: str, configuration: str | None) -> dict:
+    """Returns a listener with a filter in a VM of its own, without routes."""
+    (listener, *_) = topology.load_bootstrap(topology.BOOTSTRAP)["static_resources"]["listeners"]
+    listener["name"] = name
+    listener["address"]["socket_address"]["port_value"] = next(topology.free_ports())
+    topology.connection_manager(listener)["route_config"] = {}
+    wasm = topology.wasm_configuration(listener)
+    wasm["vm_config"]["vm_id"] = name
+    wasm["vm_config"]["code"]["local"]["filename"] = str(topology.MODULE)
+    if configuration is None:
+        del wasm["configuration"]
+    else:
+        wasm["configuration"]["value"] = configuration
+    return listener

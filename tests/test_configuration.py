@@ -1,13 +1,12 @@
 """Envoy refuses an invalid configuration and logs its path, the expected value and the value found."""
 
-import copy
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import topology
-from shared_envoys import borrowed
+from shared_envoys import borrowed, unused_listener
+from topology import admin_answer
 
 # Rows: the configuration, the path in the error, other parts of the error.
 REFUSED = {
@@ -95,12 +94,10 @@ def checked(envoy: Path, texts: dict[str, str | None]) -> dict[str, Checked]:
     id Envoy puts before the lines that it logs.
     """
     identifiers = {row: f"vm-{index}" for index, row in enumerate(texts)}
-    (template, *_) = topology.load_bootstrap(topology.BOOTSTRAP)["static_resources"]["listeners"]
     with borrowed(envoy) as running:
-        logged_before = len(running.log())
-        running.discover("lds", [listener_with(template, identifiers[row], text) for row, text in texts.items()])
-        taken = topology.admin_answer(running.admin_port, "/listeners")
-        log = running.log()[logged_before:]
+        running.forget()
+        running.discover("lds", [unused_listener(identifiers[row], text) for row, text in texts.items()])
+        taken, log = admin_answer(running.admin_port, "/listeners"), running.log()
     return {
         row: Checked(
             is_taken=f"{vm}::" in taken,
@@ -108,21 +105,6 @@ def checked(envoy: Path, texts: dict[str, str | None]) -> dict[str, Checked]:
         )
         for row, vm in identifiers.items()
     }
-
-
-def listener_with(template: dict, vm: str, text: str | None) -> dict:
-    # Neither the listener nor its clusters are used.
-    listener = copy.deepcopy(template) | {"name": vm}
-    listener["address"]["socket_address"]["port_value"] = 0
-    topology.connection_manager(listener)["route_config"] = {}
-    wasm = topology.wasm_configuration(listener)
-    wasm["vm_config"]["vm_id"] = vm
-    wasm["vm_config"]["code"]["local"]["filename"] = str(topology.MODULE)
-    if text is None:
-        del wasm["configuration"]
-    else:
-        wasm["configuration"]["value"] = text
-    return listener
 
 
 def test_bad_configuration_is_refused_with_its_path(outermost_envoy):

@@ -3,7 +3,7 @@
 import copy
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,21 +13,22 @@ import topology
 from conftest import lane
 from istio import NODE, Mesh
 from load import Load
-from topology import Topology
+from shared_envoys import SharedTopology, borrowed, keeper, unused_listener
 from traffic import Client, new_context
 
 WORKERS = 4
-PLAIN_NODE = {"id": "backend", "cluster": "backend"}
 BAD = {"sampling": {"ratio": "all"}}
 REASON = 'sampling.ratio: expected a number, but found "all"'
-# Much longer than the main thread compiles the module, also while other programs run: Envoy counts the time
-# from before it compiled, and then cuts the connections.
-DRAIN = ["--drain-time-s", "10", "--drain-strategy", "immediate"]
-_CONFIG = "type.googleapis.com/envoy.config"
+# Much longer than the main thread needs for an update, also while other programs run: Envoy counts the time from
+# before it, and then cuts the connections.
+DRAIN_SECONDS = 3
+ISTIO_KIND = {"concurrency": WORKERS, "drain_seconds": DRAIN_SECONDS, "node": NODE}
+ROOT_CONTEXTS = 'sidespan_build_info{version="0.1.0"}'
+EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
 
 
 class Discovery:
-    """The filters of one listener by extension discovery, and the listener itself, from files."""
+    """The filters of the backend's listener by extension discovery, from files."""
 
     def __init__(self, folder: Path, names: Iterable[str], variables: dict | None):
         self._folder = folder
@@ -37,61 +38,47 @@ class Discovery:
         self.good: dict = {}
 
     def change(self, bootstrap: dict) -> None:
-        """Leaves the listener of the backend, and makes Envoy discover it and its filters."""
+        """Leaves the listener of the backend, and makes Envoy discover its filters."""
         static = bootstrap["static_resources"]
-        (self._listener,) = [it for it in static["listeners"] if it["name"] == "backend-inbound"]
-        static["listeners"] = []
-        filters = topology.connection_manager(self._listener)["http_filters"]
+        static["listeners"] = [it for it in static["listeners"] if it["name"] == "backend-inbound"]
+        filters = topology.connection_manager(*static["listeners"])["http_filters"]
         (self._wasm,) = [filter.pop("typed_config") for filter in filters if filter["name"] == "sidespan"]
         self.good = json.loads(self._wasm["config"]["configuration"]["value"])
         if self._variables:
             self._wasm["config"]["vm_config"]["environment_variables"] = {"key_values": self._variables}
         others = [filter for filter in filters if filter["name"] != "sidespan"]
         filters[:] = [self._discovered(name) for name in self._names] + others
-        bootstrap["dynamic_resources"] = {
-            "lds_config": {"path_config_source": {"path": str(self._folder / "listeners.json")}}
-        }
-        self._write("listeners.json", [self._listener_with(filters)])
 
     def publish(self, **configurations: dict) -> None:
         """Gives each named filter this configuration."""
         for name, configuration in configurations.items():
-            self._write(f"{name}.json", [self._filter(name, configuration)])
+            self._version += 1
+            # A file each: Envoy wants one resource in an answer.
+            resources = {"version_info": str(self._version), "resources": [self._filter(name, configuration)]}
+            new = self._folder / "new"
+            new.write_text(json.dumps(resources))
+            new.rename(self._file(name))
 
-    def remove(self) -> None:
-        """Takes the filters out of the listener."""
-        filters = topology.connection_manager(self._listener)["http_filters"]
-        others = [filter for filter in filters if filter["name"] not in self._names]
-        self._write("listeners.json", [self._listener_with(others)])
-
-    def add(self) -> None:
-        """Puts the filters back into the listener."""
-        self._write("listeners.json", [self._listener])
+    def without_filters(self, listener: dict) -> dict:
+        """Returns the listener without the filters that are discovered."""
+        listener = copy.deepcopy(listener)
+        manager = topology.connection_manager(listener)
+        manager["http_filters"] = [it for it in manager["http_filters"] if it["name"] not in self._names]
+        return listener
 
     def _discovered(self, name: str) -> dict:
-        # A file each: Envoy wants one resource in an answer.
-        found_at = {"path_config_source": {"path": str(self._folder / f"{name}.json")}}
+        found_at = {"path_config_source": {"path": str(self._file(name))}}
         return {"name": name, "config_discovery": {"config_source": found_at, "type_urls": [self._wasm["@type"]]}}
-
-    def _listener_with(self, filters: list[dict]) -> dict:
-        listener = copy.deepcopy(self._listener)
-        topology.connection_manager(listener)["http_filters"] = filters
-        return listener | {"@type": f"{_CONFIG}.listener.v3.Listener"}
 
     def _filter(self, name: str, configuration: dict) -> dict:
         wasm = copy.deepcopy(self._wasm)
         # As Istio names it.
         wasm["config"]["name"] = f"shop.{name}"
         wasm["config"]["configuration"]["value"] = json.dumps(configuration)
-        return {"@type": f"{_CONFIG}.core.v3.TypedExtensionConfig", "name": name, "typed_config": wasm}
+        return {"@type": EXTENSION, "name": name, "typed_config": wasm}
 
-    def _write(self, name: str, resources: list[dict]) -> None:
-        self._version += 1
-        for resource in resources:
-            resource.setdefault("@type", f"{_CONFIG}.listener.v3.Listener")
-        new = self._folder / f"new-{name}"
-        new.write_text(json.dumps({"version_info": str(self._version), "resources": resources}))
-        new.rename(self._folder / name)
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
 
 
 class Proxy:
@@ -123,8 +110,7 @@ class Proxy:
 
     def wait_for_drain(self) -> None:
         """Returns when no root context of the plugins is left."""
-        root_contexts = 'sidespan_build_info{version="0.1.0"}'
-        self.running.wait_for_stats(lambda stats: stats.get(root_contexts, 0) == 0, timeout=30)
+        self.running.wait_for_stats(lambda stats: stats[ROOT_CONTEXTS] == 0)
 
     def recorded(self) -> int:
         return self.running.stats().get("sidespan_spans_recorded_total", 0)
@@ -138,19 +124,28 @@ class Proxy:
 class ProxyOfFiles(Proxy):
     """Its listener and its filters come from files."""
 
-    def __init__(self, running: topology.Running, load: Load, discovery: Discovery):
+    def __init__(self, running: SharedTopology, load: Load, discovery: Discovery):
         super().__init__(running, running.lane().backend_inbound, load, discovery.good)
-        self.publish, self.remove, self.add = discovery.publish, discovery.remove, discovery.add
+        self.publish = discovery.publish
+        self._discovery = discovery
+
+    def remove(self) -> None:
+        """Takes the filters out of the listener."""
+        self.running.discover("lds", map(self._discovery.without_filters, self.running.listeners))
+
+    def add(self) -> None:
+        """Puts the filters back into the listener, which Envoy may refuse."""
+        self.running.discover("lds", self.running.listeners)
 
 
 class ProxyOfIstio(Proxy):
     """Its plugins are WasmPlugins."""
 
-    def __init__(self, mesh: Mesh, load: Load):
+    def __init__(self, mesh: Mesh, load: Load, first: dict):
         super().__init__(mesh, mesh.inbound, load, {"exporter": mesh.exporter})
         self._mesh = mesh
         self._removed: dict = {}
-        self._given: dict = {}
+        self._given = first
 
     def publish(self, **configurations: dict) -> None:
         """Gives each named plugin this configuration, which one that was removed has when it is added."""
@@ -159,7 +154,7 @@ class ProxyOfIstio(Proxy):
             self._mesh.publish(**configurations)
 
     def remove(self) -> None:
-        self._removed = self._given or {"sidespan": {}}
+        self._removed = self._given
         self._mesh.remove(*self._removed)
 
     def add(self) -> None:
@@ -168,37 +163,60 @@ class ProxyOfIstio(Proxy):
 
 
 @contextmanager
-def proxy_of_files(envoy: Path, folder: Path, first: dict, node: dict = NODE, variables: dict | None = None):
+def proxy_of_files(envoy: Path, folder: Path, first: dict, variables: dict | None = None, **kind):
     discovery = Discovery(folder, first, variables)
 
     def change(bootstrap: dict) -> None:
         discovery.change(bootstrap)
         discovery.publish(**{name: config or discovery.good for name, config in first.items()})
 
-    arguments = ["--disable-hot-restart", *DRAIN]
-    options = {"node": node, "concurrency": WORKERS, "change": change, "arguments": arguments}
-    with Topology({"": lane(1)}, envoy=envoy, **options) as running:
-        with Load(running.lane().backend_inbound, connections=8, pause_seconds=0.05) as load:
+    with SharedTopology({"": lane(1)}, envoy=envoy, change=change, **(kind or ISTIO_KIND)) as running:
+        with load_on(running.lane().backend_inbound) as load:
             yield ProxyOfFiles(running, load, discovery)
-            load.stop()
-        assert load.statuses.keys() == {200}
 
 
 @contextmanager
-def proxy_of_istio(envoy: Path, folder: Path, first: dict):
-    version = "1.31.0" if "1.40.0" in str(envoy) else "1.28.0"
-    plugins = {name: config or {} for name, config in first.items()}
-    with Mesh(envoy, version, plugins, folder, concurrency=WORKERS, arguments=DRAIN) as mesh:
-        with Load(mesh.inbound, connections=8, pause_seconds=0.05) as load:
-            yield ProxyOfIstio(mesh, load)
-            load.stop()
-        assert load.statuses.keys() == {200}
+def proxy_of_istio(mesh: Mesh, first: dict):
+    first = {name: config or {} for name, config in first.items()}
+    mesh.forget()
+    mesh.publish(**first)
+    with load_on(mesh.inbound) as load:
+        it = ProxyOfIstio(mesh, load, first)
+        mesh.wait_for_stats(lambda stats: stats[ROOT_CONTEXTS] > 0)
+        yield it
+        it.remove()
+        it.wait_for_drain()
 
 
-@pytest.fixture(params=[proxy_of_files, proxy_of_istio], ids=["files", "istio"])
+@contextmanager
+def load_on(port: int) -> Iterator[Load]:
+    """Puts load on all workers of a listener, of which no request may fail."""
+    with Load(port, connections=2 * WORKERS, pause_seconds=0.1) as load:
+        yield load
+        load.stop()
+    assert load.statuses.keys() == {200}
+
+
+@pytest.fixture(scope="module")
+def mesh(outermost_envoy, tmp_path_factory):
+    """An Envoy of Istio's without plugins; a listener of its own keeps the compiled module."""
+    def keep_module(bootstrap: dict) -> None:
+        bootstrap["static_resources"]["listeners"] = [keeper()]
+
+    version = "1.31.0" if "1.40.0" in str(outermost_envoy) else "1.28.0"
+    arguments = ("--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate")
+    options = {"concurrency": WORKERS, "arguments": arguments, "change": keep_module}
+    with Mesh(outermost_envoy, version, {}, tmp_path_factory.mktemp("mesh"), **options) as mesh:
+        yield mesh
+
+
+@pytest.fixture(params=["files", "istio"])
 def proxy(request, outermost_envoy, tmp_path):
     """Makes a proxy whose plugins begin with these configurations; None is a good one."""
-    return lambda first: request.param(outermost_envoy, tmp_path, first)
+    if request.param == "files":
+        return lambda first: proxy_of_files(outermost_envoy, tmp_path, first)
+    mesh = request.getfixturevalue("mesh")
+    return lambda first: proxy_of_istio(mesh, first)
 
 
 def test_new_proxy_takes_it_and_a_later_good_one_stays_in_force(proxy):
@@ -251,7 +269,7 @@ def test_one_of_two_plugins_is_invalid(proxy):
         it.wait_for_spans()
 
 
-@pytest.mark.parametrize("proxy", [proxy_of_istio], ids=["istio"], indirect=True)
+@pytest.mark.parametrize("proxy", ["istio"], indirect=True)
 @pytest.mark.parametrize("after", ["good", "bad"])
 def test_a_plugin_that_is_removed_and_added_again(proxy, after):
     with proxy({"sidespan": None}) as it:
@@ -286,40 +304,49 @@ def test_a_plugin_that_is_removed_and_added_again_at_once(proxy, after):
 def test_the_variable_of_the_vm_chooses(newest_envoy, tmp_path):
     """Without it, a proxy that neither Istio nor Envoy Gateway configures refuses."""
     bypass = {"SIDESPAN_INVALID_CONFIGURATION": "bypass"}
-    with proxy_of_files(newest_envoy, tmp_path, {"sidespan": BAD}, PLAIN_NODE, bypass) as it:
+    with proxy_of_files(newest_envoy, tmp_path, {"sidespan": BAD}, bypass, concurrency=2) as it:
         it.wait_for_rejected(True)
         # Each worker has a root context, and the main thread.
-        assert it.running.stats()["sidespan_configuration_rejected"] == WORKERS + 1
+        it.running.wait_for_stats(lambda stats: stats["sidespan_configuration_rejected"] == 2 + 1)
         it.send_more()
 
 
-def validate(envoy: Path, folder: Path, node: dict, **vm_config) -> subprocess.CompletedProcess:
-    """Validates the shipped bootstrap for this node, with one configuration that is not valid."""
-    bootstrap = topology.load_bootstrap(topology.BOOTSTRAP)
-    bootstrap["node"] = node
-    for listener in bootstrap["static_resources"]["listeners"]:
-        config = topology.wasm_configuration(listener)
-        config["vm_config"]["code"]["local"]["filename"] = str(topology.MODULE)
-        config["vm_config"] |= vm_config
-    config["configuration"]["value"] = json.dumps(BAD)
-    file = folder / "envoy.json"
-    file.write_text(json.dumps(bootstrap))
-    command = [envoy, "--mode", "validate", "-c", file, "--disable-hot-restart", "-l", "warning"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+PLAIN_KIND: dict = {}
+ENVOY_GATEWAY = {"vm_id": "envoyextensionpolicy/shop/tracing/wasm/0"}
+
+
+def chosen(way: str) -> dict:
+    return {"environment_variables": {"key_values": {"SIDESPAN_INVALID_CONFIGURATION": way}}}
 
 
 @pytest.mark.parametrize(
-    "node, vm_config, status",
+    "kind, vm_config, is_taken",
     [
-        (PLAIN_NODE, {}, 1),
-        (PLAIN_NODE, {"environment_variables": {"key_values": {"SIDESPAN_INVALID_CONFIGURATION": "bypass"}}}, 0),
-        (NODE, {}, 0),
-        (NODE, {"environment_variables": {"key_values": {"SIDESPAN_INVALID_CONFIGURATION": "refuse"}}}, 1),
-        (PLAIN_NODE, {"vm_id": "envoyextensionpolicy/shop/tracing/wasm/0"}, 0),
+        (PLAIN_KIND, {}, False),
+        (PLAIN_KIND, chosen("bypass"), True),
+        (ISTIO_KIND, {}, True),
+        (ISTIO_KIND, chosen("refuse"), False),
+        (PLAIN_KIND, ENVOY_GATEWAY, True),
     ],
     ids=["static", "static, bypass", "Istio", "Istio, refuse", "Envoy Gateway"],
 )
-def test_node_and_variable_decide_whether_a_start_is_refused(outermost_envoy, tmp_path, node, vm_config, status):
-    result = validate(outermost_envoy, tmp_path, node, **vm_config)
+def test_node_and_variable_decide_whether_a_listener_is_refused(outermost_envoy, kind, vm_config, is_taken):
+    listener = unused_listener("invalid", json.dumps(BAD))
+    topology.wasm_configuration(listener)["vm_config"] |= vm_config
+    with borrowed(outermost_envoy, **kind) as running:
+        running.forget()
+        assert running.discover("lds", [listener]) == is_taken
+        running.program.wait_until(lambda: REASON in running.log())
+
+
+@pytest.mark.parametrize("node, status", [({"id": "backend", "cluster": "backend"}, 1), (NODE, 0)], ids=["static", "Istio"])
+def test_a_start_is_refused_as_a_listener_is(outermost_envoy, tmp_path, node, status):
+    bootstrap = topology.load_bootstrap(topology.BOOTSTRAP)
+    bootstrap["node"] = node
+    bootstrap["static_resources"] = {"listeners": [unused_listener("invalid", json.dumps(BAD))]}
+    file = tmp_path / "envoy.json"
+    file.write_text(json.dumps(bootstrap))
+    command = [outermost_envoy, "--mode", "validate", "-c", file, "--disable-hot-restart", "-l", "warning"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert result.returncode == status, result.stderr
     assert REASON in result.stderr

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from conftest import lane
-from test_invalid_configuration import BAD, DRAIN, NODE, Discovery
+from shared_envoys import SharedTopology
+from test_invalid_configuration import BAD, NODE, Discovery
 from test_module import imports
 from topology import MODULE, Running, Topology, admin_answer, books
 from traffic import Client, new_context
@@ -37,8 +38,7 @@ def proxy(envoy: Path, folder: Path, first: Path) -> Iterator[tuple[Plugin, Runn
         plugin.change(bootstrap)
         plugin.upgrade(first)
 
-    options = {"node": NODE, "concurrency": 1, "change": change, "arguments": ["--disable-hot-restart", *DRAIN]}
-    with Topology({"": lane(1, batch=HOURLY)}, envoy=envoy, **options) as running:
+    with SharedTopology({"": lane(1, batch=HOURLY)}, envoy=envoy, node=NODE, change=change) as running:
         yield plugin, running
 
 
