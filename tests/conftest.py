@@ -15,12 +15,15 @@ OLDEST_ENVOY, NEWEST_ENVOY = ENVOY_VERSIONS[0], ENVOY_VERSIONS[-1]
 
 # The files that take longest: where they began last, all but one process would wait for it.
 LONGEST = [
-    "test_export",
     "test_invalid_configuration",
+    "test_export",
     "test_faults",
+    "test_plain_envoy",
     "test_collector",
+    "test_monitoring",
     "test_envoy_gateway",
     "test_differential",
+    "test_pages",
 ]
 RULES = [
     {"name": "health-checks", "match": {"path": [{"prefix": "/healthz"}]}, "decision": "drop"},
