@@ -56,7 +56,7 @@ RUN_BY = {
         "tests/test_operations.py::test_counters_are_those_that_the_page_shows"
     ),
     r"envoy --mode validate(?: -c \S+)?": (
-        "tests/test_invalid_configuration.py::test_node_and_variable_decide_whether_a_start_is_refused"
+        "tests/test_invalid_configuration.py::test_a_start_is_refused_as_a_listener_is"
     ),
     r"envoy -c examples/envoys-own-tracer/envoy\.yaml": "tests/test_own_tracer.py::test_which_requests_have_a_span",
     r"cd /etc/envoy|cp sidespan\.yaml new\.yaml|\$EDITOR new\.yaml|mv new\.yaml sidespan\.yaml": (
