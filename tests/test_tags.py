@@ -134,6 +134,127 @@ def only_span(running: Topology, lane: str = "", target: str = "/a", headers: li
         return client.spans(parent.trace_id)[0]
 
 
+_EXTENSION = "type.googleapis.com/envoy.extensions"
+# Format strings whose values Envoy's own access log writes beside.
+OPERATORS = [
+    "%REQ(X-NONE?X-USER):2%",
+    "%REQ_WITHOUT_QUERY(X-NONE?X-LINK)%",
+    "%REQ_WITHOUT_QUERY(X-LINK):3%",
+    "%PATH%",
+    "%PATH(NQ)%",
+    "%PATH(WQ:PATH)%",
+    "%PATH(NQ:ORIG):4%",
+    "%PATH(:ORIG_OR_PATH)%",
+    "%QUERY_PARAM(q)%",
+    "%QUERY_PARAM(p):1%",
+    "%QUERY_PARAM(none)%",
+    "%START_TIME%",
+    "%START_TIME(%s.%3f)%",
+    "%START_TIME(%Y/%m/%dT%H:%M:%S%z)%",
+    "%START_TIME(%F %T %Z %E6S %6f %f)%",
+    "%FILTER_STATE(shop.plan:PLAIN)%",
+    "%FILTER_STATE(shop.plan:PLAIN):2%",
+    "%FILTER_STATE(shop.none:PLAIN)%",
+    "%FILTER_STATE(shop.plan:FIELD:none)%",
+    "%FILTER_STATE(ext_authz:FIELD:latency_us)%",
+    "%FILTER_STATE(ext_authz:FIELD:none)%",
+    "%FILTER_STATE(shop.none:FIELD:app)%",
+    f"%DYNAMIC_METADATA({TEAM}:name)%",
+    f"%METADATA(DYNAMIC:{TEAM}:name)%",
+    f"%METADATA(ROUTE:{TEAM}:name):3%",
+    f"%METADATA(ROUTE:{TEAM}:level)%",
+    f"%METADATA(ROUTE:{TEAM}:size)%",
+    f"%METADATA(ROUTE:{TEAM}:canary)%",
+    f"%METADATA(ROUTE:{TEAM}:none)%",
+    f"%METADATA(CLUSTER:{TEAM}:deep:er)%",
+    f"%METADATA(UPSTREAM_HOST:{TEAM}:name)%",
+    f"%METADATA(LISTENER:{TEAM}:name)%",
+    f"%METADATA(VIRTUAL_HOST:{TEAM}:name)%",
+    "%GRPC_STATUS%",
+    "%GRPC_STATUS(SNAKE_STRING)%",
+    "%GRPC_STATUS(NUMBER)%",
+    "%GRPC_STATUS_NUMBER%",
+    "%DOWNSTREAM_PEER_SUBJECT%",
+    '%CEL(request.headers["x-user"])%',
+    "%CEL(response.code)%",
+    '%CEL(request.path.startsWith("/a")):2%',
+    "%CEL(1.0 / 8.0)%",
+    '%CEL(request.headers["x-none"])%',
+]
+
+
+def log_operators(file):
+    """Returns what gives a lane's first sidecar an access log with the values of OPERATORS, a line each."""
+    without_query = {"@type": f"{_EXTENSION}.formatter.req_without_query.v3.ReqWithoutQuery"}
+    formatters = [{"name": "req_without_query", "typed_config": without_query}]
+    text = "".join(f"{operator}\n" for operator in OPERATORS)
+    log = {
+        "@type": f"{_EXTENSION}.access_loggers.file.v3.FileAccessLog",
+        "path": str(file),
+        "log_format": {"formatters": formatters, "text_format_source": {"inline_string": text}},
+    }
+
+    def change(resources: dict) -> None:
+        (listener,) = [it for it in resources["listeners"] if it["name"] == LISTENER]
+        connection_manager(listener)["access_log"] = [{"name": "file", "typed_config": log}]
+
+    return change
+
+
+def add_states(resources: dict) -> None:
+    """Puts metadata and filter states wherever Envoy has some, and rewrites the path."""
+    add_metadata(resources)
+    (listener,) = [it for it in resources["listeners"] if it["name"] == LISTENER]
+    manager = connection_manager(listener)
+    (virtual_host,) = manager["route_config"]["virtual_hosts"]
+    for of in (listener, virtual_host):
+        of["metadata"] = {"filter_metadata": {TEAM: {"name": of["name"]}}}
+    for route in virtual_host["routes"]:
+        route["route"]["regex_rewrite"] = {"pattern": {"regex": "^/a"}, "substitution": "/b"}
+    plan = {"text_format_source": {"inline_string": "gold"}}
+    state = {"object_key": "shop.plan", "factory_key": "envoy.string", "format_string": plan}
+    authorizer = {"uri": "http://authorizer", "timeout": "5s", "cluster": virtual_host["routes"][0]["route"]["cluster"]}
+    manager["http_filters"][:0] = [
+        {
+            "name": "set_filter_state",
+            "typed_config": {
+                "@type": f"{_EXTENSION}.filters.http.set_filter_state.v3.Config",
+                "on_request_headers": [state],
+            },
+        },
+        {
+            # It keeps a filter state with fields.
+            "name": "ext_authz",
+            "typed_config": {
+                "@type": f"{_EXTENSION}.filters.http.ext_authz.v3.ExtAuthz",
+                "http_service": {"server_uri": authorizer},
+                "emit_filter_state_stats": True,
+            },
+        },
+    ]
+
+
+def reads_at_end(operator: str) -> dict:
+    """Returns the key that makes a format string read request headers as late as the access log does."""
+    return {"read": "end"} if operator.startswith(("%REQ", "%PATH")) else {}
+
+
+OPERATOR_TAGS = [
+    {"tag": f"tag.{index}", "value": operator, **reads_at_end(operator)} for index, operator in enumerate(OPERATORS)
+]
+
+
+def logged_and_recorded(running: Topology, file, span) -> tuple[dict, dict]:
+    """Returns the values of OPERATORS that the access log and the span have; absent and empty ones are left out."""
+    running.program.wait_until(lambda: file.exists() and file.read_text().count("\n") == len(OPERATORS))
+    logged = dict(zip(OPERATORS, file.read_text().splitlines(), strict=True))
+    recorded = {operator: span.attributes.get(f"tag.{index}") for index, operator in enumerate(OPERATORS)}
+    return (
+        {operator: value for operator, value in logged.items() if value not in ("", "-")},
+        {operator: value for operator, value in recorded.items() if value is not None},
+    )
+
+
 def correct_header(resources: dict) -> None:
     """Has a filter behind ours correct a header, as one that authenticates does."""
     header = {"key": "x-auth-email", "value": "ada@shop"}
@@ -205,16 +326,34 @@ def named_tags(tags: dict[str, dict]) -> list[dict]:
     return [{"tag": f"tag.{name}", **tag} for name, tag in tags.items()]
 
 
+def both(*changes):
+    def change(resources: dict) -> None:
+        for each in changes:
+            each(resources)
+
+    return change
+
+
 @pytest.fixture(scope="module")
-def tagging_envoy(each_envoy):
+def access_logs(each_envoy, tmp_path_factory):
+    """The access logs with OPERATORS, by lane."""
+    folder = tmp_path_factory.mktemp("access-logs")
+    return {lane: folder / lane for lane in ("operators", "operators-grpc")}
+
+
+@pytest.fixture(scope="module")
+def tagging_envoy(each_envoy, access_logs):
     """An Envoy with a lane for each set of tags."""
     with Peers() as peers:
+        logs = {lane: log_operators(file) for lane, file in access_logs.items()}
         lanes = PASTED | {
             "sources": tagged(named_tags({name: tag for name, (tag, _) in SOURCES.items()}), change=add_metadata),
             "read-when": tagged(named_tags(READ_WHEN), change=correct_header),
             "trailers": tagged(TRAILERS, change=peers.join),
             "allowed": tagged(WHO, allow_sensitive_headers=["X-Forwarded-Client-Cert"], change=keep_certificate),
             "limits": tagged(TOO_MANY, attribute_limits=LIMITS),
+            "operators": tagged(OPERATOR_TAGS, change=both(add_states, logs["operators"])),
+            "operators-grpc": tagged(OPERATOR_TAGS, change=both(peers.join, logs["operators-grpc"])),
         }
         with SharedTopology(lanes, envoy=each_envoy) as running:
             yield running
@@ -290,6 +429,33 @@ def test_trailers_are_read(tagging_envoy):
 
     assert lost.value.code() == grpc.StatusCode.DATA_LOSS
     assert (span.attributes["status"], span.attributes["format"]) == ("15", "15-application/grpc")
+
+
+def test_format_strings_have_the_values_of_envoys_access_log(tagging_envoy, access_logs):
+    headers = [("x-user", "ada"), ("x-link", "/l?m")]
+    span = only_span(tagging_envoy, "operators", "/a?q=a%20b+c&p=xy", headers)
+    logged, recorded = logged_and_recorded(tagging_envoy, access_logs["operators"], span)
+
+    assert recorded == logged
+    absent = {operator for operator in OPERATORS if "none" in operator.lower() and "?" not in operator}
+    assert set(OPERATORS) - recorded.keys() == absent | {
+        operator for operator in OPERATORS if "GRPC_STATUS" in operator or "SUBJECT" in operator
+    }
+
+
+def test_format_strings_have_the_grpc_status_of_envoys_access_log(tagging_envoy, access_logs):
+    parent = new_context()
+    address = f"127.0.0.1:{tagging_envoy.lane('operators-grpc').frontend_inbound}"
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_stream(f"/{GRPC_SERVICE}/Break")
+        with pytest.raises(grpc.RpcError):
+            list(call(b"", timeout=10, metadata=[("traceparent", parent.traceparent("01"))]))
+    (span,) = tagging_envoy.receiver.trace(parent.trace_id, 1)
+    logged, recorded = logged_and_recorded(tagging_envoy, access_logs["operators-grpc"], span)
+
+    assert recorded == logged
+    named = {operator: value for operator, value in recorded.items() if "GRPC_STATUS" in operator}
+    assert list(named.values()) == ["DataLoss", "DATA_LOSS", "15", "15"]
 
 
 def test_tags_are_taken_as_they_are_pasted(tagging_envoy):

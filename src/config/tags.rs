@@ -92,73 +92,87 @@ pub(super) struct RawCustomTag {
 }
 
 impl RawCustomTag {
-    /// Compiles the sources that the tag has, each with its key. A tag must have exactly one.
-    fn sources(
-        self,
-        compiler: &mut Compiler<'_>,
-    ) -> Vec<(&'static str, Option<Result<CompiledSource>>)> {
-        let read = self.read;
-        vec![
-            ("literal", self.literal.map(|raw| raw.compile(compiler))),
-            ("environment", self.environment.map(|raw| raw.compile_variable(compiler))),
-            ("request_header", self.request_header.map(|raw| raw.compile(compiler))),
-            ("header", self.header.map(|raw| raw.compile(compiler))),
-            (
-                "response_header",
-                self.response_header
-                    .map(|raw| raw.compile_header(compiler, Source::ResponseHeader)),
-            ),
-            (
-                "response_trailer",
-                self.response_trailer
-                    .map(|raw| raw.compile_header(compiler, Source::ResponseTrailer)),
-            ),
-            (
-                "query_parameter",
-                self.query_parameter.map(|raw| {
-                    let privacy = compiler.settings.privacy;
-                    raw.compile(&|name| privacy.query_parameter(name))
-                }),
-            ),
-            ("cookie", self.cookie.map(|raw| raw.compile(&Source::Cookie))),
-            ("baggage", self.baggage.map(|raw| raw.compile(&Source::Baggage))),
-            ("property", self.property.map(|raw| raw.compile(compiler))),
-            ("identity", self.identity.map(|raw| Ok(raw.compile(compiler)))),
-            ("metadata", self.metadata.map(|raw| raw.compile(compiler))),
-            (VALUE, self.value.map(|value| RawFormatter { value, read }.compile(compiler))),
-            ("cel", self.cel.map(|text| CompiledSource::expression(&text, compiler))),
-            ("formatter", self.formatter.map(|raw| raw.compile(compiler))),
+    /// Returns the keys of all sources, and whether the tag has each. A tag must have exactly one.
+    fn sources(&self) -> [(&'static str, bool); 15] {
+        [
+            ("literal", self.literal.is_some()),
+            ("environment", self.environment.is_some()),
+            ("request_header", self.request_header.is_some()),
+            ("header", self.header.is_some()),
+            ("response_header", self.response_header.is_some()),
+            ("response_trailer", self.response_trailer.is_some()),
+            ("query_parameter", self.query_parameter.is_some()),
+            ("cookie", self.cookie.is_some()),
+            ("baggage", self.baggage.is_some()),
+            ("property", self.property.is_some()),
+            ("identity", self.identity.is_some()),
+            ("metadata", self.metadata.is_some()),
+            (VALUE, self.value.is_some()),
+            ("cel", self.cel.is_some()),
+            ("formatter", self.formatter.is_some()),
         ]
     }
 
     /// Compiles the one source that the tag has.
     fn source(mut self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
-        let read = self.read;
-        let r#type = self.r#type.take();
-        let sources = self.sources(compiler);
-        let keys: Vec<_> = sources.iter().map(|(key, _)| *key).collect();
-        let mut given = sources.into_iter().filter_map(|(key, source)| Some((key, source?)));
-        let (key, source) = match (given.next(), given.next()) {
+        let sources = self.sources();
+        let mut given = sources.iter().filter(|(_, is_given)| *is_given).map(|(key, _)| *key);
+        let key = match (given.next(), given.next()) {
             (Some(only), None) => only,
-            (None, _) => return Err(ConfigError::new(one_of(&keys), "none of them")),
-            (Some((first, _)), Some((second, _))) => {
-                let found = format_args!("both `{first}` and `{second}`");
-                return Err(ConfigError::new(one_of(&keys), found));
+            (first, second) => {
+                let found = match (first, second) {
+                    (Some(first), Some(second)) => {
+                        ["both `", first, "` and `", second, "`"].concat()
+                    }
+                    _ => "none of them".to_owned(),
+                };
+                return Err(ConfigError::new(one_of(&sources.map(|(key, _)| key)), found));
             }
         };
-        if let Some(found) = r#type {
-            check_type(key, &found).under("type")?;
+        if let Some(found) = &self.r#type {
+            check_type(key, found).under("type")?;
         }
         // A `value` is a formatter without an object of its own, so `read` stands beside it.
-        if key == VALUE {
-            return source;
+        if let Some(value) = self.value.take() {
+            return RawFormatter { value, read: self.read }.compile(compiler);
         }
-        if read.is_some() {
+        if self.read.is_some() {
             let expected = "no `read` here, since it stands beside `value`, or in \
                             `request_header`, `header` or `formatter`";
             return Err(ConfigError::new(expected, "one").under("read"));
         }
-        source.under(key)
+        self.compile(compiler).under(key)
+    }
+
+    fn compile(&mut self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
+        if let Some(raw) = self.literal.take() {
+            raw.compile(compiler)
+        } else if let Some(raw) = self.environment.take() {
+            raw.compile_variable(compiler)
+        } else if let Some(raw) = self.request_header.take().or(self.header.take()) {
+            raw.compile(compiler)
+        } else if let Some(raw) = self.response_header.take() {
+            raw.compile_header(compiler, Source::ResponseHeader)
+        } else if let Some(raw) = self.response_trailer.take() {
+            raw.compile_header(compiler, Source::ResponseTrailer)
+        } else if let Some(raw) = self.query_parameter.take() {
+            let privacy = compiler.settings.privacy;
+            raw.compile(&|name| privacy.query_parameter(name, Source::QueryParameter))
+        } else if let Some(raw) = self.cookie.take() {
+            raw.compile(&Source::Cookie)
+        } else if let Some(raw) = self.baggage.take() {
+            raw.compile(&Source::Baggage)
+        } else if let Some(raw) = self.property.take() {
+            raw.compile(compiler)
+        } else if let Some(raw) = self.identity {
+            Ok(raw.compile(compiler))
+        } else if let Some(raw) = self.metadata.take() {
+            raw.compile(compiler)
+        } else if let Some(raw) = self.formatter.take() {
+            raw.compile(compiler)
+        } else {
+            CompiledSource::expression(&self.cel.take().unwrap_or_default(), compiler)
+        }
     }
 
     fn transformation(&self) -> Result<Transformation> {

@@ -334,6 +334,7 @@ fn add_tags_at_end(tags: &Tags, span: &mut ActiveSpan, properties: &[&[u8]]) {
     let tag_facts = EndFacts {
         response: &Head::new(pairs(&response)),
         trailers: &Head::new(pairs(&trailers)),
+        is_grpc: span.is_grpc(),
         properties,
     };
     span.add_tags(tags, &tag_facts);

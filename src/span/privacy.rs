@@ -85,12 +85,16 @@ impl Privacy {
         source
     }
 
-    /// Returns the source of a query parameter's value, which is hidden if the configuration names the
+    /// Returns the `source` of a query parameter's value, which is hidden if the configuration names the
     /// parameter: the operator who reads a parameter by its name knows that it may be a secret.
-    pub(crate) fn query_parameter(self: &Rc<Self>, name: String) -> Source {
+    pub(crate) fn query_parameter(
+        self: &Rc<Self>,
+        name: String,
+        source: fn(String) -> Source,
+    ) -> Source {
         let key = normalized_key(name.as_bytes());
         let is_hidden = key.is_some_and(|key| self.secret_keys.are_configured_for(&key));
-        let source = Source::QueryParameter(name);
+        let source = source(name);
         if is_hidden || self.omitted.contains(key::URL_QUERY) {
             return self.wrapped(
                 source,

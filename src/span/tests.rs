@@ -139,7 +139,12 @@ fn check_name(format: &str, lines: &[(&str, &[u8])], expected: &str) {
         let response = Head::new(vec![(b"x-handler", b"cart\n")]);
         let trailers = Head::new(Vec::new());
         let properties = settings.tags.properties.values(Direction::Inbound, &values);
-        let facts = EndFacts { response: &response, trailers: &trailers, properties: &properties };
+        let facts = EndFacts {
+            is_grpc: false,
+            response: &response,
+            trailers: &trailers,
+            properties: &properties,
+        };
         span.add_tags(&settings.tags, &facts);
     }
     let span = Span::decode(span.finish(FACTS).0.bytes.as_slice()).unwrap();

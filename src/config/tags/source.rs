@@ -302,6 +302,7 @@ impl Compiler<'_> {
         Ok(name)
     }
 
+    #[inline(never)]
     fn check_not_sensitive(&self, name: &str) -> Result<()> {
         let mut allowed = self.settings.allow_sensitive_headers.iter();
         let holds_token = || self.settings.tokens.iter().any(|token| token.name == name);
@@ -346,9 +347,9 @@ impl Compiler<'_> {
 
     /// Compiles a CEL expression. Each word in it may be the name of a header.
     pub(crate) fn expression(&mut self, text: &str) -> Result<Source> {
-        let is_part = |char: char| char.is_ascii_alphanumeric() || char == '-';
-        for word in text.split(|char| !is_part(char)) {
-            self.check_not_sensitive(&word.to_ascii_lowercase())?;
+        let lower = text.to_ascii_lowercase();
+        for word in lower.as_bytes().split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-') {
+            self.check_not_sensitive(std::str::from_utf8(word).unwrap_or_default())?;
         }
         let is_readable = !text.trim().is_empty() && text.len() <= MAX_EXPRESSION_BYTES;
         if !is_readable || !(self.settings.compiles)(text) {
@@ -356,10 +357,14 @@ impl Compiler<'_> {
                             why not at `info`";
             return Err(ConfigError::new(expected, quoted(text)));
         }
-        let source = PropertySource::Cel(cel::text_of(text));
-        let index = self.tags.properties.add(source.clone(), source);
-        let source = Source::Property(Property::new(index, Encoding::Plain(Type::Text), None));
+        let source = self.property(PropertySource::Cel(cel::text_of(text)));
         Ok(self.settings.privacy.protected(source, text))
+    }
+
+    /// Compiles a property that is text, and does not depend on the direction.
+    pub(crate) fn property(&mut self, source: PropertySource) -> Source {
+        let index = self.tags.properties.add(source.clone(), source);
+        Source::Property(Property::new(index, Encoding::Plain(Type::Text), None))
     }
 
     /// Compiles a value of metadata, which is recorded as text, as Envoy's own tags record it. `keys`
@@ -369,7 +374,7 @@ impl Compiler<'_> {
             let expected = "a namespace, and a key in it";
             return Err(ConfigError::new(expected, quoted(&keys.replace('\0', "."))));
         }
-        let path = format!("{}\0filter_metadata\0{keys}", root.replace('.', "\0"));
+        let path = [&zero_separated(root, '.'), "\0filter_metadata\0", keys].concat();
         Ok(self.attribute(path, Encoding::Metadata, Some(Type::Text)))
     }
 }
@@ -390,13 +395,19 @@ impl RawMetadataKind {
     }
 }
 
+/// Returns a path with a zero byte between its parts, as the host takes it.
+#[inline(never)]
+pub(super) fn zero_separated(path: &str, separator: char) -> String {
+    path.replace(separator, "\0")
+}
+
 /// Longest CEL expression of a tag.
 const MAX_EXPRESSION_BYTES: usize = 2048;
 
 /// Joins the parts of a path with a zero byte between them, as the host takes it.
 fn joined_path(path: &OneOrMany<String>) -> Result<String> {
     let (joined, is_dotted) = match path {
-        OneOrMany::One(dotted) => (dotted.replace('.', "\0"), true),
+        OneOrMany::One(dotted) => (zero_separated(dotted, '.'), true),
         OneOrMany::Many(parts) => (parts.join("\0"), false),
     };
     if joined.split('\0').any(str::is_empty) || (is_dotted && joined.contains('[')) {

@@ -245,12 +245,50 @@ fn headers_with_credentials_are_refused() {
 
 #[test]
 fn an_unknown_command_is_refused_with_the_known_ones() {
-    for command in ["START_TIME", "REQUEST(X)", "PROTOCOL()"] {
+    for command in ["UNIQUE_ID", "REQUEST(X)", "PROTOCOL()", "GRPC_STATUS_NUMBER(NUMBER)"] {
         let name = command.split('(').next().unwrap();
         check_refused(
             &tag(&format!(r#""value": "%{command}%""#)),
             "custom_tags[0].value",
             &["a known command, one of `REQ`,", &format!("found \"{name}\"")],
+        );
+    }
+}
+
+#[test]
+fn wrong_arguments_of_commands_are_refused() {
+    let path = "`WQ` or `NQ`, then `:ORIG`, `:PATH` or `:ORIG_OR_PATH`";
+    let state = "`KEY:PLAIN` or `KEY:FIELD:NAME`, since filters cannot read the message";
+    let time = "a format of `%Y %m %d";
+    let kinds = "one of `DYNAMIC`, `CLUSTER`, `ROUTE`, `UPSTREAM_HOST`, `LISTENER`, `VIRTUAL_HOST`";
+    for (command, expected, found) in [
+        ("HOSTNAME", "`%ENVIRONMENT(HOSTNAME)%`, since filters do not learn", "\"HOSTNAME\""),
+        ("UPSTREAM_HOST_NAME", "`%UPSTREAM_HOST%`, since filters", "\"UPSTREAM_HOST_NAME\""),
+        ("FILTER_STATE(a)", state, "\"a\""),
+        ("FILTER_STATE(a:TYPED)", state, "\"a:TYPED\""),
+        ("FILTER_STATE(a:FIELD)", state, "\"a:FIELD\""),
+        ("FILTER_STATE(a:PLAIN:b)", state, "\"a:PLAIN:b\""),
+        ("START_TIME(%j)", time, "\"%j\""),
+        ("PATH(WQ:QUERY)", path, "\"WQ:QUERY\""),
+        ("PATH(Q)", path, "\"Q\""),
+        ("PATH(WQ:PATH:)", path, "\"WQ:PATH:\""),
+        ("GRPC_STATUS(number)", "one of `CAMEL_STRING`, `SNAKE_STRING`, `NUMBER`", "\"number\""),
+        ("METADATA(HOST:a:b)", kinds, "\"HOST\""),
+        ("METADATA(LISTENER_FILTER_CHAIN:a:b)", kinds, "\"LISTENER_FILTER_CHAIN\""),
+        ("METADATA(ROUTE:a)", "a namespace, and a key in it", "\"a\""),
+        ("METADATA(ROUTE)", "a namespace, and a key in it", "\"\""),
+        ("REQ_WITHOUT_QUERY(COOKIE)", SECRET, "\"cookie\""),
+        ("CEL(request.headers['cookie'])", SECRET, "\"cookie\""),
+        ("CEL()", "a CEL expression", "\"\""),
+        ("CEL", "a CEL expression", "\"\""),
+        ("REQ", "the name of a header", "\"\""),
+        ("QUERY_PARAM", "a non-empty string", "\"\""),
+    ] {
+        let format = format!(r#""value": "%{command}%""#);
+        check_refused(
+            &tag(&format),
+            "custom_tags[0].value",
+            &[expected, &format!("found {found}")],
         );
     }
 }
@@ -277,6 +315,7 @@ fn read_is_refused_where_no_request_header_is_named() {
         ),
         (r#""value": "%RESP(A)%", "read": "end""#, ".read", [nothing, "one"]),
         (r#""value": "%%REQ(A)%%", "read": "start""#, ".read", [nothing, "one"]),
+        (r#""value": "%QUERY_PARAM(a)%", "read": "end""#, ".read", [nothing, "one"]),
         (
             r#""formatter": {"value": "%PROTOCOL%", "read": "end"}"#,
             ".formatter.read",
@@ -290,6 +329,8 @@ fn read_is_refused_where_no_request_header_is_named() {
         r#""header": {"name": "a", "default_value": "-", "read": "end"}"#,
         r#""formatter": {"value": "%REQ(A)%", "read": "end"}"#,
         r#""value": "a%REQ(A?B)%", "read": "end""#,
+        r#""value": "%PATH(NQ)%", "read": "end""#,
+        r#""value": "%REQ_WITHOUT_QUERY(A)%", "read": "start""#,
     ] {
         assert!(parse(&tag(member)).is_ok(), "{member}");
     }

@@ -64,7 +64,8 @@ fn record(
     let values: Vec<_> = values.collect();
     let properties = settings.tags.properties.values(facts.direction, &values);
     let none = Head::new(Vec::new());
-    let end_facts = EndFacts { response: &none, trailers: &none, properties: &properties };
+    let end_facts =
+        EndFacts { is_grpc: false, response: &none, trailers: &none, properties: &properties };
     active.add_tags(&settings.tags, &end_facts);
     let mut span = Span::decode(active.finish(facts).0.bytes.as_slice()).unwrap();
     let pairs = std::mem::take(&mut span.attributes).into_iter().map(|pair| {

@@ -3,14 +3,16 @@
 //! ```text
 //! format    = *( text / "%%" / "%" command [ "(" argument ")" [ ":" length ] ] "%" )
 //! command   = 1*( A-Z / "_" / 0-9 )
-//! argument  = *( any but ")" )       ; of REQ, RESP, TRAILER: name [ "?" name ]
+//! argument  = *any                   ; as short as possible
 //! ```
 //!
 //! <https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_log/usage>
 
 use super::source::{Lookup, Source};
+use super::time::append_time;
 use super::value::TagValue;
 use crate::http::digits;
+use crate::http::head::split_query;
 use crate::span::text::first_chars;
 
 /// A part of a compiled format string.
@@ -21,7 +23,18 @@ pub enum Part {
     Value {
         sources: Vec<Source>,
         max_length: Option<u32>,
+        conversion: Conversion,
     },
+}
+
+/// What a command makes of its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conversion {
+    None,
+    /// Cuts the query off a path.
+    WithoutQuery,
+    /// Writes the value of [`START_TIME`](super::time::START_TIME) in this format.
+    Time(String),
 }
 
 impl Part {
@@ -61,11 +74,21 @@ pub fn split_part(format: &str) -> Option<(ParsedPart<'_>, &str)> {
     let (name, mut rest) = split_before(text, |byte| !is_name(byte));
     let (mut argument, mut max_length) = (None, None);
     if let Some(after) = rest.strip_prefix('(') {
-        let (inner, after) = split_before(after, |byte| byte == b')');
-        (argument, rest) = (Some(inner), after.strip_prefix(')')?);
-        if let Some(after) = rest.strip_prefix(':') {
-            let (length, after) = split_before(after, |byte| byte == b'%');
-            (max_length, rest) = (Some(digits::decimal(length.as_bytes())?), after);
+        let mut searched = 0;
+        loop {
+            let (_, end) = split_before(after.get(searched..)?, |byte| byte == b')');
+            let behind = end.strip_prefix(')')?;
+            searched = after.len() - behind.len();
+            if let Some(length) = behind.strip_prefix(':') {
+                let (length, end) = split_before(length, |byte| byte == b'%');
+                (max_length, rest) = (digits::decimal(length.as_bytes()), end);
+            } else {
+                (max_length, rest) = (None, behind);
+            }
+            if rest.starts_with('%') && max_length.is_some() != behind.starts_with('%') {
+                argument = after.get(..searched - 1);
+                break;
+            }
         }
     }
     let rest = rest.strip_prefix('%')?;
@@ -84,17 +107,26 @@ pub(super) fn text(parts: &[Part], lookup: Lookup<'_, '_>) -> Vec<u8> {
     for part in parts {
         match part {
             Part::Text(literal) => text.extend_from_slice(literal.as_bytes()),
-            Part::Value { sources, max_length } => {
+            Part::Value { sources, max_length, conversion } => {
                 let value = sources.iter().find_map(|source| source.find(lookup));
                 let Some(value) = value.map(TagValue::into_text) else {
                     continue;
                 };
+                let mut time = Vec::new();
+                let value = match conversion {
+                    Conversion::None => &*value,
+                    Conversion::WithoutQuery => split_query(&value).0,
+                    Conversion::Time(format) => {
+                        let _ = append_time(&mut time, format, &value);
+                        &time
+                    }
+                };
                 match max_length {
                     Some(max) => {
-                        let value = String::from_utf8_lossy(&value);
+                        let value = String::from_utf8_lossy(value);
                         text.extend_from_slice(first_chars(&value, *max as usize).as_bytes());
                     }
-                    None => text.extend_from_slice(&value),
+                    None => text.extend_from_slice(value),
                 }
             }
         }
@@ -139,6 +171,11 @@ mod tests {
         check("%PROTOCOL%", &[command("PROTOCOL", None, None)]);
         check("%REQ(X?Y):12%", &[command("REQ", Some("X?Y"), Some(12))]);
         check("%REQ()%", &[command("REQ", Some(""), None)]);
+        check("%CEL(a(b)):3%", &[command("CEL", Some("a(b)"), Some(3))]);
+        check("%CEL(a(b):c)%", &[command("CEL", Some("a(b):c"), None)]);
+        check("%A(b):c):2%", &[command("A", Some("b):c"), Some(2))]);
+        check("%START_TIME(%s%)%", &[command("START_TIME", Some("%s%"), None)]);
+        check("%A(b)%)", &[command("A", Some("b"), None), Text(")")]);
         check(
             "a%REQ(:PATH)%b%%%RESPONSE_CODE%é",
             &[

@@ -12,6 +12,7 @@ pub(crate) mod property;
 pub(crate) mod redact;
 pub(crate) mod sensitive;
 pub(crate) mod source;
+pub(crate) mod time;
 pub(crate) mod value;
 
 use crate::http::head::Head;
@@ -88,6 +89,8 @@ struct NameFormat {
 pub struct EndFacts<'f, 'a> {
     pub response: &'f Head<'a>,
     pub trailers: &'f Head<'a>,
+    /// Whether the request is a gRPC request.
+    pub is_grpc: bool,
     /// The values that [`Properties::values`] returns; an absent one is empty.
     pub properties: &'f [&'a [u8]],
 }

@@ -8,6 +8,7 @@
 
 use super::value::TagValue;
 use crate::http::address::Address;
+use crate::http::grpc;
 use crate::http::response_flags;
 use crate::sampling::conditions::Direction;
 
@@ -53,6 +54,8 @@ pub enum Encoding {
     Plain(Type),
     /// A value of dynamic or static metadata: text, a double or a boolean.
     Metadata,
+    /// `response.grpc_status`. A request that is not gRPC has none.
+    GrpcStatus(GrpcStatusFormat),
     /// `response.flags`, recorded by their short names.
     Flags,
     /// A duration, recorded in whole milliseconds.
@@ -60,6 +63,17 @@ pub enum Encoding {
     /// A socket address, recorded without its port. Any other address, such as an internal listener's
     /// name, counts as absent.
     Host,
+}
+
+/// How a status of gRPC is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GrpcStatusFormat {
+    /// `InvalidArgument`
+    Camel,
+    /// `INVALID_ARGUMENT`
+    Snake,
+    /// `3`
+    Number,
 }
 
 impl Properties {
@@ -100,6 +114,11 @@ impl Properties {
 impl Property {
     pub fn new(index: usize, encoding: Encoding, record_as: Option<Type>) -> Self {
         Self { index, encoding, record_as }
+    }
+
+    /// Tells whether only a gRPC request has the property.
+    pub fn is_of_grpc(&self) -> bool {
+        matches!(self.encoding, Encoding::GrpcStatus(_))
     }
 
     /// Reads the property among [`Properties::values`]. A value that is empty, or that does not have
@@ -151,10 +170,37 @@ impl Encoding {
                 _ => return None,
             },
             Self::Metadata => return metadata(value),
+            Self::GrpcStatus(format) => format.write(bits()?.cast_signed()),
             Self::Flags => TagValue::Text(response_flags::names(bits()?).into_bytes().into()),
             Self::Millis => TagValue::Int(bits()?.cast_signed() / NANOS_PER_MILLI),
             Self::Host => TagValue::Text(Address::parse(value)?.host.as_bytes().into()),
         })
+    }
+}
+
+impl GrpcStatusFormat {
+    fn write(self, status: i64) -> TagValue<'static> {
+        let name = grpc::status_name(status.cast_unsigned());
+        let Some(name) = name.filter(|_| self != Self::Number) else {
+            return TagValue::Int(status);
+        };
+        let name = match name {
+            // Envoy spells it with one L.
+            "CANCELLED" if self == Self::Camel => "CANCELED",
+            name => name,
+        };
+        if self == Self::Snake || name == "OK" {
+            return TagValue::Text(name.as_bytes().into());
+        }
+        let mut camel = Vec::new();
+        let mut begins_word = true;
+        for byte in name.bytes() {
+            if byte != b'_' {
+                camel.push(if begins_word { byte } else { byte.to_ascii_lowercase() });
+            }
+            begins_word = byte == b'_';
+        }
+        TagValue::Text(camel.into())
     }
 }
 
@@ -241,6 +287,29 @@ mod tests {
         check("filter_state.mine", None, &seven, text("\u{7}\0\0\0\0\0\0\0"));
         check("filter_state.mine", Some(Type::Int), &seven, Some(TagValue::Int(7)));
         check("filter_state.mine", Some(Type::Int), &[0xff; 8], Some(TagValue::Int(-1)));
+    }
+
+    #[test]
+    fn a_status_of_grpc_is_named() {
+        use GrpcStatusFormat::{Camel, Number, Snake};
+        for (format, status, expected) in [
+            (Camel, 0, "OK"),
+            (Camel, 1, "Canceled"),
+            (Camel, 3, "InvalidArgument"),
+            (Camel, 16, "Unauthenticated"),
+            (Camel, 17, "17"),
+            (Camel, -1, "-1"),
+            (Snake, 0, "OK"),
+            (Snake, 1, "CANCELLED"),
+            (Snake, 4, "DEADLINE_EXCEEDED"),
+            (Snake, -1, "-1"),
+            (Number, 3, "3"),
+        ] {
+            let property = Property::new(0, Encoding::GrpcStatus(format), None);
+            let value = i64::to_le_bytes(status);
+            let found = property.find(&[&value]).map(TagValue::into_text);
+            assert_eq!(found.as_deref(), Some(expected.as_bytes()), "{format:?} {status}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub enum Source {
     ResponseTrailer(String),
     /// A parameter of the request's query, decoded.
     QueryParameter(String),
+    /// A parameter of the request's query, decoded but for its plus signs.
+    PlainQueryParameter(String),
     Cookie(String),
     /// A member of the incoming W3C Baggage, decoded.
     Baggage(String),
@@ -63,6 +65,7 @@ impl Source {
         match self {
             Self::RequestHeader(_)
             | Self::QueryParameter(_)
+            | Self::PlainQueryParameter(_)
             | Self::Cookie(_)
             | Self::Baggage(_)
             | Self::Kept(_) => Input::RequestHeaders,
@@ -77,7 +80,7 @@ impl Source {
     pub fn request_header(&self) -> Option<&str> {
         match self {
             Self::RequestHeader(name) => Some(name),
-            Self::QueryParameter(_) => Some(head::PATH),
+            Self::QueryParameter(_) | Self::PlainQueryParameter(_) => Some(head::PATH),
             Self::Cookie(_) => Some(COOKIE),
             Self::Baggage(_) => Some(baggage::BAGGAGE),
             Self::Protected(protected) => protected.source.request_header(),
@@ -100,10 +103,16 @@ impl Source {
             Self::RequestHeader(name) => lookup.request()?.first(name).map(start_of),
             Self::ResponseHeader(name) => lookup.end_facts()?.response.first(name).map(start_of),
             Self::ResponseTrailer(name) => lookup.end_facts()?.trailers.first(name).map(start_of),
-            Self::QueryParameter(name) => query_parameter(lookup.request()?.target(), name),
+            Self::QueryParameter(name) | Self::PlainQueryParameter(name) => {
+                let is_form = matches!(self, Self::QueryParameter(_));
+                query_parameter(lookup.request()?.target(), name, is_form)
+            }
             Self::Cookie(name) => cookie(lookup.request()?, name).map(Cow::Borrowed),
             Self::Baggage(key) => baggage::value(lookup.request()?, key),
-            Self::Property(property) => return property.find(lookup.end_facts()?.properties),
+            Self::Property(property) => {
+                let facts = lookup.end_facts().filter(|it| it.is_grpc || !property.is_of_grpc())?;
+                return property.find(facts.properties);
+            }
             Self::Kept(index) => lookup.kept(*index).map(Cow::Borrowed),
             Self::Protected(protected) => return protected.find(lookup),
         };
@@ -147,22 +156,22 @@ fn start_of(value: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Returns the first parameter of that name in a request target's query, decoded. A parameter without
-/// `=` has an empty value.
-fn query_parameter<'a>(target: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
+/// `=` has an empty value. In a form, `+` is a space.
+fn query_parameter<'a>(target: &'a [u8], name: &str, is_form: bool) -> Option<Cow<'a, [u8]>> {
     let query = split_query(target).1?;
     let query = query.get(..MAX_READ_BYTES).unwrap_or(query);
     for pair in query.split(|byte| *byte == b'&') {
         let (key, value) = split_pair(pair);
-        if *form_decoded(key) == *name.as_bytes() {
-            return Some(form_decoded(value));
+        if *decoded(key, is_form) == *name.as_bytes() {
+            return Some(decoded(value, is_form));
         }
     }
     None
 }
 
-/// Percent-decodes a name or a value of a form, where `+` is a space.
-fn form_decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    if !text.contains(&b'+') {
+/// Percent-decodes a name or a value of a query. In a form, `+` is a space.
+fn decoded(text: &[u8], is_form: bool) -> Cow<'_, [u8]> {
+    if !is_form || !text.contains(&b'+') {
         return percent_decode(text).into();
     }
     let mut spaced = text.to_vec();
@@ -241,6 +250,14 @@ mod tests {
     }
 
     #[test]
+    fn plus_signs_of_a_plain_parameter_stay() {
+        let source = Source::PlainQueryParameter("q".to_owned());
+        check(source.clone(), &[(":path", "/?q=a%20b+c&q=2")], Some("a b+c"));
+        check(source.clone(), &[(":path", "/?%71=")], Some(""));
+        check(source, &[(":path", "/?r=1")], None);
+    }
+
+    #[test]
     fn cookies_are_found_in_every_cookie_header() {
         for (lines, expected) in [
             (["tier=gold", "x=y"], Some("gold")),
@@ -274,14 +291,14 @@ mod tests {
         #[test]
         fn no_bytes_panic(text: Vec<u8>, name in "[a-z=&;%+\"]{0,3}") {
             let head = Head::new(vec![(b"cookie", &text)]);
-            let _ = (query_parameter(&text, &name), cookie(&head, &name));
+            let _ = (query_parameter(&text, &name, true), cookie(&head, &name));
         }
 
         #[test]
         fn a_form_encoded_value_is_decoded(value: Vec<u8>) {
             let encoded: String = value.iter().map(|byte| format!("%{byte:02X}")).collect();
             let target = format!("/?a=1&k={encoded}&k=2");
-            let found = query_parameter(target.as_bytes(), "k");
+            let found = query_parameter(target.as_bytes(), "k", true);
             prop_assert_eq!(found.as_deref(), Some(value.as_slice()));
         }
     }

@@ -13,6 +13,7 @@ use crate::sampling::conditions::Direction;
 use crate::span::cel;
 use crate::span::encoding::{AttributeLimits, SpanFields, SpanIds};
 use crate::span::tags::property::PropertySource;
+use crate::span::tags::time;
 
 /// Returns the attributes that these tags add to the span of one request.
 fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
@@ -29,6 +30,7 @@ fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
     let response = head(&[("x-order", "o-1"), ("x-empty", "")]);
     let trailers = head(&[("grpc-status", "5")]);
     let code = 404u64.to_le_bytes();
+    let grpc_status = 5u64.to_le_bytes();
     let millis = 1_234_567_890u64.to_le_bytes();
     let flags = (1u64 << 8).to_le_bytes();
     let values: Vec<&[u8]> = tags
@@ -48,14 +50,19 @@ fn recorded(tags: &str) -> BTreeMap<String, any_value::Value> {
             "upstream/uri_san_peer_certificate" => b"spiffe://mesh/called",
             "metadata/filter_metadata/a.b/c/d" => b"deep",
             "xds/upstream_host_metadata/filter_metadata/lb/canary" => &[1],
+            "response/grpc_status" => &grpc_status,
+            time::START_TIME => time::EXAMPLE,
             expression if expression == cel::text_of("1 + 1") => b"2",
+            expression if expression.contains(r#"["shop.plan"]"#) => b"gold",
+            expression if expression.contains("filter_state.peer.app") => b"cart",
             // A later filter has set it.
             "request/headers/x-user" => b"grace",
             _ => b"",
         })
         .collect();
     let values = tags.properties.values(Direction::Outbound, &values);
-    let facts = EndFacts { response: &response, trailers: &trailers, properties: &values };
+    let facts =
+        EndFacts { is_grpc: true, response: &response, trailers: &trailers, properties: &values };
     let ids = SpanIds {
         trace_id: TraceId::from(1),
         span_id: SpanId::from(2),
@@ -120,6 +127,31 @@ fn an_expression_that_has_no_value_makes_no_tag() {
     check(r#""cel": "1 + 1""#, "2");
     check(r#""cel": "1 + 1", "redact": "mask""#, "*");
     check(r#""cel": "request.headers['x-none']""#, "");
+}
+
+/// As in Envoy's access logs, but that request headers are read when the request arrives.
+#[test]
+fn commands_of_formats_have_values() {
+    check(r#""value": "%PATH%""#, "/cart?order=o%207&empty=");
+    check(r#""value": "%PATH(NQ)%""#, "/cart");
+    check(r#""value": "%PATH(NQ:PATH):3%""#, "/ca");
+    check(r#""value": "%PATH(WQ:ORIG)%""#, "");
+    check(r#""value": "%PATH(:PATH)%", "read": "end""#, "");
+    check(r#""value": "%REQ_WITHOUT_QUERY(X-NONE?:PATH):3%""#, "/ca");
+    check(r#""value": "%QUERY_PARAM(order)%/%QUERY_PARAM(none)%""#, "o 7/");
+    check(r#""value": "%QUERY_PARAM(order)%%RESPONSE_CODE%""#, "o 7404");
+    check(r#""value": "%REQUEST_HEADER(x-user):2%""#, "ad");
+    check(r#""value": "%GRPC_STATUS%""#, "NotFound");
+    check(r#""value": "%GRPC_STATUS(SNAKE_STRING)%/%GRPC_STATUS(NUMBER)%""#, "NOT_FOUND/5");
+    check(r#""value": "%GRPC_STATUS_NUMBER%""#, "5");
+    check(r#""value": "%START_TIME%""#, "2026-11-27T20:07:43.566Z");
+    check(r#""value": "%START_TIME(%s.%3f)%""#, "1795810063.566");
+    check(r#""value": "%FILTER_STATE(shop.plan:PLAIN):2%""#, "go");
+    check(r#""value": "%FILTER_STATE(peer:FIELD:app)%""#, "cart");
+    check(r#""value": "%FILTER_STATE(none:PLAIN)%""#, "");
+    check(r#""value": "%METADATA(DYNAMIC:a.b:c:d)%""#, "deep");
+    check(r#""value": "%METADATA(UPSTREAM_HOST:lb:canary)%""#, "true");
+    check(r#""value": "%CEL(1 + 1)%/%CEL('a)' + 'b')%""#, "2/");
 }
 
 #[test]
