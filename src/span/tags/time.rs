@@ -13,13 +13,13 @@
 use std::ops::Range;
 
 /// The CEL expression whose value [`append_time`] reads.
-pub const START_TIME: &str = r#""+0000UTC"+string(int(request.time))+string(request.time)"#;
+pub(crate) const START_TIME: &str = r#""+0000UTC"+string(int(request.time))+string(request.time)"#;
 /// A value of that expression.
-pub const EXAMPLE: &[u8] = b"+0000UTC17958100632026-11-27T20:07:43.566134Z";
+pub(crate) const EXAMPLE: &[u8] = b"+0000UTC17958100632026-11-27T20:07:43.566134Z";
 
 /// Appends the value of [`START_TIME`] in a format. Returns `None` if the format has anything else.
 #[inline(never)]
-pub fn append_time(text: &mut Vec<u8>, format: &str, time: &[u8]) -> Option<()> {
+pub(crate) fn append_time(text: &mut Vec<u8>, format: &str, time: &[u8]) -> Option<()> {
     let mut format = format.bytes();
     while let Some(byte) = format.next() {
         if byte != b'%' {
