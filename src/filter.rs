@@ -80,8 +80,8 @@ pub(crate) enum PendingSpan<'c> {
 /// Decides whether a request is traced, edits the headers that go upstream, and returns the span to
 /// record.
 ///
-/// A recorded request takes the id of its own span upstream, or that of the span of the call upstream if
-/// it has one. A request that is not recorded keeps the
+/// A recorded request sends the id of its span upstream, or that of the span of the upstream call if there
+/// is one. A request that is not recorded keeps the
 /// ids that it came with, so that no span upstream has a parent that does not exist; without ids it
 /// gets fresh ones, so that no upstream takes itself for the root and samples anew.
 pub(crate) fn on_request_headers<'c>(
@@ -141,6 +141,9 @@ pub(crate) fn on_request_headers<'c>(
     let is_told = config.response.is_for(is_forced, &context);
     let response_context = is_told.then(|| match &span {
         PendingSpan::Recorded(recording) => Box::new(recording.context),
+        PendingSpan::Late(recording) if recording.parent_span_id.is_none() => {
+            Box::new(Context { span_id: recording.context.span_id, ..context })
+        }
         _ => Box::new(context),
     });
     Outcome { summary, edits, span, response_context, log_context }

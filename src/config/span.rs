@@ -24,8 +24,10 @@ pub(super) struct RawSpan {
     /// Names of spans in order; the first that matches a request names its span. Default: the method and
     /// the route's template for HTTP, the called method for gRPC.
     pub names: Vec<RawName>,
-    /// The span's own attributes that are left out. Their values are left out of other attributes, names
-    /// and tags too. Default: none. Example: `[client.address, url.query, user_agent.original]`.
+    /// The span's own attributes that are left out. The values of `client.address`, `url.path`,
+    /// `url.query`, `server.address`, `user_agent.original` and `guid:x-request-id` are left out of other
+    /// attributes, names and tags too. Default: none.
+    /// Example: `[client.address, url.query, user_agent.original]`.
     pub omit: Vec<String>,
     /// More query parameters whose values `REDACTED` replaces. `*` means all parameters. A parameter
     /// with `-` in front of its name is recorded, although the name looks like that of a secret, or there is

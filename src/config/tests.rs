@@ -205,9 +205,13 @@ fn a_variable_with_a_secret_is_refused_in_tags_and_resource() {
         {"name": "x-token", "environment": {"name": "KEY"}}]}}"#;
     let tag = r#""custom_tags": [{"tag": "a", "environment": {"name": "KEY"}}]"#;
     let resource = r#""resource_attributes": {"a": {"environment": {"name": "KEY"}}}"#;
+    let format = r#""custom_tags": [{"tag": "a", "value": "%ENVIRONMENT(KEY)%"}]"#;
+    let name = r#""span": {"names": [{"name": "%ENVIRONMENT(KEY)%"}]}"#;
     for secret in [token, exporter] {
         for (public, path) in [
             (tag, "custom_tags[0].environment.name"),
+            (format, "custom_tags[0].value"),
+            (name, "span.names[0].name"),
             (resource, "resource_attributes.a.environment.name"),
         ] {
             let json = format!("{{{secret}, {public}}}");

@@ -10,8 +10,8 @@ use crate::sampling::export_on::{ExportOn, RequestEnd};
 use crate::span::attributes::{self as key, OwnKeys};
 use crate::span::{self, ActiveSpan, StreamFacts};
 
-/// Attributes of [`stream_facts`], named as in CEL. Each has the span's attributes that are made of it
-/// alone, unless it is needed for anything else.
+/// Attributes of [`stream_facts`], named as in CEL. Each lists the span's attributes that are made only of
+/// it. The list is empty if something else needs the value too.
 const STREAM_ATTRIBUTES: [(&str, &[&str]); 11] = [
     ("xds.listener_direction", &[]),
     ("source.address", &[key::CLIENT_ADDRESS]),

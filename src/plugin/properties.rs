@@ -65,8 +65,8 @@ struct Expression {
     is_refused: Cell<bool>,
 }
 
-/// Tells whether the host compiles a CEL expression. A host without CEL is asked in vain: it takes every
-/// expression, which then has no value.
+/// Tells whether the host compiles a CEL expression. A host without CEL accepts every expression, and
+/// none of them has a value.
 pub(super) fn compiles(expression: &str) -> bool {
     match host::call_foreign(CREATE, expression.as_bytes()) {
         Ok(token) => {

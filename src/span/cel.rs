@@ -32,8 +32,8 @@ pub(crate) fn value_or_empty(path: &str) -> Option<String> {
     (!tests.is_empty()).then(|| format!("({}?{value}:\"\")", tests.join("&&")))
 }
 
-/// Returns an expression for the text of another one's value. It fails where that one fails, and for
-/// null, lists and maps, which have no text.
+/// Returns a CEL expression that converts the value of `expression` to text. It fails where `expression`
+/// fails, and for null, lists and maps, which have no text.
 pub(crate) fn text_of(expression: &str) -> String {
     // The line ends since the expression may end with a comment. `string` takes no boolean in Envoy 1.36.
     format!("[({expression}\n)].map(v,type(v)==bool?(v?\"true\":\"false\"):string(v))[0]")

@@ -289,8 +289,9 @@ impl ActiveSpan {
         let of_call =
             StreamFacts { direction: Direction::Outbound, protocol: b"", route_name: b"", ..facts };
         let call = (!facts.upstream_address.is_empty())
-            .then(|| request.end(*call, Name::Default, of_call, Describes::Both));
-        (request.end(fields, name, facts, Describes::Request), call)
+            .then(|| request.end(*call, Name::Default, of_call, Describes::Call));
+        let describes = if call.is_some() { Describes::Request } else { Describes::Both };
+        (request.end(fields, name, facts, describes), call)
     }
 }
 
@@ -317,6 +318,8 @@ fn upstream_span(
 enum Describes {
     /// The request alone: its call upstream has a span of its own.
     Request,
+    /// The call upstream alone, below the span of its request.
+    Call,
     /// The request and the call upstream.
     Both,
 }
@@ -352,7 +355,7 @@ impl RequestParts {
         http::volume_attributes(&mut fields, facts);
         if let Some(first_byte) = first_byte_unix_nanos
             && !facts.upstream_address.is_empty()
-            && describes == Describes::Both
+            && describes != Describes::Request
         {
             let nanos = first_byte.saturating_sub(*start_unix_nanos);
             fields.number(key::UPSTREAM_TIME_TO_FIRST_BYTE_MS, nanos as f64 / 1e6);
@@ -365,7 +368,8 @@ impl RequestParts {
         }
         let (default_name, error_type) = match protocol {
             ApplicationProtocol::Grpc => {
-                rpc::name_and_error_type(&mut fields, &kind, url, facts, cut)
+                let is_inbound = kind == SpanKind::Server || describes == Describes::Call;
+                rpc::name_and_error_type(&mut fields, &kind, is_inbound, url, facts, cut)
             }
             _ => (
                 http::name(&mut fields, method, facts.route_name),

@@ -12,6 +12,8 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 
+use percent_encoding::percent_decode;
+
 use super::attributes::{self as key, OwnKeys};
 use super::tags::source::{Lookup, MAX_READ_BYTES, Source};
 use super::tags::value::TagValue;
@@ -93,7 +95,9 @@ impl Privacy {
         source: fn(String) -> Source,
     ) -> Source {
         let key = normalized_key(name.as_bytes());
-        let is_hidden = key.is_some_and(|key| self.secret_keys.are_configured_for(&key));
+        // A name that is too long for a key is a secret where all are.
+        let is_hidden =
+            key.map_or(self.secret_keys.all, |key| self.secret_keys.are_configured_for(&key));
         let source = source(name);
         if is_hidden || self.omitted.contains(key::URL_QUERY) {
             return self.wrapped(
@@ -130,6 +134,11 @@ impl Privacy {
             let start = path.get(..MAX_READ_BYTES).unwrap_or(path);
             return self.secret_keys.redacted_path(start);
         }
+        // A URL and a CEL expression may have text before the path.
+        let start = path.iter().position(|byte| *byte == b'/').unwrap_or_default();
+        if let Some((before, path)) = path.split_at_checked(start).filter(|_| start > 0) {
+            return Cow::Owned([before, &self.path(path)].concat());
+        }
         match self.replaced(path) {
             Ok(replaced) => replaced.map_or(self.secret_keys.redacted_path(path), Cow::Owned),
             Err(BudgetExceeded) => Cow::Borrowed(REDACTED),
@@ -137,7 +146,8 @@ impl Privacy {
     }
 
     /// Returns a path with its redacted parts replaced, or `None` if it has none. A client chooses how to
-    /// spell a path, so its normal spelling is searched first.
+    /// spell a path, so its normal spelling is searched first, then the path as it was sent, then the path
+    /// with all its bytes decoded.
     fn replaced(&self, path: &[u8]) -> Result<Option<Vec<u8>>, BudgetExceeded> {
         if path.len() > MAX_URL_PART_BYTES {
             return Err(BudgetExceeded);
@@ -145,7 +155,13 @@ impl Privacy {
         let path = self.secret_keys.redacted_path(path);
         let budget = SearchBudget::default();
         let normal = path::normalized(&path).ok_or(BudgetExceeded)?;
-        for spelling in [&normal, &path] {
+        let decoded: Cow<'_, [u8]> = percent_decode(&path).into();
+        let mut searched: &[u8] = b"";
+        for spelling in [&normal, &path, &decoded] {
+            if **spelling == *searched {
+                continue;
+            }
+            searched = spelling;
             let mut text = spelling.to_vec();
             let mut is_redacted = false;
             for PathRedaction { search, replacement } in &self.paths {
@@ -165,9 +181,6 @@ impl Privacy {
             }
             if is_redacted {
                 return Ok(Some(text));
-            }
-            if normal == path {
-                break;
             }
         }
         Ok(None)
@@ -208,12 +221,16 @@ impl Protected {
             return None;
         }
         let value = source.find(lookup)?;
+        if matches!(shown, Shown::All) {
+            return Some(value);
+        }
+        let value = value.into_text();
+        let value = value.get(..MAX_READ_BYTES).unwrap_or(&value);
         let text = match shown {
-            Shown::All => return Some(value),
-            Shown::Target => privacy.target(&value.into_text(), &is_omitted),
-            Shown::Query => privacy.secret_keys.redacted(&value.into_text()).into_owned(),
-            Shown::Networks => masked_list(&value.into_text()),
-            Shown::Nothing => REDACTED.to_vec(),
+            Shown::All | Shown::Nothing => REDACTED.to_vec(),
+            Shown::Target => privacy.target(value, &is_omitted),
+            Shown::Query => privacy.secret_keys.redacted(value).into_owned(),
+            Shown::Networks => masked_list(value),
         };
         Some(TagValue::Text(text.into()))
     }
@@ -265,7 +282,7 @@ fn masked_list(list: &[u8]) -> Vec<u8> {
 const SIX_TO_FOUR: u32 = 0x2002;
 /// Request headers and attributes of Envoy's that hold the values of own attributes, or addresses and paths
 /// of the same kind.
-const SOURCES: [(&str, &str); 23] = [
+const SOURCES: [(&str, &str); 24] = [
     ("source.address", key::CLIENT_ADDRESS),
     ("x-forwarded-for", key::CLIENT_ADDRESS),
     ("forwarded", key::CLIENT_ADDRESS),
@@ -285,7 +302,9 @@ const SOURCES: [(&str, &str); 23] = [
     (USER_AGENT, key::USER_AGENT_ORIGINAL),
     ("request.useragent", key::USER_AGENT_ORIGINAL),
     (AUTHORITY, key::SERVER_ADDRESS),
-    ("request.host", key::SERVER_ADDRESS),
+    // `request.host` too. Envoy reads `:authority` for the header `host`.
+    ("host", key::SERVER_ADDRESS),
+    ("x-forwarded-host", key::SERVER_ADDRESS),
     ("connection.requested_server_name", key::SERVER_ADDRESS),
     (REQUEST_ID, key::REQUEST_ID),
     ("request.id", key::REQUEST_ID),

@@ -15,12 +15,14 @@ use crate::http::url::Url;
 /// Adds the called method and its status. Returns the name of the span, and its `error.type` where
 /// the call failed.
 ///
-/// A server's span names the method only where a server answered and has the method. Otherwise it
-/// says `_OTHER`, so that clients cannot make up names of spans by calling methods that do not exist. If
-/// paths are omitted, this holds for a client's span too: the path may be anything but a method.
+/// A span of an inbound request, or of the call upstream that it leads to, names the method only where a
+/// server answered and has the method. Otherwise it says `_OTHER`, so that clients cannot make up names of
+/// spans by calling methods that do not exist. If paths are omitted, this holds for all spans: the path may
+/// be anything but a method.
 pub(crate) fn name_and_error_type(
     fields: &mut SpanFields,
     kind: &SpanKind,
+    is_inbound: bool,
     url: &Url,
     facts: StreamFacts<'_>,
     cut: Option<Cut>,
@@ -29,7 +31,7 @@ pub(crate) fn name_and_error_type(
     let refused = facts.grpc_status.map_or(facts.status >= 400, |it| it == grpc::UNIMPLEMENTED);
     let unanswered = facts.upstream_address.is_empty() || facts.status == 0;
     let hides_path = fields.omitted.contains(key::URL_PATH);
-    let unknown = (*kind == SpanKind::Server || hides_path) && (refused || unanswered);
+    let unknown = (is_inbound || hides_path) && (refused || unanswered);
     let hides_method = fields.omitted.contains(key::RPC_METHOD);
     let name = match grpc::method(url.path()) {
         _ if hides_method => GRPC,

@@ -284,9 +284,25 @@ fn both_spans_of_a_grpc_call_name_its_method() {
 }
 
 #[test]
+fn neither_span_names_a_grpc_method_that_the_server_does_not_have() {
+    let lines: &[(&str, &[u8])] =
+        &[(":method", b"POST"), (":path", b"/Made.Up/X123"), ("content-type", b"application/grpc")];
+    for facts in [
+        StreamFacts { grpc_status: Some(12), ..FACTS },
+        StreamFacts { status: 0, flags: 1 << 28, ..FACTS },
+    ] {
+        for (span, attributes) in pair(lines, facts) {
+            assert_eq!((span.name.as_str(), &*attributes["rpc.method"]), ("grpc", "_OTHER"));
+        }
+    }
+}
+
+#[test]
 fn a_request_without_a_call_upstream_has_one_span() {
-    let refused = StreamFacts { upstream_address: b"", code_details: b"route_not_found", ..FACTS };
-    assert_eq!(pair(&[(":method", b"GET")], refused).len(), 1);
+    let unhealthy = StreamFacts { upstream_address: b"", flags: 1 << 1, status: 503, ..FACTS };
+    let spans = pair(&[(":method", b"GET")], unhealthy);
+    let [(_, attributes)] = spans.as_slice() else { panic!("{spans:?}") };
+    assert_eq!(attributes["upstream_cluster"], "shop", "it has no other span");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::Compiler;
 use super::source::{RawRead, zero_separated};
 use crate::config::error::{ConfigError, Result, one_of, quoted};
-use crate::config::shapes::non_empty;
+use crate::config::shapes::{non_empty, public_variable};
 use crate::http::head;
 use crate::span::cel;
 use crate::span::tags::format::{Conversion, EXPECTED, ParsedPart, Part, split_part};
@@ -92,7 +92,9 @@ impl Compiler<'_> {
         let mut conversion = Conversion::None;
         match command {
             Command::Environment => {
-                let text = (self.settings.environment)(given).unwrap_or_default();
+                let variable = non_empty(given.to_owned())?;
+                public_variable(&variable, self.settings.secret_variables)?;
+                let text = (self.settings.environment)(&variable).unwrap_or_default();
                 let max_chars = max_length.map_or(usize::MAX, |max| max as usize);
                 return Ok(Part::Text(first_chars(&text, max_chars).to_owned()));
             }
@@ -179,7 +181,9 @@ impl Compiler<'_> {
     /// and fails if it is an object with fields.
     fn filter_state(&mut self, argument: &str) -> Result<Source> {
         let (key, format) = argument.split_once(':').unwrap_or_default();
-        let path = match format.strip_prefix("FIELD:") {
+        let field = format.strip_prefix("FIELD:").filter(|field| !field.is_empty());
+        let path = match field {
+            _ if key.is_empty() => return Err(refused(FILTER_STATE_ARGUMENT, argument)),
             Some(field) => ["filter_state\0", key, "\0", field].concat(),
             None if format == "PLAIN" => ["filter_state\0", key].concat(),
             None => return Err(refused(FILTER_STATE_ARGUMENT, argument)),

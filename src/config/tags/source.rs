@@ -351,6 +351,10 @@ impl Compiler<'_> {
         for word in lower.as_bytes().split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-') {
             self.check_not_sensitive(std::str::from_utf8(word).unwrap_or_default())?;
         }
+        // Their names may have characters that end a word here.
+        for token in self.settings.tokens.iter().filter(|token| lower.contains(&token.name)) {
+            self.check_not_sensitive(&token.name)?;
+        }
         let is_readable = !text.trim().is_empty() && text.len() <= MAX_EXPRESSION_BYTES;
         if !is_readable || !(self.settings.compiles)(text) {
             let expected = "a CEL expression up to 2048 bytes that Envoy compiles; its log says \

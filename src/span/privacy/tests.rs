@@ -200,6 +200,13 @@ fn parts_of_paths_are_replaced_in_every_spelling() {
             "/x",
             "as it was sent",
         ),
+        (
+            r#""redact_path": [{"regex": "[^/]+@[^/]+", "replacement": "x"}]"#,
+            "/u/ann%40example.com",
+            "/u/x",
+            "reserved characters that are encoded",
+        ),
+        (ANN, "/a%2Fusers%2fann", "/a/users/X", "slashes that are encoded"),
         (ANN, &long, "REDACTED", "too long"),
         (slow, &hostile, "REDACTED", "over the budget"),
         (ANN, "*", "*", "no path"),
@@ -301,6 +308,10 @@ fn tags_of_the_path_and_the_query_hold_what_the_span_may() {
         check_tag("", &cel, "/users/ann/cart?item=1&token=REDACTED");
         check_tag(ANN, &cel, hidden);
     }
+    let uri = r#"{"tag": "t", "request_header": {"name": "x-original-uri"}}"#;
+    let lines = [(":path", "/"), ("x-original-uri", "https://h//users//ann/?token=t")];
+    let (_, attributes) = record(&settings(ANN, uri), &head(&lines), FACTS);
+    assert_eq!(attributes["t"], "https:/h/users/X/?token=REDACTED");
     check_tag("", r#""property": {"path": "request.query"}"#, "item=1&token=REDACTED");
     check_tag(r#""omit": ["url.query"]"#, r#""property": {"path": "request.query"}"#, "");
 }
@@ -315,6 +326,9 @@ fn a_tag_of_one_parameter_holds_it_unless_the_configuration_hides_it() {
     check_tag(r#""redact_query": ["token"]"#, item, "1");
     check_tag(r#""redact_query": ["*"]"#, item, "REDACTED");
     check_tag(r#""redact_query": ["*"]"#, r#""query_parameter": {"name": "none"}"#, "");
+    let long =
+        format!(r#""query_parameter": {{"name": "{}", "default_value": "-"}}"#, "a".repeat(65));
+    check_tag(r#""redact_query": ["*"]"#, &long, "-");
     check_tag(r#""redact_query": ["*", "-item"]"#, item, "1");
     check_tag(r#""omit": ["url.query"]"#, item, "");
     check_tag(
@@ -344,6 +358,15 @@ fn tags_of_the_clients_address_are_masked_or_left_out() {
     check_tag(omitted, forwarded, "");
     check_tag(omitted, r#""request_header": {"name": "x-real-ip", "default_value": "-"}"#, "-");
     check_tag(masked, r#""request_header": {"name": "x-request-id"}"#, "7");
+    let hosts = [
+        r#""property": {"path": "request.host"}"#,
+        r#""property": {"path": "request.headers.host"}"#,
+        r#""request_header": {"name": "Host", "read": "end"}"#,
+        r#""request_header": {"name": ":authority"}"#,
+        r#""request_header": {"name": "x-forwarded-host"}"#,
+        r#""cel": "request.headers.host""#,
+    ];
+    hosts.iter().for_each(|source| check_tag(r#""omit": ["server.address"]"#, source, ""));
 }
 
 #[test]

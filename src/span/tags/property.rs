@@ -20,7 +20,7 @@ pub struct Properties {
     properties: Vec<[usize; 2]>,
 }
 
-/// What Envoy is asked for.
+/// A value that Envoy evaluates: an attribute or a CEL expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PropertySource {
     /// The path of an attribute, with a zero byte between its parts.
