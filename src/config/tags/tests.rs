@@ -2,6 +2,7 @@ use super::RawCustomTag;
 use crate::config::Config;
 use crate::config::error::one_of;
 use crate::config::testing::{check_refused, fields, parse, tag};
+use crate::span::tags::property::PropertySource;
 
 const SECRET: &str = "a header without credentials, or one of `allow_sensitive_headers`";
 
@@ -400,4 +401,37 @@ fn wrong_names_of_tags_are_refused_with_their_path() {
     ] {
         check_refused(&format!(r#"{{"customTags": {tags}}}"#), path, &findings);
     }
+}
+
+/// The tags that Istio adds at waypoints: `buildWaypointSourceTags` in `pilot/pkg/networking/core/tracing.go`.
+#[test]
+fn istios_tags_of_waypoints_are_taken_as_they_are() {
+    let fields = [
+        ("workload", "workload"),
+        ("namespace", "namespace"),
+        ("cluster_id", "cluster"),
+        ("canonical_service", "service"),
+        ("canonical_revision", "revision"),
+        ("app", "app"),
+        ("app_version", "version"),
+        ("workload_type", "type"),
+        ("instance_name", "name"),
+    ];
+    let ends = [("destination", "upstream"), ("source", "downstream")];
+    let tags: Vec<_> = ends
+        .iter()
+        .flat_map(|(end, peer)| {
+            fields.map(|(name, field)| {
+                format!(
+                    r#"{{"tag": "istio.{end}_{name}",
+                        "value": "%FILTER_STATE({peer}_peer_obj:FIELD:{field})%"}}"#
+                )
+            })
+        })
+        .collect();
+    let config = parse(&format!(r#"{{"custom_tags": [{}]}}"#, tags.join(","))).unwrap();
+    let sources = config.span.tags.properties.sources();
+    assert_eq!(sources.len(), 18);
+    let workload = r#"string((has(filter_state.upstream_peer_obj)&&has(filter_state.upstream_peer_obj.workload)?filter_state.upstream_peer_obj.workload:""))"#;
+    assert_eq!(sources[0], PropertySource::Cel(workload.to_owned()));
 }
