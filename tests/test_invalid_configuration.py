@@ -180,7 +180,8 @@ def proxy_of_istio(envoy: Path, folder: Path, first: dict):
     """A proxy of its own: a root context of a removed plugin was once still there after 30 seconds."""
     version = "1.31.0" if "1.40.0" in str(envoy) else "1.28.0"
     plugins = {name: config or {} for name, config in first.items()}
-    arguments = ("--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate")
+    # Longer than with shared Envoys: this one compiles the module again after it had no plugin.
+    arguments = ("--drain-time-s", str(3 * DRAIN_SECONDS), "--drain-strategy", "immediate")
     with Mesh(envoy, version, plugins, folder, concurrency=WORKERS, arguments=arguments) as mesh:
         with load_on(mesh.inbound) as load:
             yield ProxyOfIstio(mesh, load, plugins)
