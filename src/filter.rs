@@ -80,10 +80,10 @@ pub(crate) enum PendingSpan<'c> {
 /// Decides whether a request is traced, edits the headers that go upstream, and returns the span to
 /// record.
 ///
-/// A recorded request sends the id of its span upstream, or that of the span of the upstream call if there
-/// is one. A request that is not recorded keeps the
-/// ids that it came with, so that no span upstream has a parent that does not exist; without ids it
-/// gets fresh ones, so that no upstream takes itself for the root and samples anew.
+/// A recorded request sends the id of its span upstream, or that of the span of the call upstream if there
+/// is one. A request that is not recorded keeps the ids that it came with, so that no span upstream has a
+/// parent that does not exist; without ids it gets fresh ones, so that no upstream takes itself for the
+/// root and samples anew.
 pub(crate) fn on_request_headers<'c>(
     config: &'c Config,
     head: &Head<'_>,

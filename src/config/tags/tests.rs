@@ -238,6 +238,16 @@ fn headers_with_credentials_are_refused() {
     ] {
         check_refused(&tag(&member), &format!("custom_tags[0]{at}"), &[SECRET, found]);
     }
+    // A header that holds tokens, also where its name has characters that end a word of CEL.
+    for name in ["x-debug", "x_debug.token"] {
+        let token = format!(
+            r#""sampling": {{"rules": [{{"name": "r", "match": {{"headers": {{"name": "{name}", "token":
+                {{"keys": [{{"id": "k", "secret": "0123456789abcdef0123456789abcdef"}}]}}}}}}}}]}}"#
+        );
+        let tag = format!(r#"{{"tag": "a", "cel": "request.headers['{name}']"}}"#);
+        let json = format!(r#"{{{token}, "custom_tags": [{tag}]}}"#);
+        check_refused(&json, "custom_tags[0].cel", &[SECRET, name]);
+    }
     let tag = r#""custom_tags": [{"tag": "a", "request_header": {"name": "Cookie"}}]"#;
     let allowed = |names: &str| format!(r#"{{"allow_sensitive_headers": [{names}], {tag}}}"#);
     assert!(parse(&allowed(r#""authorization", "COOKIE", "x-other""#)).is_ok());

@@ -35,14 +35,21 @@ fn check(config: &Config, direction: Direction, request: Headers, expected: Ids)
         permits,
     };
     assert_eq!(found, expected, "{direction:?} {request:?}");
+    // Access logs and the client learn the id of the request's own span, if it has one, but for the client
+    // of a request with a parent that is not sampled: it learns the parent's.
+    let is_sampled = outcome.summary.sampled;
     let logged = outcome.log_context.unwrap().span_id.to_string();
-    assert_eq!(logged, found.span.unwrap_or(found.upstream));
+    let told = outcome.response_context.unwrap().span_id.to_string();
+    let own = found.span.unwrap_or(found.upstream);
+    assert_eq!(logged, own);
+    assert_eq!(told, found.parent.filter(|_| !is_sampled).unwrap_or(own));
 }
 
 #[test]
 fn an_inbound_request_has_a_second_span_whose_id_goes_upstream() {
     use Direction::{Inbound, Outbound};
-    let options = r#""span": {"spawn_upstream_span": true}, "access_log": {"filter_state": true},"#;
+    let options = r#""span": {"spawn_upstream_span": true}, "access_log": {"filter_state": true},
+        "response": {"traceresponse": true, "when": "always"},"#;
     let limits = r#""limit": {"per_second": 1}, "rules": [
         {"name": "all", "limit": {"per_second": 1}}]"#;
     let all = config(&format!(r#"{options} "sampling": {{{limits}}},"#));

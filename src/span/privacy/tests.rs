@@ -326,9 +326,14 @@ fn a_tag_of_one_parameter_holds_it_unless_the_configuration_hides_it() {
     check_tag(r#""redact_query": ["token"]"#, item, "1");
     check_tag(r#""redact_query": ["*"]"#, item, "REDACTED");
     check_tag(r#""redact_query": ["*"]"#, r#""query_parameter": {"name": "none"}"#, "");
-    let long =
-        format!(r#""query_parameter": {{"name": "{}", "default_value": "-"}}"#, "a".repeat(65));
-    check_tag(r#""redact_query": ["*"]"#, &long, "-");
+    // No key is so long, but all parameters are hidden.
+    let long = "a".repeat(65);
+    let tag = format!(r#"{{"tag": "t", "query_parameter": {{"name": "{long}"}}}}"#);
+    let path = format!("/?{long}=1");
+    for (span, expected) in [("", "1"), (r#""redact_query": ["*"]"#, "REDACTED")] {
+        let (_, attributes) = record(&settings(span, &tag), &head(&[(":path", &path)]), FACTS);
+        assert_eq!(attributes["t"], expected);
+    }
     check_tag(r#""redact_query": ["*", "-item"]"#, item, "1");
     check_tag(r#""omit": ["url.query"]"#, item, "");
     check_tag(
