@@ -6,6 +6,7 @@
 //! or answers a request: a panic would end the VM of a worker, with all its requests.
 
 mod acceptance;
+mod attached;
 mod environment;
 mod exporter;
 mod host;
@@ -18,7 +19,6 @@ mod shared;
 mod stream;
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_wasm::types::{LogLevel, MapType};
@@ -27,7 +27,6 @@ use talc::TalckWasm;
 use self::acceptance::PluginName;
 use self::ids::IdGenerator;
 use self::metrics::Metrics;
-use self::properties::{PropertyList, Values};
 use self::root::Root;
 use self::stream::{Late, Stream};
 use crate::config::Config;
@@ -35,21 +34,16 @@ use crate::export::exporter::Exporter;
 use crate::export::queue::Batch;
 use crate::export::tally::{Tally, Totals};
 use crate::filter::overwrite_check::{self, OverwriteCheck};
-use crate::filter::stream_end::{
-    END_ATTRIBUTES, LISTENER_DIRECTION, direction, request_end, stream_attributes, stream_facts,
-};
+use crate::filter::stream_end::{LISTENER_DIRECTION, direction};
 use crate::filter::{self, PendingSpan, RequestFacts, on_request_headers};
 use crate::http::head::{Head, pairs};
 use crate::propagation::response::When;
 use crate::sampling::decision::DecisionKind;
 use crate::sampling::held_heads::HeldHeads;
-use crate::sampling::limit::{BurstShare, Permits};
+use crate::span::ActiveSpan;
 use crate::span::encoding::EncodedSpan;
 use crate::span::node::{NODE_ID, is_gateway};
 use crate::span::resource::{Node, ResourceVariables, resource};
-use crate::span::tags::source::Input;
-use crate::span::tags::{EndFacts, Tags};
-use crate::span::{self, ActiveSpan};
 
 // SAFETY: a VM has one thread.
 #[global_allocator]
@@ -72,13 +66,6 @@ struct Plugin {
     /// Whether Envoy uses it: not if it is only tried, or replaced before the first tick.
     has_begun: Cell<bool>,
     state: RefCell<State>,
-}
-
-/// A configuration, and the attributes that a root context reads for it.
-struct Attached {
-    plugin: Rc<Plugin>,
-    of_stream: PropertyList<11>,
-    of_end: PropertyList<2>,
 }
 
 /// The part that requests change.
@@ -248,98 +235,6 @@ impl Plugin {
     }
 }
 
-impl Attached {
-    fn new(plugin: Rc<Plugin>) -> Self {
-        let of_tags = plugin.config.span.tags.properties.sources();
-        Self {
-            of_stream: PropertyList::new(
-                stream_attributes(plugin.config.span.privacy.omitted),
-                of_tags,
-            ),
-            of_end: PropertyList::new(END_ATTRIBUTES, &[]),
-            plugin,
-        }
-    }
-
-    /// Makes the span of a request that was not sampled, if its end meets a condition of `export_on`
-    /// and the limits permit it.
-    fn on_late_end(&self, late: &Late) {
-        let Plugin { config, state, .. } = &*self.plugin;
-        let Some(export_on) = &config.export_on else {
-            return;
-        };
-        let attributes = export_on.needs_response().then(|| self.of_end.read());
-        let values = attributes.as_ref().map(Values::values).unwrap_or_default();
-        let duration_nanos = host::now().saturating_sub(late.start_unix_nanos);
-        let is_grpc = || span::is_grpc(&late.head.head());
-        let end = request_end(export_on, values, duration_nanos, &is_grpc, &read_property);
-        let Some(reason) = export_on.matching(&end) else {
-            return;
-        };
-        let of_all = config.limit.as_ref().map(|limit| (limit, BurstShare::ExceptReserve));
-        let permits = Permits::of_request(late.recording.upstream_span_id.is_some());
-        let permitted = export_on.limit.take(reason, &mut |limit| {
-            limits::take([Some((limit, BurstShare::Full)), of_all], permits)
-        });
-        if let Ok(mut state) = state.try_borrow_mut() {
-            state.tally.ended_late(permitted);
-        }
-        if !permitted {
-            return;
-        }
-        let (recording, start) = (&late.recording, late.start_unix_nanos);
-        let head = late.head.head();
-        let mut span = ActiveSpan::start(&config.span, &head, late.end_of_stream, recording, start);
-        span.export_on(reason.key());
-        if let Some(unix_nanos) = late.first_byte_unix_nanos {
-            span.response_started(unix_nanos);
-        }
-        self.on_end(span);
-    }
-
-    fn on_end(&self, mut span: Box<ActiveSpan>) {
-        let plugin = &*self.plugin;
-        let Ok(mut state) = plugin.state.try_borrow_mut() else {
-            return;
-        };
-        let end_unix_nanos = host::now();
-        let attributes = self.of_stream.read();
-        let values = attributes.values();
-        let facts = stream_facts(values, &span, plugin.is_gateway, end_unix_nanos, &read_property);
-        let tags = &plugin.config.span.tags;
-        if tags.needs_end_facts() {
-            let properties = tags.properties.values(facts.direction, &attributes.of_tags());
-            add_tags_at_end(tags, &mut span, &properties);
-        }
-        let (span, of_call) = span.finish(facts);
-        state.record(&span);
-        if let Some(span) = of_call {
-            state.record(&span);
-        }
-        if plugin.roots.get() == 0 {
-            drop(state);
-            plugin.retire();
-        }
-    }
-}
-
-/// Adds the tags whose values are known when the request is over.
-#[inline(never)]
-fn add_tags_at_end(tags: &Tags, span: &mut ActiveSpan, properties: &[&[u8]]) {
-    let read = |input, map| {
-        tags.needs(input).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
-    };
-    let response = read(Input::ResponseHeaders, MapType::HttpResponseHeaders);
-    let trailers = read(Input::ResponseTrailers, MapType::HttpResponseTrailers);
-    let tag_facts = EndFacts {
-        response: &Head::new(pairs(&response)),
-        trailers: &Head::new(pairs(&trailers)),
-        is_grpc: span.is_grpc(),
-        properties,
-    };
-    span.add_tags(tags, &tag_facts);
-}
-
 impl State {
     /// Counts a span that is over, and queues it for export.
     fn record(&mut self, span: &EncodedSpan) {
@@ -392,11 +287,6 @@ fn resource_variables() -> ResourceVariables {
         host::log(LogLevel::Warn, &["sidespan: ", error].concat());
     }
     variables
-}
-
-/// Reads a property of the current request.
-fn read_property(path: &str) -> Option<Vec<u8>> {
-    host::property(path).ok()
 }
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;

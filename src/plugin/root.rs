@@ -8,8 +8,9 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, Bytes, ContextType, LogLevel, MetricType};
 
 use super::acceptance::PluginName;
+use super::attached::Attached;
 use super::stream::Stream;
-use super::{Attached, Plugin, environment, host, limits, metrics, properties};
+use super::{Plugin, environment, host, limits, metrics, properties};
 use crate::config::Config;
 use crate::export::statistics::{self, CONFIGURATION_REJECTED, CONFIGURED};
 

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
-use super::{Attached, host};
+use super::attached::Attached;
+use super::host;
 use crate::http::head::{Head, pairs};
 use crate::propagation;
 use crate::propagation::context;

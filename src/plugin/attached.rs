@@ -1,0 +1,119 @@
+//! The end of requests: what Envoy tells then, as a root context reads it for its configuration.
+
+use std::rc::Rc;
+
+use proxy_wasm::types::MapType;
+
+use super::properties::{PropertyList, Values};
+use super::stream::Late;
+use super::{Plugin, host, limits};
+use crate::filter::stream_end::{END_ATTRIBUTES, request_end, stream_attributes, stream_facts};
+use crate::http::head::{Head, pairs};
+use crate::sampling::limit::{BurstShare, Permits};
+use crate::span::tags::source::Input;
+use crate::span::tags::{EndFacts, Tags};
+use crate::span::{self, ActiveSpan};
+
+/// A configuration, and the attributes that a root context reads for it.
+pub(super) struct Attached {
+    pub plugin: Rc<Plugin>,
+    of_stream: PropertyList<11>,
+    of_end: PropertyList<2>,
+}
+
+impl Attached {
+    pub(super) fn new(plugin: Rc<Plugin>) -> Self {
+        let of_tags = plugin.config.span.tags.properties.sources();
+        Self {
+            of_stream: PropertyList::new(
+                stream_attributes(plugin.config.span.privacy.omitted),
+                of_tags,
+            ),
+            of_end: PropertyList::new(END_ATTRIBUTES, &[]),
+            plugin,
+        }
+    }
+
+    /// Makes the span of a request that was not sampled, if its end meets a condition of `export_on`
+    /// and the limits permit it.
+    pub(super) fn on_late_end(&self, late: &Late) {
+        let Plugin { config, state, .. } = &*self.plugin;
+        let Some(export_on) = &config.export_on else {
+            return;
+        };
+        let attributes = export_on.needs_response().then(|| self.of_end.read());
+        let values = attributes.as_ref().map(Values::values).unwrap_or_default();
+        let duration_nanos = host::now().saturating_sub(late.start_unix_nanos);
+        let is_grpc = || span::is_grpc(&late.head.head());
+        let end = request_end(export_on, values, duration_nanos, &is_grpc, &read_property);
+        let Some(reason) = export_on.matching(&end) else {
+            return;
+        };
+        let of_all = config.limit.as_ref().map(|limit| (limit, BurstShare::ExceptReserve));
+        let permits = Permits::of_request(late.recording.upstream_span_id.is_some());
+        let permitted = export_on.limit.take(reason, &mut |limit| {
+            limits::take([Some((limit, BurstShare::Full)), of_all], permits)
+        });
+        if let Ok(mut state) = state.try_borrow_mut() {
+            state.tally.ended_late(permitted);
+        }
+        if !permitted {
+            return;
+        }
+        let (recording, start) = (&late.recording, late.start_unix_nanos);
+        let head = late.head.head();
+        let mut span = ActiveSpan::start(&config.span, &head, late.end_of_stream, recording, start);
+        span.export_on(reason.key());
+        if let Some(unix_nanos) = late.first_byte_unix_nanos {
+            span.response_started(unix_nanos);
+        }
+        self.on_end(span);
+    }
+
+    pub(super) fn on_end(&self, mut span: Box<ActiveSpan>) {
+        let plugin = &*self.plugin;
+        let Ok(mut state) = plugin.state.try_borrow_mut() else {
+            return;
+        };
+        let end_unix_nanos = host::now();
+        let attributes = self.of_stream.read();
+        let values = attributes.values();
+        let facts = stream_facts(values, &span, plugin.is_gateway, end_unix_nanos, &read_property);
+        let tags = &plugin.config.span.tags;
+        if tags.needs_end_facts() {
+            let properties = tags.properties.values(facts.direction, &attributes.of_tags());
+            add_tags_at_end(tags, &mut span, &properties);
+        }
+        let (span, of_call) = span.finish(facts);
+        state.record(&span);
+        if let Some(span) = of_call {
+            state.record(&span);
+        }
+        if plugin.roots.get() == 0 {
+            drop(state);
+            plugin.retire();
+        }
+    }
+}
+
+/// Adds the tags whose values are known when the request is over.
+#[inline(never)]
+fn add_tags_at_end(tags: &Tags, span: &mut ActiveSpan, properties: &[&[u8]]) {
+    let read = |input, map| {
+        tags.needs(input).then(|| host::headers(map).ok()).flatten().unwrap_or_default()
+    };
+    let response = read(Input::ResponseHeaders, MapType::HttpResponseHeaders);
+    let trailers = read(Input::ResponseTrailers, MapType::HttpResponseTrailers);
+    let tag_facts = EndFacts {
+        response: &Head::new(pairs(&response)),
+        trailers: &Head::new(pairs(&trailers)),
+        is_grpc: span.is_grpc(),
+        properties,
+    };
+    span.add_tags(tags, &tag_facts);
+}
+
+/// Reads a property of the current request.
+fn read_property(path: &str) -> Option<Vec<u8>> {
+    host::property(path).ok()
+}
