@@ -3,6 +3,7 @@
 //! [`RawCustomTag`] is the table of all keys. A new source is one more field of it, with its row in
 //! `sources` below the struct.
 
+mod compiler;
 mod format;
 pub(super) mod source;
 

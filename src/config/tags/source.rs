@@ -4,11 +4,10 @@ use serde::Deserialize;
 
 use super::{Compiler, format};
 use crate::config::error::{ConfigError, InPath, Result, quoted};
-use crate::config::shapes::{OneOrMany, header_name, non_empty, public_variable};
-use crate::span::cel;
+use crate::config::shapes::{OneOrMany, non_empty, public_variable};
+use crate::span::tags::TagSource;
 use crate::span::tags::property::{Encoding, Property, PropertySource, Type};
 use crate::span::tags::source::Source;
-use crate::span::tags::{TagSource, sensitive};
 
 /// A fixed value.
 #[derive(Deserialize)]
@@ -268,121 +267,6 @@ impl RawFormatter {
     }
 }
 
-impl Compiler<'_> {
-    /// Checks a value that every span will have.
-    fn check_length(&self, value: String) -> Result<String> {
-        let limit = self.settings.limits.value_length as usize;
-        match value.chars().count() {
-            chars if chars > limit => Err(ConfigError::new(
-                format_args!("a value of at most {limit} characters"),
-                format_args!("{chars} characters"),
-            )),
-            _ => Ok(value),
-        }
-    }
-
-    /// Compiles a request header. Read at the end, it is one of Envoy's attributes.
-    pub(crate) fn request_header(&mut self, name: &str, read: RawRead) -> Result<Source> {
-        let name = self.header(name)?;
-        Ok(match read {
-            RawRead::Start => {
-                self.settings.privacy.protected(Source::RequestHeader(name.clone()), &name)
-            }
-            RawRead::End => {
-                let path = format!("request\0headers\0{name}");
-                self.attribute(path, Encoding::Plain(Type::Text), Some(Type::Text))
-            }
-        })
-    }
-
-    /// Checks the name of a header whose value is recorded. Returns it in lower case.
-    pub(crate) fn header(&self, name: &str) -> Result<String> {
-        let name = header_name(name)?;
-        self.check_not_sensitive(&name)?;
-        Ok(name)
-    }
-
-    #[inline(never)]
-    fn check_not_sensitive(&self, name: &str) -> Result<()> {
-        let mut allowed = self.settings.allow_sensitive_headers.iter();
-        let holds_token = || self.settings.tokens.iter().any(|token| token.name == name);
-        if (sensitive::is_sensitive(name) || holds_token())
-            && !allowed.any(|known| known.eq_ignore_ascii_case(name))
-        {
-            let expected = "a header without credentials, or one of `allow_sensitive_headers`";
-            return Err(ConfigError::new(expected, quoted(name)));
-        }
-        Ok(())
-    }
-
-    /// Checks that a path leads to one value, and not to a header with credentials.
-    fn check_path(&self, path: &str) -> Result<()> {
-        let parts: Vec<&str> = path.split('\0').collect();
-        match parts.as_slice() {
-            ["request" | "response", "headers" | "trailers", name] => {
-                self.check_not_sensitive(&name.to_ascii_lowercase())
-            }
-            ["request" | "response"] | ["request" | "response", "headers" | "trailers", ..] => {
-                let found = quoted(&path.replace('\0', "."));
-                Err(ConfigError::new("the path of one value", found))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Compiles one of Envoy's attributes. Its path, with a zero byte between the parts, does not
-    /// depend on the direction.
-    pub(crate) fn attribute(
-        &mut self,
-        path: String,
-        encoding: Encoding,
-        record_as: Option<Type>,
-    ) -> Source {
-        let name = path.replace('\0', ".");
-        let source = PropertySource::Path(path);
-        let index = self.tags.properties.add(source.clone(), source);
-        let source = Source::Property(Property::new(index, encoding, record_as));
-        self.settings.privacy.protected(source, &name)
-    }
-
-    /// Compiles a CEL expression. Each word in it may be the name of a header.
-    pub(crate) fn expression(&mut self, text: &str) -> Result<Source> {
-        let lower = text.to_ascii_lowercase();
-        for word in lower.as_bytes().split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-') {
-            self.check_not_sensitive(std::str::from_utf8(word).unwrap_or_default())?;
-        }
-        // Their names may have characters that end a word here.
-        for token in self.settings.tokens.iter().filter(|token| lower.contains(&token.name)) {
-            self.check_not_sensitive(&token.name)?;
-        }
-        let is_readable = !text.trim().is_empty() && text.len() <= MAX_EXPRESSION_BYTES;
-        if !is_readable || !(self.settings.compiles)(text) {
-            let expected = "a CEL expression up to 2048 bytes that Envoy compiles; its log says \
-                            why not at `info`";
-            return Err(ConfigError::new(expected, quoted(text)));
-        }
-        let source = self.property(PropertySource::Cel(cel::text_of(text)));
-        Ok(self.settings.privacy.protected(source, text))
-    }
-
-    /// Compiles a property that is text, and does not depend on the direction.
-    pub(crate) fn property(&mut self, source: PropertySource) -> Source {
-        let index = self.tags.properties.add(source.clone(), source);
-        Source::Property(Property::new(index, Encoding::Plain(Type::Text), None))
-    }
-
-    /// Compiles a value of metadata, which is recorded as text, as Envoy's own tags record it. `keys`
-    /// are the namespace and the keys in it, with a zero byte between them.
-    pub(crate) fn metadata(&mut self, root: &str, keys: &str) -> Result<Source> {
-        if !keys.contains('\0') || keys.split('\0').any(str::is_empty) {
-            let expected = "a namespace, and a key in it";
-            return Err(ConfigError::new(expected, quoted(&keys.replace('\0', "."))));
-        }
-        let path = [&zero_separated(root, '.'), "\0filter_metadata\0", keys].concat();
-        Ok(self.attribute(path, Encoding::Metadata, Some(Type::Text)))
-    }
-}
-
 impl RawMetadataKind {
     /// Returns the path of the attribute that holds the metadata.
     fn root(&self) -> Result<&'static str> {
@@ -404,9 +288,6 @@ impl RawMetadataKind {
 pub(super) fn zero_separated(path: &str, separator: char) -> String {
     path.replace(separator, "\0")
 }
-
-/// Longest CEL expression of a tag.
-const MAX_EXPRESSION_BYTES: usize = 2048;
 
 /// Joins the parts of a path with a zero byte between them, as the host takes it.
 fn joined_path(path: &OneOrMany<String>) -> Result<String> {
