@@ -30,6 +30,16 @@ pub(crate) struct Metric {
     value: Value,
 }
 
+/// A metric, and its state at the host.
+#[derive(Debug, Clone)]
+pub(crate) struct PublishedMetric {
+    pub metric: Metric,
+    /// Its id at the host, once it is defined.
+    pub id: Option<u32>,
+    /// The value that was published last.
+    published: u64,
+}
+
 /// The kind of a metric in Envoy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MetricKind {
@@ -159,6 +169,22 @@ impl Metric {
     }
 }
 
+impl PublishedMetric {
+    pub(crate) fn new(metric: Metric) -> Self {
+        Self { metric, id: None, published: 0 }
+    }
+
+    /// Returns its value in the totals minus the published one.
+    pub(crate) fn offset(&self, totals: &Totals<'_>) -> i64 {
+        self.metric.value(totals).wrapping_sub(self.published).cast_signed()
+    }
+
+    /// Records that the host accepted an offset. One that it refused is a part of the next.
+    pub(crate) fn record_published(&mut self, offset: i64) {
+        self.published = self.published.wrapping_add_signed(offset);
+    }
+}
+
 /// Returns the name under which Envoy keeps a metric.
 pub(crate) fn metric_name(family: &str, labels: &[(&str, &str)]) -> String {
     let mut name = "sidespan.".to_owned();
@@ -248,6 +274,22 @@ mod tests {
         let (exports, tally) = (ExportTally::default(), Tally::new(1));
         let spans = SpanCounts::default();
         check(&Totals { spans, exports: Some(&exports), requests: Some(&tally) }, &zero);
+    }
+
+    #[test]
+    fn an_offset_that_the_host_refused_is_a_part_of_the_next() {
+        let queued = metrics(&rules(&[])).into_iter().find(|it| it.name == "sidespan.spans_queued");
+        let mut queued = PublishedMetric::new(queued.unwrap());
+        for (total, is_added, expected) in
+            [(0, true, 0), (3, true, 3), (5, false, 2), (6, true, 3), (1, true, -5), (1, true, 0)]
+        {
+            let spans = SpanCounts { queued: total, ..SpanCounts::default() };
+            let offset = queued.offset(&Totals { spans, ..Totals::default() });
+            assert_eq!(offset, expected, "{total}");
+            if is_added {
+                queued.record_published(offset);
+            }
+        }
     }
 
     #[test]

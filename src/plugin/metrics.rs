@@ -3,7 +3,9 @@
 use proxy_wasm::types::MetricType;
 
 use super::host;
-use crate::export::statistics::{self, EXPORT_BATCH_SPANS, EXPORT_DURATION, Metric, MetricKind};
+use crate::export::statistics::{
+    self, EXPORT_BATCH_SPANS, EXPORT_DURATION, Metric, MetricKind, PublishedMetric,
+};
 use crate::export::tally::{ExportTally, Totals};
 use crate::sampling::rules::Rules;
 
@@ -14,23 +16,14 @@ pub(super) struct Metrics {
     export_batch_spans: Option<u32>,
 }
 
-struct PublishedMetric {
-    metric: Metric,
-    /// Its id at the host, once it is defined.
-    id: Option<u32>,
-    /// The value that the host has.
-    published: u64,
-}
-
 impl Metrics {
     /// Defines the metrics that are shown from the start.
     pub(super) fn define(rules: &Rules) -> Self {
-        let new = |metric| PublishedMetric { metric, id: None, published: 0 };
-        let mut all: Vec<_> = statistics::metrics(rules).into_iter().map(new).collect();
-        let from_start = all.iter_mut().filter(|published| published.metric.shown_from_start);
-        from_start.for_each(|published| {
-            published.id();
-        });
+        let metrics = statistics::metrics(rules).into_iter();
+        let mut all: Vec<_> = metrics.map(PublishedMetric::new).collect();
+        for published in all.iter_mut().filter(|published| published.metric.shown_from_start) {
+            published.id = define(&published.metric);
+        }
         let histogram = |name| {
             let name = statistics::metric_name(name, &[]);
             host::define_metric(MetricType::Histogram, &name).ok()
@@ -42,7 +35,14 @@ impl Metrics {
     /// Updates the host's values to the totals.
     pub(super) fn publish(&mut self, totals: &Totals<'_>) {
         for published in &mut self.all {
-            published.publish(published.metric.value(totals));
+            let offset = published.offset(totals);
+            if offset == 0 {
+                continue;
+            }
+            published.id = published.id.or_else(|| define(&published.metric));
+            if published.id.is_some_and(|id| host::increment_metric(id, offset).is_ok()) {
+                published.record_published(offset);
+            }
         }
     }
 
@@ -71,27 +71,11 @@ pub(super) fn add(kind: MetricType, name: &str, offset: i64) {
     }
 }
 
-impl PublishedMetric {
-    /// Returns the id at the host. Defines the metric if it has none.
-    fn id(&mut self) -> Option<u32> {
-        let kind = match self.metric.kind {
-            MetricKind::Counter => MetricType::Counter,
-            MetricKind::Gauge => MetricType::Gauge,
-        };
-        if self.id.is_none() {
-            self.id = host::define_metric(kind, &self.metric.name).ok();
-        }
-        self.id
-    }
-
-    /// Updates the host's value. If the host refuses, the next update makes up for it.
-    fn publish(&mut self, value: u64) {
-        let offset = value.wrapping_sub(self.published).cast_signed();
-        if offset != 0
-            && let Some(id) = self.id()
-            && host::increment_metric(id, offset).is_ok()
-        {
-            self.published = value;
-        }
-    }
+/// Defines a metric at the host, and returns its id.
+fn define(metric: &Metric) -> Option<u32> {
+    let kind = match metric.kind {
+        MetricKind::Counter => MetricType::Counter,
+        MetricKind::Gauge => MetricType::Gauge,
+    };
+    host::define_metric(kind, &metric.name).ok()
 }
