@@ -1,7 +1,7 @@
 //! Decides, propagates, tags and exports spans for one Envoy.
 //!
 //! `plugin` is the side that Envoy calls. All other rooms are a pure core: values in, values out, no
-//! clock, no randomness, no logging. Each room uses only those below it:
+//! clock, no randomness but from a seed that is an argument, no logging. Each room uses only those below it:
 //!
 //! - `plugin`: proxy-wasm contexts, hostcalls and memory; compiled for wasm32 only
 //! - `filter`: one request: decides, propagates, records

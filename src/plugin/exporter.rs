@@ -3,12 +3,12 @@
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, LogLevel, MapType, Status};
 
-use super::ids::IdGenerator;
 use super::{host, limits};
 use crate::export::delivery::Response;
 use crate::export::exporter::{CallError, Exporter, PendingCall};
 use crate::export::log;
 use crate::http::head::pairs;
+use crate::propagation::ids::IdGenerator;
 
 /// Sends the batches that are due.
 pub(super) fn tick(exporter: &mut Exporter, ids: &mut IdGenerator, now: u64) {

@@ -10,7 +10,6 @@ mod attached;
 mod environment;
 mod exporter;
 mod host;
-mod ids;
 mod limits;
 mod metrics;
 mod properties;
@@ -25,7 +24,6 @@ use proxy_wasm::types::{LogLevel, MapType};
 use talc::TalckWasm;
 
 use self::acceptance::PluginName;
-use self::ids::IdGenerator;
 use self::metrics::Metrics;
 use self::root::Root;
 use self::stream::{Late, Stream};
@@ -37,7 +35,7 @@ use crate::filter::overwrite_check::{self, OverwriteCheck};
 use crate::filter::stream_end::{LISTENER_DIRECTION, direction};
 use crate::filter::{self, PendingSpan, RequestFacts, on_request_headers};
 use crate::http::head::{Head, pairs};
-use crate::propagation::response::When;
+use crate::propagation::ids::IdGenerator;
 use crate::sampling::decision::DecisionKind;
 use crate::sampling::held_heads::HeldHeads;
 use crate::span::ActiveSpan;
@@ -79,7 +77,7 @@ struct State {
 
 impl Plugin {
     fn new(name: PluginName, config: Config) -> Self {
-        let ids = IdGenerator::seeded();
+        let ids = seeded_ids();
         let resource = resource(&config.resource, &resource_variables(), &Node::read(&host::text));
         let exporter = config
             .exporter
@@ -273,6 +271,15 @@ impl State {
         };
         metrics.publish(&totals);
         if let Some(exporter) = exporter {
+/// Returns a generator with a seed of the host's randomness, or of its clock should that fail.
+fn seeded_ids() -> IdGenerator {
+    let mut seed = [0; 32];
+    match getrandom::fill(&mut seed) {
+        Ok(()) => IdGenerator::from_seed(seed),
+        Err(_) => IdGenerator::seed_from_u64(host::now()),
+    }
+}
+
             metrics.record(&mut exporter.tally);
         }
     }

@@ -14,6 +14,7 @@ pub(crate) mod context;
 pub(crate) mod extracted;
 pub(crate) mod format;
 mod headers;
+pub(crate) mod ids;
 mod incoming;
 pub mod ot;
 pub(crate) mod response;
