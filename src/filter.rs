@@ -15,6 +15,7 @@ use crate::propagation::context::{Context, FreshIds, Sampling};
 use crate::propagation::extracted::TraceRoot;
 use crate::propagation::ot::ThresholdUpdate;
 use crate::propagation::{self, Faults, Incoming};
+use crate::propagation::response::ResponseContext;
 use crate::sampling::conditions::{Direction, MatchFacts};
 use crate::sampling::decision::{Decision, DecisionKind, Reason, decide};
 use crate::sampling::limit::{BurstShare, Limit, Permits};
@@ -62,8 +63,7 @@ pub(crate) struct Outcome<'c> {
     /// Changes to the headers that go upstream.
     pub edits: Vec<HeaderEdit<'c>>,
     pub span: PendingSpan<'c>,
-    /// The context that the client is told, if any. Boxed, since most requests have none.
-    pub response_context: Option<Box<Context>>,
+    pub response_context: ResponseContext,
     /// The context that access logs show, if any. Boxed, since most requests have none.
     pub log_context: Option<Box<Context>>,
 }
@@ -138,9 +138,8 @@ pub(crate) fn on_request_headers<'c>(
         PendingSpan::None => Box::new(context),
     });
     let is_forced = decision.kind == DecisionKind::Force;
-    let is_told = config.response.is_for(is_forced, &context);
-    let response_context = is_told.then(|| match &span {
-        PendingSpan::Recorded(recording) => Box::new(recording.context),
+    let response_context = config.response.context(is_forced, &context, || match &span {
+        PendingSpan::Recorded(recording) => recording.context,
         PendingSpan::Late(recording) if recording.parent_span_id.is_none() => {
             Box::new(Context { span_id: recording.context.span_id, ..context })
         }
@@ -331,7 +330,7 @@ impl<'c> Request<'c, '_> {
             summary,
             edits: edits.finish(),
             span: PendingSpan::None,
-            response_context: None,
+            response_context: ResponseContext::Unchanged,
             log_context: None,
         }
     }

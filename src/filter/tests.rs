@@ -131,6 +131,14 @@ fn check_with_facts(
     outcome
 }
 
+/// Returns the span id that the client is told.
+fn told(response_context: &ResponseContext) -> Option<String> {
+    match response_context {
+        ResponseContext::Told(context) => Some(context.span_id.to_string()),
+        _ => None,
+    }
+}
+
 #[test]
 fn the_client_is_told_the_context_that_goes_upstream() {
     let config = config(
@@ -144,9 +152,11 @@ fn the_client_is_told_the_context_that_goes_upstream() {
         let parent = traceparent(T, S, flags);
         let mut lines = vec![("traceparent", parent.as_str())];
         lines.extend(ignore.then_some(("x-do", "ignore")));
-        let outcome = outcome_of(&config, &head(&lines));
-        let told = outcome.response_context.map(|context| context.span_id.to_string());
+        let response_context = outcome_of(&config, &head(&lines)).response_context;
+        let told = told(&response_context);
         assert_eq!(told.as_deref(), expected, "{flags}");
+        let is_hidden = response_context == ResponseContext::Hidden;
+        assert_eq!(is_hidden, expected.is_none() && !ignore, "{flags} {ignore}");
     }
 }
 

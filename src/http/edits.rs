@@ -1,4 +1,5 @@
-//! Edits of a request's headers: only those that change a header, since each costs a hostcall.
+//! Edits of headers. [`Edits`] collects those of a request: only those that change a header, since each
+//! costs a hostcall.
 
 use std::borrow::Cow;
 
@@ -8,7 +9,7 @@ use crate::http::head::Head;
 /// client's spelling of a name to remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderEdit<'n> {
-    /// Adds a line; the request has none of that name.
+    /// Adds a line.
     Add { name: &'n str, value: Vec<u8> },
     /// Replaces all lines of that name by one.
     Set { name: &'n str, value: Vec<u8> },

@@ -41,33 +41,33 @@ pub(super) fn buffer(buffer: BufferType, max_size: usize) -> Result<Bytes, Failu
     returned(|data, size| unsafe { proxy_get_buffer_bytes(buffer as u32, 0, max_size, data, size) })
 }
 
-/// Makes one change to the request's headers. A header that the host refuses to change stays as it was.
-pub(super) fn edit_request_header(edit: &HeaderEdit<'_>) {
-    match edit {
-        HeaderEdit::Add { name, value } => {
-            put_header(MapType::HttpRequestHeaders, name, value, false);
-        }
-        HeaderEdit::Set { name, value } => {
-            put_header(MapType::HttpRequestHeaders, name, value, true);
-        }
-        HeaderEdit::Remove { name } => remove_header(MapType::HttpRequestHeaders, name),
-    }
-}
-
-/// Removes all lines of that name.
-pub(super) fn remove_header(map: MapType, name: &str) {
-    // SAFETY: the host reads the name, which lives until the call returns.
-    unsafe { proxy_remove_header_map_value(map as u32, name.as_ptr(), name.len()) };
-}
-
-/// Adds a line to a header map; with `replace`, removes the other lines of that name. Nothing is added
-/// if the host refuses.
+/// Makes one change to a header map. A header that the host refuses to change stays as it was.
 ///
 /// The SDK panics if the map cannot be changed: Envoy returns `BadArgument` then.
-pub(super) fn put_header(map: MapType, name: &str, value: &[u8], replace: bool) {
-    let put = if replace { proxy_replace_header_map_value } else { proxy_add_header_map_value };
+pub(super) fn edit_header(map: MapType, edit: &HeaderEdit<'_>) {
+    let map = map as u32;
     // SAFETY: the host reads name and value, which live until the call returns.
-    unsafe { put(map as u32, name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
+    unsafe {
+        match edit {
+            HeaderEdit::Add { name, value } => proxy_add_header_map_value(
+                map,
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            ),
+            HeaderEdit::Set { name, value } => proxy_replace_header_map_value(
+                map,
+                name.as_ptr(),
+                name.len(),
+                value.as_ptr(),
+                value.len(),
+            ),
+            HeaderEdit::Remove { name } => {
+                proxy_remove_header_map_value(map, name.as_ptr(), name.len())
+            }
+        }
+    };
 }
 
 /// Returns a property. Its path has a zero byte between the parts.

@@ -180,7 +180,9 @@ impl Plugin {
         let outcome = on_request_headers(&self.config, &head, facts, fresh, &mut limits::take);
         state.tally.decided(&outcome.summary);
         let is_ignored = outcome.summary.kind == DecisionKind::Ignore;
-        outcome.edits.iter().for_each(host::edit_request_header);
+        for edit in &outcome.edits {
+            host::edit_header(MapType::HttpRequestHeaders, edit);
+        }
         if !is_ignored && self.config.propagation.writes_contexts() && state.overwrite_check.take()
         {
             stream.written_headers = Some(Box::new(stream::trace_headers()));
@@ -190,9 +192,6 @@ impl Plugin {
                 host::set_property(path, &value);
             }
         }
-        stream.hides_context = self.config.response.when != When::Always
-            && outcome.response_context.is_none()
-            && !is_ignored;
         stream.response_context = outcome.response_context;
         match outcome.span {
             PendingSpan::None => {}

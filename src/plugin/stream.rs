@@ -9,10 +9,8 @@ use super::attached::Attached;
 use super::host;
 use crate::http::head::{Head, pairs};
 use crate::propagation;
-use crate::propagation::context;
-use crate::propagation::response::ResponseHeader;
-use crate::sampling::held_heads::HeldHead;
-use crate::span::{ActiveSpan, Recording};
+use crate::propagation::response::ResponseContext;
+use crate::span::ActiveSpan;
 
 /// One request.
 pub(super) struct Stream {
@@ -20,11 +18,8 @@ pub(super) struct Stream {
     /// Boxed, since most requests have none.
     pub span: Option<Box<ActiveSpan>>,
     /// The parts of a span, in case the request meets a condition of `export_on`.
-    pub late: Option<Box<Late>>,
-    /// The context for the headers of the response.
-    pub response_context: Option<Box<context::Context>>,
-    /// Whether trace headers are removed from the response: the upstream may have forged them.
-    pub hides_context: bool,
+    pub late: Option<Box<LateRequest>>,
+    pub response_context: ResponseContext,
     /// The trace headers of this filter, for the few requests that are checked.
     pub written_headers: Option<Box<TraceHeaders>>,
 }
@@ -48,8 +43,7 @@ impl Stream {
             attached,
             span: None,
             late: None,
-            response_context: None,
-            hides_context: false,
+            response_context: ResponseContext::Unchanged,
             written_headers: None,
         }
     }
@@ -66,16 +60,8 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _: usize, _: bool) -> Action {
-        if let (Some(attached), true) = (&self.attached, std::mem::take(&mut self.hides_context)) {
-            for name in attached.plugin.config.response.own_headers() {
-                host::remove_header(MapType::HttpResponseHeaders, name);
-            }
-        }
-        if let (Some(attached), Some(context)) = (&self.attached, self.response_context.take()) {
-            let headers = attached.plugin.config.response.headers(&context);
-            for ResponseHeader { name, value, replace } in headers {
-                host::put_header(MapType::HttpResponseHeaders, name, &value, replace);
-            }
+        if !matches!(self.response_context, ResponseContext::Unchanged) {
+            self.edit_response();
         }
         if let Some(span) = &mut self.span {
             span.response_started(host::now());
@@ -96,6 +82,19 @@ impl HttpContext for Stream {
             attached.on_end(span);
         } else if let Some(late) = self.late.take() {
             attached.on_late_end(&late);
+        }
+    }
+}
+
+impl Stream {
+    /// Edits the headers of the response as `response_context` says. A second call does nothing.
+    #[inline(never)]
+    fn edit_response(&mut self) {
+        if let Some(attached) = &self.attached {
+            let context = std::mem::take(&mut self.response_context);
+            for edit in attached.plugin.config.response.edits(&context) {
+                host::edit_header(MapType::HttpResponseHeaders, &edit);
+            }
         }
     }
 }

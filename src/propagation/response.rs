@@ -8,7 +8,10 @@
 //! <https://w3c.github.io/trace-context/#traceresponse-header>. `server-timing` is the only response
 //! header of a page that scripts in a browser can read: <https://www.w3.org/TR/server-timing/>.
 
+use std::borrow::Cow;
+
 use crate::http::digits::encode_hex;
+use crate::http::edits::HeaderEdit;
 use crate::propagation::context::Context;
 use crate::propagation::format::tracecontext;
 
@@ -32,54 +35,75 @@ pub enum When {
     Forced,
 }
 
-/// One header to add to a response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResponseHeader<'c> {
-    pub name: &'c str,
-    pub value: Vec<u8>,
-    /// Whether lines of that name from the upstream are removed.
-    pub replace: bool,
+/// What to do with the trace headers of a response.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ResponseContext {
+    /// Leave them as the upstream wrote them.
+    #[default]
+    Unchanged,
+    /// Remove those that only the filter may write: the upstream may have forged them.
+    Hidden,
+    /// Write this context. Boxed, since most requests have none.
+    Told(Box<Context>),
 }
 
 impl Response {
-    /// Tells whether the response to a request with this context gets headers.
+    /// Decides what the response to a request with this context tells the client: if anything, `told()`.
     #[inline]
-    pub fn is_for(&self, is_forced: bool, context: &Context) -> bool {
+    pub fn context(
+        &self,
+        is_forced: bool,
+        context: &Context,
+        told: impl FnOnce() -> Context,
+    ) -> ResponseContext {
         if self.trace_id_header.is_none() && !self.traceresponse && !self.server_timing {
-            return false;
+            return ResponseContext::Unchanged;
         }
-        match self.when {
+        let is_told = match self.when {
             When::Always => true,
             When::Sampled => context.sampling.is_sampled(),
             // A limit may refuse a request that a rule forced.
             When::Forced => is_forced && context.sampling.is_sampled(),
+        };
+        if is_told { ResponseContext::Told(Box::new(told())) } else { ResponseContext::Hidden }
+    }
+
+    /// Returns the changes to the headers of a response.
+    pub fn edits(&self, context: &ResponseContext) -> Vec<HeaderEdit<'_>> {
+        match context {
+            ResponseContext::Unchanged => Vec::new(),
+            ResponseContext::Hidden => {
+                let own = self.own_headers().map(Cow::Borrowed);
+                own.map(|name| HeaderEdit::Remove { name }).collect()
+            }
+            ResponseContext::Told(context) => self.headers(context),
         }
     }
 
     /// Returns the headers that only the filter may write: a client trusts them to be the filter's.
-    pub fn own_headers(&self) -> impl Iterator<Item = &str> {
+    fn own_headers(&self) -> impl Iterator<Item = &str> {
         let traceresponse = self.traceresponse.then_some(TRACERESPONSE);
         self.trace_id_header.as_deref().into_iter().chain(traceresponse)
     }
 
-    /// Returns the headers of the response to a request with this context.
-    pub fn headers(&self, context: &Context) -> Vec<ResponseHeader<'_>> {
+    /// Returns the headers that tell the client this context.
+    fn headers(&self, context: &Context) -> Vec<HeaderEdit<'_>> {
         let mut headers = Vec::new();
         if let Some(name) = &self.trace_id_header {
             let mut value = vec![0; 32];
             encode_hex(&context.trace_id.to_bytes(), &mut value);
-            headers.push(ResponseHeader { name, value, replace: true });
+            headers.push(HeaderEdit::Set { name, value });
         }
         let traceresponse = tracecontext::traceparent(context);
         if self.traceresponse {
             let value = traceresponse.to_vec();
-            headers.push(ResponseHeader { name: TRACERESPONSE, value, replace: true });
+            headers.push(HeaderEdit::Set { name: TRACERESPONSE, value });
         }
         if self.server_timing {
             let mut value = b"traceparent;desc=\"".to_vec();
             value.extend_from_slice(&traceresponse);
             value.push(b'"');
-            headers.push(ResponseHeader { name: SERVER_TIMING, value, replace: false });
+            headers.push(HeaderEdit::Add { name: SERVER_TIMING, value });
         }
         headers
     }
@@ -105,16 +129,15 @@ mod tests {
     const TRACE: &str = "abababababababababababababababab";
 
     #[track_caller]
-    fn check(response: Response, expected: &[(&str, &str, bool)]) {
-        let headers = response.headers(&CONTEXT);
-        let found: Vec<_> = headers
-            .iter()
-            .map(|header| {
-                (header.name, std::str::from_utf8(&header.value).unwrap(), header.replace)
-            })
-            .collect();
-        assert_eq!(found, expected);
-        assert_eq!(response.is_for(false, &CONTEXT), !expected.is_empty());
+    fn check(response: Response, expected: &[HeaderEdit<'_>]) {
+        assert_eq!(response.edits(&ResponseContext::Told(Box::new(CONTEXT))), expected);
+        assert_eq!(response.edits(&ResponseContext::Unchanged), []);
+        let is_told = response.context(false, &CONTEXT, || CONTEXT) != ResponseContext::Unchanged;
+        assert_eq!(is_told, !expected.is_empty());
+    }
+
+    fn set<'n>(name: &'n str, value: &str) -> HeaderEdit<'n> {
+        HeaderEdit::Set { name, value: value.as_bytes().to_vec() }
     }
 
     #[test]
@@ -124,33 +147,40 @@ mod tests {
         let named =
             Response { trace_id_header: Some("x-trace-id".to_owned()), ..Response::default() };
         check(Response::default(), &[]);
-        check(named.clone(), &[("x-trace-id", TRACE, true)]);
+        check(named.clone(), &[set("x-trace-id", TRACE)]);
         check(
             Response { traceresponse: true, ..Response::default() },
-            &[("traceresponse", &traceresponse, true)],
+            &[set("traceresponse", &traceresponse)],
         );
         check(
             Response { traceresponse: true, server_timing: true, ..named },
             &[
-                ("x-trace-id", TRACE, true),
-                ("traceresponse", &traceresponse, true),
-                ("server-timing", &timing, false),
+                set("x-trace-id", TRACE),
+                set("traceresponse", &traceresponse),
+                HeaderEdit::Add { name: "server-timing", value: timing.into_bytes() },
             ],
         );
     }
 
     #[test]
-    fn own_headers_are_those_that_are_replaced() {
+    fn headers_that_the_filter_replaces_are_hidden() {
         let all = Response {
             trace_id_header: Some("x-trace-id".to_owned()),
             traceresponse: true,
             server_timing: true,
             when: When::Forced,
         };
-        let written = all.headers(&CONTEXT);
-        let replaced = written.iter().filter(|header| header.replace).map(|header| header.name);
-        assert!(replaced.eq(all.own_headers()));
-        assert_eq!(Response::default().own_headers().count(), 0);
+        let written = all.edits(&ResponseContext::Told(Box::new(CONTEXT)));
+        let replaced: Vec<_> = written
+            .into_iter()
+            .filter_map(|edit| match edit {
+                HeaderEdit::Set { name, .. } => Some(HeaderEdit::Remove { name: name.into() }),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(replaced.len(), 2);
+        assert_eq!(all.edits(&ResponseContext::Hidden), replaced);
+        assert_eq!(Response::default().edits(&ResponseContext::Hidden), []);
     }
 
     #[test]
@@ -165,7 +195,16 @@ mod tests {
             (When::Forced, true, unsampled, false),
         ] {
             let response = Response { traceresponse: true, when, ..Response::default() };
-            assert_eq!(response.is_for(is_forced, &context), expected, "{when:?} {is_forced}");
+            let expected = if expected {
+                ResponseContext::Told(Box::new(CONTEXT))
+            } else {
+                ResponseContext::Hidden
+            };
+            let found = response.context(is_forced, &context, || CONTEXT);
+            assert_eq!(found, expected, "{when:?} {is_forced}");
+            let without_headers = Response { when, ..Response::default() };
+            let found = without_headers.context(is_forced, &context, || CONTEXT);
+            assert_eq!(found, ResponseContext::Unchanged, "{when:?} {is_forced}");
         }
     }
 }

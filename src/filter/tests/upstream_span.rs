@@ -39,7 +39,7 @@ fn check(config: &Config, direction: Direction, request: Headers, expected: Ids)
     // of a request with a parent that is not sampled: it learns the parent's.
     let is_sampled = outcome.summary.sampled;
     let logged = outcome.log_context.unwrap().span_id.to_string();
-    let told = outcome.response_context.unwrap().span_id.to_string();
+    let told = told(&outcome.response_context).unwrap();
     let own = found.span.unwrap_or(found.upstream);
     assert_eq!(logged, own);
     assert_eq!(told, found.parent.filter(|_| !is_sampled).unwrap_or(own));
