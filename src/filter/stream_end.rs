@@ -8,6 +8,7 @@ use crate::http::grpc;
 use crate::sampling::conditions::Direction;
 use crate::sampling::export_on::{ExportOn, RequestEnd};
 use crate::span::attributes::{self as key, OwnKeys};
+use crate::span::property_list::ReadProperty;
 use crate::span::{self, ActiveSpan, StreamFacts};
 
 /// Attributes of [`stream_facts`], named as in CEL. Each lists the span's attributes that are made only of
@@ -31,9 +32,6 @@ const STREAM_ATTRIBUTES: [(&str, &[&str]); 11] = [
 pub(crate) const END_ATTRIBUTES: [&str; 2] = [RESPONSE_CODE, RESPONSE_FLAGS];
 /// The attribute of [`direction`], as the path of a property.
 pub(crate) const LISTENER_DIRECTION: &str = "xds\0listener_direction";
-
-/// Reads a property of the request. Its path has a zero byte between the parts.
-pub(crate) type ReadProperty<'p> = dyn Fn(&str) -> Option<Vec<u8>> + 'p;
 
 /// Returns the attributes of [`stream_facts`] as CEL. An empty text stands for those that only omitted
 /// attributes are made of.

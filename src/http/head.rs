@@ -149,17 +149,24 @@ pub(crate) const UPGRADE: &str = "upgrade";
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+pub(crate) mod testing {
+    //! What the tests of several rooms share.
 
-    use super::*;
-
-    fn serialized(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
+    /// Returns names and values as proxy-wasm serializes a header map: see [`super::pairs`].
+    pub(crate) fn serialized(pairs: &[(&[u8], &[u8])]) -> Vec<u8> {
         let number = |number: usize| (number as u32).to_le_bytes();
         let lengths = pairs.iter().flat_map(|(a, b)| [number(a.len()), number(b.len())].concat());
         let text = pairs.iter().flat_map(|(a, b)| [*a, b"\0", *b, b"\0"].concat());
         number(pairs.len()).into_iter().chain(lengths).chain(text).collect()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::testing::serialized;
+    use super::*;
 
     #[test]
     fn the_list_ends_where_bytes_break_the_format() {

@@ -4,12 +4,11 @@ use std::rc::Rc;
 
 use proxy_wasm::types::MapType;
 
-use super::properties::{PropertyList, Values};
-use super::stream::Late;
 use super::{Plugin, host, limits};
 use crate::filter::stream_end::{END_ATTRIBUTES, request_end, stream_attributes, stream_facts};
 use crate::http::head::{Head, pairs};
-use crate::sampling::limit::{BurstShare, Permits};
+use crate::span::ActiveSpan;
+use crate::span::property_list::{PropertyList, StreamReader, Values};
 use crate::span::tags::source::Input;
 use crate::span::tags::{EndFacts, Tags};
 use crate::span::{self, ActiveSpan};
@@ -41,12 +40,9 @@ impl Attached {
         let Some(export_on) = &config.export_on else {
             return;
         };
-        let attributes = export_on.needs_response().then(|| self.of_end.read());
+        let attributes = export_on.needs_response().then(|| self.of_end.read(STREAM));
         let values = attributes.as_ref().map(Values::values).unwrap_or_default();
-        let duration_nanos = host::now().saturating_sub(late.start_unix_nanos);
-        let is_grpc = || span::is_grpc(&late.head.head());
-        let end = request_end(export_on, values, duration_nanos, &is_grpc, &read_property);
-        let Some(reason) = export_on.matching(&end) else {
+        let Some(reason) = late.reason(export_on, values, host::now(), STREAM.property) else {
             return;
         };
         let of_all = config.limit.as_ref().map(|limit| (limit, BurstShare::ExceptReserve));
@@ -76,9 +72,9 @@ impl Attached {
             return;
         };
         let end_unix_nanos = host::now();
-        let attributes = self.of_stream.read();
+        let attributes = self.of_stream.read(STREAM);
         let values = attributes.values();
-        let facts = stream_facts(values, &span, plugin.is_gateway, end_unix_nanos, &read_property);
+        let facts = stream_facts(values, &span, plugin.is_gateway, end_unix_nanos, STREAM.property);
         let tags = &plugin.config.span.tags;
         if tags.needs_end_facts() {
             let properties = tags.properties.values(facts.direction, &attributes.of_tags());
@@ -113,7 +109,8 @@ fn add_tags_at_end(tags: &Tags, span: &mut ActiveSpan, properties: &[&[u8]]) {
     span.add_tags(tags, &tag_facts);
 }
 
-/// Reads a property of the current request.
-fn read_property(path: &str) -> Option<Vec<u8>> {
-    host::property(path).ok()
-}
+/// The hostcalls that read the current request.
+const STREAM: StreamReader<'static> = StreamReader {
+    call_foreign: &|name, argument| host::call_foreign(name, argument).ok(),
+    property: &|path| host::property(path).ok(),
+};

@@ -12,7 +12,6 @@ mod exporter;
 mod host;
 mod limits;
 mod metrics;
-mod properties;
 mod root;
 mod shared;
 mod stream;

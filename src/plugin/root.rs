@@ -9,10 +9,12 @@ use proxy_wasm::types::{BufferType, Bytes, ContextType, LogLevel, MetricType};
 
 use super::acceptance::PluginName;
 use super::attached::Attached;
+use super::host::Failure;
 use super::stream::Stream;
 use super::{Plugin, environment, host, limits, metrics, properties};
 use crate::config::Config;
 use crate::export::statistics::{self, CONFIGURATION_REJECTED, CONFIGURED};
+use crate::span::property_list;
 
 /// A plugin in one worker.
 #[derive(Default)]
@@ -97,22 +99,19 @@ impl Root {
             return true;
         }
         let name = PluginName::read();
-        let (plugin, error) =
-            match Config::parse_checked(&text, &environment::variable, &properties::compiles) {
-                Ok(config) => {
-                    let plugin = Rc::new(Plugin::new(name.clone(), config));
-                    register(&plugin);
-                    (Some(plugin), None)
-                }
-                Err(error) => {
-                    let error = error.to_string();
-                    if self.configured.is_some() || !name.accepts_invalid(&text) {
-                        let message = ["sidespan: configuration refused: ", &error].concat();
-                        host::log(LogLevel::Error, &message);
-                        return false;
-                    }
-                    let is_former = |it: &Rc<Plugin>| it.name == name && it.has_begun.get();
-                    (registered().into_iter().find(is_former), Some(error))
+        let (plugin, error) = match Config::parse_checked(&text, &environment::variable, &compiles)
+        {
+            Ok(config) => {
+                let plugin = Rc::new(Plugin::new(name.clone(), config));
+                register(&plugin);
+                (Some(plugin), None)
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if self.configured.is_some() || !name.accepts_invalid(&text) {
+                    let message = ["sidespan: configuration refused: ", &error].concat();
+                    host::log(LogLevel::Error, &message);
+                    return false;
                 }
             };
         let attached = plugin.map(|plugin| Rc::new(Attached::new(plugin)));
@@ -202,6 +201,24 @@ impl Drop for Root {
         self.end();
     }
 }
+/// Tells whether the host compiles a CEL expression. A host without CEL accepts every expression, and
+/// none of them has a value.
+fn compiles(expression: &str) -> bool {
+    match host::call_foreign(property_list::CREATE, expression.as_bytes()) {
+        Ok(token) => {
+            let _ = host::call_foreign(property_list::DELETE, &token);
+            true
+        }
+        Err(failure) if failure == Failure::NOT_FOUND => {
+            if limits::may_log("cel", "") {
+                host::log(LogLevel::Warn, property_list::WITHOUT_CEL);
+            }
+            true
+        }
+        Err(_) => false,
+    }
+}
+
 
 /// Registers a configuration of this VM, and drops the entries of removed ones.
 fn register(plugin: &Rc<Plugin>) {

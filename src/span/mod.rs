@@ -3,6 +3,7 @@
 //! A span has OpenTelemetry's attributes of HTTP ([`http`]), of gRPC ([`rpc`]) and of the addresses on
 //! both sides ([`peer`]), Envoy's own tags beside them, and the operator's custom tags ([`tags`]).
 //! [`attributes`] names all keys, [`encoding`] writes them, and [`privacy`] says what of them is left out.
+//! [`property_list`] reads Envoy's attributes.
 //! [`resource`] describes the service whose spans these are.
 //!
 //! A span is encoded as its facts become known: [`ActiveSpan::start`] at the request's headers, and
@@ -15,6 +16,7 @@ pub(crate) mod http;
 pub(crate) mod node;
 pub(crate) mod peer;
 pub(crate) mod privacy;
+pub(crate) mod property_list;
 pub(crate) mod protobuf;
 pub(crate) mod resource;
 pub(crate) mod rpc;
