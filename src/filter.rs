@@ -3,6 +3,7 @@
 //! [`on_request_headers`] decides, propagates and records, in that order. Each step is a method of
 //! [`Request`].
 
+pub(crate) mod late;
 pub(crate) mod overwrite_check;
 pub(crate) mod stream_end;
 
@@ -14,8 +15,8 @@ use crate::http::path;
 use crate::propagation::context::{Context, FreshIds, Sampling};
 use crate::propagation::extracted::TraceRoot;
 use crate::propagation::ot::ThresholdUpdate;
-use crate::propagation::{self, Faults, Incoming};
 use crate::propagation::response::ResponseContext;
+use crate::propagation::{self, Faults, Incoming};
 use crate::sampling::conditions::{Direction, MatchFacts};
 use crate::sampling::decision::{Decision, DecisionKind, Reason, decide};
 use crate::sampling::limit::{BurstShare, Limit, Permits};
@@ -141,9 +142,9 @@ pub(crate) fn on_request_headers<'c>(
     let response_context = config.response.context(is_forced, &context, || match &span {
         PendingSpan::Recorded(recording) => recording.context,
         PendingSpan::Late(recording) if recording.parent_span_id.is_none() => {
-            Box::new(Context { span_id: recording.context.span_id, ..context })
+            Context { span_id: recording.context.span_id, ..context }
         }
-        _ => Box::new(context),
+        _ => context,
     });
     Outcome { summary, edits, span, response_context, log_context }
 }

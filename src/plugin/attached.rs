@@ -5,13 +5,13 @@ use std::rc::Rc;
 use proxy_wasm::types::MapType;
 
 use super::{Plugin, host, limits};
-use crate::filter::stream_end::{END_ATTRIBUTES, request_end, stream_attributes, stream_facts};
+use crate::filter::late::LateRequest;
+use crate::filter::stream_end::{END_ATTRIBUTES, stream_attributes, stream_facts};
 use crate::http::head::{Head, pairs};
 use crate::span::ActiveSpan;
 use crate::span::property_list::{PropertyList, StreamReader, Values};
 use crate::span::tags::source::Input;
 use crate::span::tags::{EndFacts, Tags};
-use crate::span::{self, ActiveSpan};
 
 /// A configuration, and the attributes that a root context reads for it.
 pub(super) struct Attached {
@@ -35,7 +35,7 @@ impl Attached {
 
     /// Makes the span of a request that was not sampled, if its end meets a condition of `export_on`
     /// and the limits permit it.
-    pub(super) fn on_late_end(&self, late: &Late) {
+    pub(super) fn on_late_end(&self, late: &LateRequest) {
         let Plugin { config, state, .. } = &*self.plugin;
         let Some(export_on) = &config.export_on else {
             return;
@@ -45,25 +45,13 @@ impl Attached {
         let Some(reason) = late.reason(export_on, values, host::now(), STREAM.property) else {
             return;
         };
-        let of_all = config.limit.as_ref().map(|limit| (limit, BurstShare::ExceptReserve));
-        let permits = Permits::of_request(late.recording.upstream_span_id.is_some());
-        let permitted = export_on.limit.take(reason, &mut |limit| {
-            limits::take([Some((limit, BurstShare::Full)), of_all], permits)
-        });
+        let is_permitted = late.take_permits(config, export_on, reason, &mut limits::take);
         if let Ok(mut state) = state.try_borrow_mut() {
-            state.tally.ended_late(permitted);
+            state.tally.ended_late(is_permitted);
         }
-        if !permitted {
-            return;
+        if is_permitted {
+            self.on_end(late.span(&config.span, reason));
         }
-        let (recording, start) = (&late.recording, late.start_unix_nanos);
-        let head = late.head.head();
-        let mut span = ActiveSpan::start(&config.span, &head, late.end_of_stream, recording, start);
-        span.export_on(reason.key());
-        if let Some(unix_nanos) = late.first_byte_unix_nanos {
-            span.response_started(unix_nanos);
-        }
-        self.on_end(span);
     }
 
     pub(super) fn on_end(&self, mut span: Box<ActiveSpan>) {

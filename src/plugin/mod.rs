@@ -25,11 +25,12 @@ use talc::TalckWasm;
 use self::acceptance::PluginName;
 use self::metrics::Metrics;
 use self::root::Root;
-use self::stream::{Late, Stream};
+use self::stream::Stream;
 use crate::config::Config;
 use crate::export::exporter::Exporter;
 use crate::export::queue::Batch;
 use crate::export::tally::{Tally, Totals};
+use crate::filter::late::{self, LateRequest};
 use crate::filter::overwrite_check::{self, OverwriteCheck};
 use crate::filter::stream_end::{LISTENER_DIRECTION, direction};
 use crate::filter::{self, PendingSpan, RequestFacts, on_request_headers};
@@ -87,15 +88,11 @@ impl Plugin {
         let overwrite_check = OverwriteCheck::default();
         let mut state = State { ids, tally, exporter, metrics, overwrite_check };
         state.publish();
-        let held_heads = config.export_on.as_ref().map(|export_on| {
-            let max_chars = config.span.attribute_limits.value_length as usize;
-            HeldHeads::new(export_on.max_held_bytes, max_chars, config.span.uncut_headers())
-        });
         Self {
             name,
             is_gateway: is_gateway(&host::text(NODE_ID)),
             needs_direction: config.needs_direction(),
-            held_heads,
+            held_heads: late::held_heads(&config),
             roots: Cell::new(0),
             has_begun: Cell::new(false),
             config,
@@ -205,7 +202,7 @@ impl Plugin {
                     state.tally.late_not_held += 1;
                     return;
                 };
-                stream.late = Some(Box::new(Late {
+                stream.late = Some(Box::new(LateRequest {
                     recording: *recording,
                     head,
                     end_of_stream,
@@ -269,17 +266,17 @@ impl State {
         };
         metrics.publish(&totals);
         if let Some(exporter) = exporter {
+            metrics.record(&mut exporter.tally);
+        }
+    }
+}
+
 /// Returns a generator with a seed of the host's randomness, or of its clock should that fail.
 fn seeded_ids() -> IdGenerator {
     let mut seed = [0; 32];
     match getrandom::fill(&mut seed) {
         Ok(()) => IdGenerator::from_seed(seed),
         Err(_) => IdGenerator::seed_from_u64(host::now()),
-    }
-}
-
-            metrics.record(&mut exporter.tally);
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use proxy_wasm::types::{Action, MapType};
 
 use super::attached::Attached;
 use super::host;
+use crate::filter::late::LateRequest;
 use crate::http::head::{Head, pairs};
 use crate::propagation;
 use crate::propagation::response::ResponseContext;
@@ -22,16 +23,6 @@ pub(super) struct Stream {
     pub response_context: ResponseContext,
     /// The trace headers of this filter, for the few requests that are checked.
     pub written_headers: Option<Box<TraceHeaders>>,
-}
-
-/// A request that is not sampled and may be exported late.
-pub(super) struct Late {
-    pub recording: Recording<'static>,
-    /// The headers as they arrived: other filters may change them later.
-    pub head: HeldHead,
-    pub end_of_stream: bool,
-    pub start_unix_nanos: u64,
-    pub first_byte_unix_nanos: Option<u64>,
 }
 
 /// Names and values of the header lines that name a trace, sorted.
