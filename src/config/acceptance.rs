@@ -38,6 +38,16 @@ impl InvalidPolicy {
     }
 }
 
+/// Returns what is logged about an invalid configuration that was accepted. `has_former` says that a former
+/// one stays in force.
+pub(crate) fn log_message(error: &str, has_former: bool) -> String {
+    let effect = match has_former {
+        true => "the former one stays in force: ",
+        false => "no request is traced, and all go on as they came: ",
+    };
+    ["sidespan: configuration rejected, ", effect, error].concat()
+}
+
 /// Returns the key under which VMs share the number of root contexts in which a valid configuration of a
 /// plugin is in force.
 pub(crate) fn in_force_key(plugin: &str) -> String {
@@ -97,6 +107,17 @@ mod tests {
                 expected,
                 "{policy:?} {was_accepted} {roots_in_force:?}"
             );
+        }
+    }
+
+    #[test]
+    fn the_message_says_what_is_in_force_and_why() {
+        for (has_former, expected) in [
+            (true, "the former one stays in force: x: expected y"),
+            (false, "no request is traced, and all go on as they came: x: expected y"),
+        ] {
+            let expected = format!("sidespan: configuration rejected, {expected}");
+            assert_eq!(log_message("x: expected y", has_former), expected);
         }
     }
 

@@ -1,10 +1,16 @@
-//! What an exporter logs.
+//! What an exporter logs, and how often anything is logged.
 //!
 //! All workers of an Envoy log the same things about the same receiver, so most kinds of lines are
 //! limited to one a minute over all workers. Only the host can count over workers: it decides which
 //! lines are logged, and confirms them.
 
 use crate::export::queue::DropReason;
+use crate::sampling::limit::Limit;
+
+/// Returns the limit of log lines of one kind about one subject: one a minute.
+pub(crate) fn limit(kind: &str, subject: &str) -> Option<Limit> {
+    Limit::new(&["log/", kind, "/", subject].concat(), LINES_PER_SECOND, 1)
+}
 
 /// A line to log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,5 +175,30 @@ impl ExportLog {
         let receiver = ["the collector at cluster \"", &self.cluster, "\""].concat();
         let text = ["sidespan: ", before, &receiver, &after.concat()].concat();
         self.lines.push(LogLine { kind, text });
+    }
+}
+
+const LINES_PER_SECOND: f64 = 1.0 / 60.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampling::limit::{BurstShare, Permits};
+
+    #[test]
+    fn one_line_a_minute_is_logged_about_a_subject() {
+        const SECOND: u64 = 1_000_000_000;
+        let limit_of_a = limit("failing", "a").unwrap();
+        let start = 1_767_225_600 * SECOND;
+        let take = |state, seconds| {
+            limit_of_a.take(state, start + seconds * SECOND, BurstShare::Full, Permits::One)
+        };
+        let first = take(None, 0);
+        assert!(first.is_some());
+        assert_eq!(take(first, 59), None);
+        assert!(take(first, 60).is_some());
+        for other in [limit("failing", "b"), limit("dropped", "a")] {
+            assert_ne!(other.unwrap().key(), limit_of_a.key());
+        }
     }
 }

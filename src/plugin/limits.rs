@@ -1,6 +1,7 @@
 //! Limits over all workers of an Envoy. Their states are in Envoy's shared data.
 
 use super::{host, shared};
+use crate::export::log;
 use crate::sampling::limit::{BurstShare, Limit, Permits, take_permits};
 
 /// Takes permits from each limit, or from none; the error is the index of the limit that refuses. A
@@ -22,9 +23,5 @@ fn take_from(limit: &Limit, share: BurstShare, permits: Permits) -> bool {
 
 /// Tells whether to log a message about a subject: once a minute over all workers.
 pub(super) fn may_log(kind: &str, subject: &str) -> bool {
-    let name = ["log/", kind, "/", subject].concat();
-    let limit = Limit::new(&name, LOGGED_PER_SECOND, 1);
-    limit.is_some_and(|limit| take_from(&limit, BurstShare::Full, Permits::One))
+    log::limit(kind, subject).is_some_and(|limit| take_from(&limit, BurstShare::Full, Permits::One))
 }
-
-const LOGGED_PER_SECOND: f64 = 1.0 / 60.0;

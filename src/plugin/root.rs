@@ -11,8 +11,8 @@ use super::acceptance::PluginName;
 use super::attached::Attached;
 use super::host::Failure;
 use super::stream::Stream;
-use super::{Plugin, environment, host, limits, metrics, properties};
-use crate::config::Config;
+use super::{Plugin, environment, host, limits, metrics};
+use crate::config::{Config, acceptance};
 use crate::export::statistics::{self, CONFIGURATION_REJECTED, CONFIGURED};
 use crate::span::property_list;
 
@@ -113,7 +113,10 @@ impl Root {
                     host::log(LogLevel::Error, &message);
                     return false;
                 }
-            };
+                let is_former = |it: &Rc<Plugin>| it.name == name && it.has_begun.get();
+                (registered().into_iter().find(is_former), Some(error))
+            }
+        };
         let attached = plugin.map(|plugin| Rc::new(Attached::new(plugin)));
         let configured = Configured { name, text, attached, error };
         configured.log_error();
@@ -184,11 +187,7 @@ impl Configured {
             return;
         };
         if limits::may_log("rejected", self.name.as_str()) {
-            let effect = match self.attached {
-                Some(_) => "the former one stays in force: ",
-                None => "no request is traced, and all go on as they came: ",
-            };
-            let message = ["sidespan: configuration rejected, ", effect, error].concat();
+            let message = acceptance::log_message(error, self.attached.is_some());
             host::log(LogLevel::Error, &message);
         }
     }
@@ -201,8 +200,9 @@ impl Drop for Root {
         self.end();
     }
 }
-/// Tells whether the host compiles a CEL expression. A host without CEL accepts every expression, and
-/// none of them has a value.
+
+/// Tells whether the host compiles a CEL expression. Without CEL, every expression is accepted, and its
+/// tag has no value.
 fn compiles(expression: &str) -> bool {
     match host::call_foreign(property_list::CREATE, expression.as_bytes()) {
         Ok(token) => {
@@ -218,7 +218,6 @@ fn compiles(expression: &str) -> bool {
         Err(_) => false,
     }
 }
-
 
 /// Registers a configuration of this VM, and drops the entries of removed ones.
 fn register(plugin: &Rc<Plugin>) {
