@@ -52,7 +52,7 @@ mod status;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use wasmtime::{Config, Engine, InstancePre, Linker, Store};
+use wasmtime::{Cache, Config, Engine, InstancePre, Linker, Store};
 
 pub use calls::{Call, CallResponse, Request};
 pub use faults::Faults;
@@ -75,7 +75,10 @@ pub struct Module {
 }
 
 impl Module {
-    /// Compiles a `.wasm` file. A metered module counts executed instructions, and is slower.
+    /// Loads a `.wasm` file. A metered module counts executed instructions, and is slower.
+    ///
+    /// What the file compiles to is kept in wasmtime's cache in the user's cache folder, if there is one, so
+    /// that a second start takes no time.
     pub fn load(path: &Path, metered: bool) -> anyhow::Result<Self> {
         ensure!(
             path.exists(),
@@ -84,7 +87,7 @@ impl Module {
             std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display()
         );
         let mut config = Config::new();
-        config.consume_fuel(metered);
+        config.consume_fuel(metered).cache(Cache::from_file(None).ok());
         let engine = Engine::new(&config).map_err(without_backtrace)?;
         let module = wasmtime::Module::from_file(&engine, path).map_err(|error| {
             anyhow::anyhow!(
