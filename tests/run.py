@@ -17,7 +17,7 @@ import topology  # noqa: E402
 topology.exit_on_signals()
 arguments = sys.argv[1:]
 names_tests = any(Path(argument.partition("::")[0]).exists() for argument in arguments)
-# conftest.py keeps tests together that share Envoys, and orders the files. Tests wait a lot, so that two cores
-# have work for three processes.
-everything = [str(HERE), "--numprocesses=3", "--dist=loadfile", "--no-loadscope-reorder"]
+# conftest.py keeps tests together that share Envoys, and orders the files. Tests mostly wait, so that
+# four processes keep two cores busy.
+everything = [str(HERE), "--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder"]
 sys.exit(pytest.main(["-c", str(HERE / "pytest.ini"), *arguments, *([] if names_tests else everything)]))
