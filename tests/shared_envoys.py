@@ -104,6 +104,8 @@ class SharedEnvoy(Running):
             self._write("cds", [])
             drain = ["--drain-time-s", str(drain_seconds), "--drain-strategy", "immediate"]
             command = [envoy, "-c", file, "--concurrency", str(concurrency), "--log-level", "warning", *drain]
+            # By default, Envoy writes access logs every ten seconds.
+            command += ["--file-flush-interval-msec", "50"]
             self.program = starting.enter_context(Program([*command, "--disable-hot-restart"], self._folder / "envoy.log"))
             self.program.wait_until(lambda: topology.admin_answer(self.admin_port, "/ready") is not None)
             # The last that root contexts count when they begin.
