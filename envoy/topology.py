@@ -141,7 +141,8 @@ class Running:
 
     def forget(self) -> None:
         """Leaves out of the statistics and of the log what they have now."""
-        self._counted_before = filter_stats(self.admin_port)
+        self._counted_before = {}
+        self._counted_before = self.wait_for_stats(lambda _: True)
         self._logged_before = len(self.program.log.read_text(errors="replace"))
 
     def stats(self, used_only: bool = False) -> dict[str, int]:
@@ -153,12 +154,13 @@ class Running:
         return {name: value - self._counted_before.get(name, 0) for name, value in found.items()}
 
     def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 30) -> dict[str, int]:
-        """Returns the metrics as soon as they are as `wanted`; the filter flushes them on its tick."""
+        """Waits until the counts of spans balance and `wanted` is true; the filter publishes them on its tick."""
         deadline = time.monotonic() + timeout
         stats = self.stats()
-        while not wanted(stats):
+        while not (is_balanced(stats) and wanted(stats)):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"after {timeout} s the metrics are still {stats}")
+                balance = "" if is_balanced(stats) else ", whose spans do not balance"
+                raise TimeoutError(f"after {timeout} s the metrics are still {stats}{balance}")
             time.sleep(_POLL_SECONDS)
             stats = dict.fromkeys(stats, 0) | self.stats(used_only=True)
         return stats
@@ -320,9 +322,19 @@ def series(name: str) -> str:
 def books(stats: dict[str, int]) -> dict[str, int]:
     """Returns the numbers of recorded, exported and queued spans, and of dropped ones by reason."""
     ways = {"recorded": "spans_recorded_total", "exported": "spans_exported_total", "queued": "spans_queued"}
-    found = {way: stats[f"sidespan_{name}"] for way, name in ways.items()}
+    found = {way: stats.get(f"sidespan_{name}", 0) for way, name in ways.items()}
     dropped = {name: value for name, value in stats.items() if name.startswith("sidespan_spans_dropped_total")}
     return found | {name.split('"')[1]: value for name, value in dropped.items() if value}
+
+
+def is_balanced(stats: dict[str, int]) -> bool:
+    """Tells whether all recorded spans are exported, dropped or queued.
+
+    A worker updates its metrics one by one, so that a read between two updates does not balance. Without the
+    filter's metrics there is nothing to balance.
+    """
+    found = books(stats)
+    return found.pop("recorded") == sum(found.values())
 
 
 def exit_on_signals() -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import topology
-from topology import books
+from topology import books, is_balanced
 
 
 class Load:
@@ -89,14 +89,12 @@ class Audit:
 
     def _read(self) -> None:
         while not self._stop.wait(0.1):
-            # Workers publish several counters one after the other, and may be in between: that
-            # takes microseconds, so that a second look finds them balanced.
-            for _ in range(2):
-                found = self._stats()
-                if not found or is_balanced(found):
+            # A worker may be between two updates; later looks find them balanced.
+            deadline = time.monotonic() + 1
+            while not is_balanced(found := self._stats()):
+                if time.monotonic() > deadline:
+                    self._unbalanced.append(books(found))
                     break
-            else:
-                self._unbalanced.append(books(found))
             self.reads += 1
 
 
@@ -105,8 +103,3 @@ def answered_here(resources: dict) -> None:
     for listener in resources["listeners"]:
         routes = topology.connection_manager(listener)["route_config"]["virtual_hosts"][0]
         routes["routes"] = [{"match": {"prefix": "/"}, "direct_response": {"status": 200}}]
-
-
-def is_balanced(stats: dict[str, int]) -> bool:
-    found = books(stats)
-    return found.pop("recorded") == sum(found.values())
