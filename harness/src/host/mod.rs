@@ -77,8 +77,8 @@ pub struct Module {
 impl Module {
     /// Loads a `.wasm` file. A metered module counts executed instructions, and is slower.
     ///
-    /// What the file compiles to is kept in wasmtime's cache in the user's cache folder, if there is one, so
-    /// that a second start takes no time.
+    /// wasmtime keeps the compiled code in the user's cache folder, if there is one, so that only the first
+    /// load compiles.
     pub fn load(path: &Path, metered: bool) -> anyhow::Result<Self> {
         ensure!(
             path.exists(),
