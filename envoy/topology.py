@@ -14,6 +14,7 @@ import itertools
 import json
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,6 +42,8 @@ _POLL_SECONDS = 0.02
 _START_SECONDS = 60
 _STOP_SECONDS = 10
 _LOG_TAIL_LINES = 30
+# Part of util-linux. It becomes the program, under the same process id.
+_END_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,10 @@ class StartError(Exception):
 
 
 class Program:
-    """A started program whose output goes to a file; a context manager that stops it."""
+    """A started program whose output goes to a file; a context manager that stops it.
+
+    On Linux it ends with the process that started it too, however that ends.
+    """
 
     def __init__(self, command: list[str | Path], log: Path, env: dict[str, str] | None = None):
         self.log = log
@@ -88,7 +94,7 @@ class Program:
     def __enter__(self):
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*_END_WITH_PARENT, *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
