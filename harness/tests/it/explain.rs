@@ -67,6 +67,23 @@ spec:
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
 
 #[test]
+fn compiled_code_is_kept_in_the_users_cache_folder_if_there_is_one() {
+    let home = tempfile::tempdir().expect("a folder for the test");
+    let cache = home.path().join("cache");
+    let file = home.path().join("file");
+    std::fs::write(&file, "").expect("a file for the test");
+    for (folder, is_kept) in [(&file, false), (&cache, true)] {
+        let home = folder.to_str().expect("a path of the test");
+        let environment = [("HOME", home), ("XDG_CACHE_HOME", home)];
+        let (status, printed) = explain_with(&[], &environment, CONFIGURATION, "{}\n");
+        assert_eq!(status, Some(0), "{printed}");
+        assert_eq!(folder.is_dir(), is_kept, "{home}");
+    }
+    let kept = std::fs::read_dir(cache).expect("the cache").count();
+    assert_eq!(kept, 1, "the folder of wasmtime");
+}
+
+#[test]
 fn the_decision_comes_from_the_counter_that_changed() {
     check(&json!({}), "/decision", &json!("ratio"));
     check(&json!({"path": "/healthz?x=1"}), "/decision", &json!("drop"));
