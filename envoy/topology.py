@@ -12,6 +12,7 @@ import functools
 import http.client
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -42,8 +43,9 @@ _POLL_SECONDS = 0.02
 _START_SECONDS = 60
 _STOP_SECONDS = 10
 _LOG_TAIL_LINES = 30
-# Part of util-linux. It becomes the program, under the same process id.
-_END_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM", "--"] if shutil.which("setpriv") else []
+# `setpriv` is part of util-linux. It asks the kernel for a signal when the parent ends; the shell
+# looks whether the parent ended before. Both become the program, under the same process id.
+_END_WITH_PARENT = ["setpriv", "--pdeathsig", "TERM", "--", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"']
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,14 @@ class StartError(Exception):
     """A program did not become ready; the message has the end of its log."""
 
 
+def ending_with(parent: int, command: list[str | Path]) -> list[str | Path]:
+    """Returns the command in a form that runs no longer than its parent, whose process id is given.
+
+    Where `setpriv` is missing, it is the command itself.
+    """
+    return [*_END_WITH_PARENT, str(parent), *command] if shutil.which("setpriv") else command
+
+
 class Program:
     """A started program whose output goes to a file; a context manager that stops it.
 
@@ -94,7 +104,7 @@ class Program:
     def __enter__(self):
         with open(self.log, "ab") as log:
             self._process = subprocess.Popen(
-                [*_END_WITH_PARENT, *self._command],
+                ending_with(os.getpid(), self._command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
