@@ -6,10 +6,11 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Unexpected, Visitor};
 
 use super::error::{ConfigError, InPath, Result, quoted};
-use super::sampling::RawLimit;
+use super::limit::RawLimit;
 use super::shapes::OneOrMany;
 use crate::http::response_flags;
-use crate::sampling::export_on::{ExportOn, ExportReason};
+use crate::sampling::export_on::ExportOn;
+use crate::sampling::export_reason::ExportReason;
 use crate::sampling::late_limit::LateLimit;
 
 /// The conditions under which a request is exported late; one of them is enough.

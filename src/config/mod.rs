@@ -12,6 +12,7 @@ mod document;
 mod error;
 mod export_on;
 mod exporter;
+mod limit;
 mod matching;
 mod propagation;
 mod queue;

@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::error::{ConfigError, InPath, Result, quoted};
 use super::export_on::RawExportOn;
+use super::limit::RawLimit;
 use super::matching::{
     HeaderConditions, RawDirection, RawHeaderMatch, RawMethodMatch, RawStringMatch, port_number,
 };
@@ -12,7 +13,7 @@ use crate::http::digits;
 use crate::sampling::conditions::Conditions;
 use crate::sampling::decision::Reason;
 use crate::sampling::export_on::ExportOn;
-use crate::sampling::limit::{Limit, MAX_PER_SECOND, MIN_PER_SECOND};
+use crate::sampling::limit::Limit;
 use crate::sampling::match_list::RequestMatch;
 use crate::sampling::ratio::Ratio;
 use crate::sampling::rules::{Action, NO_RULE, Rule, Rules, label_value};
@@ -34,17 +35,6 @@ pub(super) struct RawSampling {
     /// Requests that are exported for how they end, although they are not sampled. Default: none.
     #[serde(alias = "exportOn")]
     pub export_on: Option<RawExportOn>,
-}
-
-/// A rate limit, which all workers of an Envoy share.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawLimit {
-    /// The rate a second, from 0.001 to 1000000. Required. Example: `10`.
-    #[serde(alias = "perSecond")]
-    pub per_second: f64,
-    /// The most that are allowed at once, from 1 to 1000000. Default: `per_second`, rounded up.
-    pub burst: Option<u32>,
 }
 
 /// One sampling rule.
@@ -210,26 +200,6 @@ impl RawMatch {
             ..Conditions::default()
         };
         Ok(RequestMatch { paths, conditions })
-    }
-}
-
-impl RawLimit {
-    /// Returns the rate, which is in its range, and the burst.
-    pub(super) fn numbers(&self) -> Result<(f64, u32)> {
-        let rate = self.per_second;
-        if !(MIN_PER_SECOND..=MAX_PER_SECOND).contains(&rate) {
-            let expected = "a number from 0.001 to 1000000";
-            return Err(ConfigError::new(expected, digits::float(rate)).under("per_second"));
-        }
-        Ok((rate, self.burst.unwrap_or(rate.ceil() as u32)))
-    }
-
-    /// Compiles a limit. No other limit of the same Envoy has its name.
-    fn compile(&self, name: &str) -> Result<Limit> {
-        let (rate, burst) = self.numbers()?;
-        Limit::new(name, rate, burst).ok_or_else(|| {
-            ConfigError::new("a whole number from 1 to 1000000", burst).under("burst")
-        })
     }
 }
 

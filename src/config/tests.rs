@@ -236,7 +236,7 @@ fn objects() -> Vec<(&'static str, Vec<&'static str>)> {
         ("propagation.trust_rules[].match.", fields::<propagation::RawTrustMatch>()),
         ("propagation.egress[].", fields::<propagation::RawEgressRule>()),
         ("sampling.", fields::<sampling::RawSampling>()),
-        ("sampling.limit.", fields::<sampling::RawLimit>()),
+        ("sampling.limit.", fields::<limit::RawLimit>()),
         ("sampling.export_on.", fields::<export_on::RawExportOn>()),
         ("sampling.rules[].", fields::<sampling::RawRule>()),
         ("sampling.rules[].match.", fields::<sampling::RawMatch>()),

@@ -3,7 +3,8 @@
 use super::TakePermits;
 use super::stream_end::request_end;
 use crate::config::Config;
-use crate::sampling::export_on::{ExportOn, ExportReason};
+use crate::sampling::export_on::ExportOn;
+use crate::sampling::export_reason::ExportReason;
 use crate::sampling::held_heads::{HeldHead, HeldHeads};
 use crate::sampling::limit::{BurstShare, Permits};
 use crate::span::property_list::ReadProperty;

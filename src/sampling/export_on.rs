@@ -3,6 +3,7 @@
 //! Such a late span is the only one of its trace: the hops before and after were told that the trace is
 //! not sampled, and export nothing.
 
+use super::export_reason::ExportReason;
 use super::late_limit::LateLimit;
 use crate::http::response_flags;
 
@@ -32,17 +33,6 @@ pub struct RequestEnd {
     pub duration_nanos: u64,
 }
 
-/// The condition for which a request is exported late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExportReason {
-    /// The first digit of the status.
-    StatusClass(u16),
-    GrpcStatus,
-    ResponseFlags,
-    Reset,
-    Duration,
-}
-
 impl ExportOn {
     /// Returns the first condition that matches.
     pub fn matching(&self, end: &RequestEnd) -> Option<ExportReason> {
@@ -66,19 +56,6 @@ impl ExportOn {
     /// Tells whether a condition needs the status or the flags of the response.
     pub fn needs_response(&self) -> bool {
         !self.status.is_empty() || self.flags != 0 || self.resets
-    }
-}
-
-impl ExportReason {
-    /// Returns the condition's key in the configuration.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::StatusClass(_) => "status",
-            Self::GrpcStatus => "grpc_status",
-            Self::ResponseFlags => "response_flags",
-            Self::Reset => "resets",
-            Self::Duration => "min_duration_ms",
-        }
     }
 }
 

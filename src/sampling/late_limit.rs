@@ -1,6 +1,6 @@
 //! The limit of late spans, divided so that a flood for one reason leaves permits for the others.
 
-use super::export_on::ExportReason;
+use super::export_reason::ExportReason;
 use super::limit::{Limit, MIN_PER_SECOND};
 
 /// The limit of late spans: a part for each reason, and a common part for all of them.

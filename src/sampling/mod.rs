@@ -6,13 +6,14 @@
 //! - [`decision`]: the decision by rule, parent or [`ratio`]
 //! - [`limit`]: how many requests a second are sampled
 //! - [`trust`]: whose contexts are followed
-//! - [`export_on`], [`late_limit`], [`held_heads`]: spans of requests that were not sampled, exported for
-//!   how they ended
+//! - [`export_on`], [`export_reason`], [`late_limit`], [`held_heads`]: spans of requests that were not
+//!   sampled, exported for how they ended
 
 pub(crate) mod cidr;
 pub(crate) mod conditions;
 pub(crate) mod decision;
 pub(crate) mod export_on;
+pub(crate) mod export_reason;
 pub(crate) mod held_heads;
 pub(crate) mod late_limit;
 pub(crate) mod limit;
