@@ -14,9 +14,10 @@ use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use self::compiler::RawRead;
 use self::source::{
     CompiledSource, RawFormatter, RawIdentity, RawLiteral, RawMetadata, RawNamed, RawProperty,
-    RawRead, RawRequestHeader,
+    RawRequestHeader,
 };
 use super::error::{ConfigError, InPath, Result, one_of, quoted};
 use super::shapes::{Entries, Environment, not_null};

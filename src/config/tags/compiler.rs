@@ -1,14 +1,25 @@
 //! Compiles the values that tags read: headers, attributes, CEL expressions, metadata. Values that may hold
 //! credentials are refused.
 
+use serde::Deserialize;
+
 use super::Compiler;
-use super::source::{RawRead, zero_separated};
 use crate::config::error::{ConfigError, Result, quoted};
 use crate::config::shapes::header_name;
 use crate::span::cel;
 use crate::span::tags::property::{Encoding, Property, PropertySource, Type};
 use crate::span::tags::sensitive;
 use crate::span::tags::source::Source;
+
+/// When request headers are read.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RawRead {
+    /// When the request arrives, before later filters change it.
+    Start,
+    /// When the request ends, with the changes of later filters, as Envoy's own custom tags do.
+    End,
+}
 
 impl Compiler<'_> {
     /// Checks a value that every span will have.
@@ -127,3 +138,9 @@ impl Compiler<'_> {
 
 /// Longest CEL expression of a tag.
 const MAX_EXPRESSION_BYTES: usize = 2048;
+/// Returns a path with a zero byte between its parts, as the host takes it.
+#[inline(never)]
+pub(super) fn zero_separated(path: &str, separator: char) -> String {
+    path.replace(separator, "\0")
+}
+

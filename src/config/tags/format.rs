@@ -1,7 +1,7 @@
 //! Format strings of custom tags, compiled, and the commands that may stand in them.
 
 use super::Compiler;
-use super::source::{RawRead, zero_separated};
+use super::compiler::{RawRead, zero_separated};
 use crate::config::error::{ConfigError, Result, one_of, quoted};
 use crate::config::shapes::{non_empty, public_variable};
 use crate::http::head;

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::compiler::{RawRead, zero_separated};
 use super::{Compiler, format};
 use crate::config::error::{ConfigError, InPath, Result, quoted};
 use crate::config::shapes::{OneOrMany, non_empty, public_variable};
@@ -49,16 +50,6 @@ pub(crate) struct RawFormatter {
     pub value: String,
     /// When its `%REQ(…)%` are read: at `start` or `end`. Default: `start`.
     pub read: Option<RawRead>,
-}
-
-/// When request headers are read.
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RawRead {
-    /// When the request arrives, before later filters change it.
-    Start,
-    /// When the request ends, with the changes of later filters, as Envoy's own custom tags do.
-    End,
 }
 
 /// One of Envoy's attributes.
@@ -281,12 +272,6 @@ impl RawMetadataKind {
             _ => Err(ConfigError::new(expected, "several of them")),
         }
     }
-}
-
-/// Returns a path with a zero byte between its parts, as the host takes it.
-#[inline(never)]
-pub(super) fn zero_separated(path: &str, separator: char) -> String {
-    path.replace(separator, "\0")
 }
 
 /// Joins the parts of a path with a zero byte between them, as the host takes it.
