@@ -158,8 +158,7 @@ impl RawCustomTag {
         } else if let Some(raw) = self.response_trailer.take() {
             raw.compile_header(compiler, Source::ResponseTrailer)
         } else if let Some(raw) = self.query_parameter.take() {
-            let privacy = compiler.settings.privacy;
-            raw.compile(&|name| privacy.query_parameter(name, Source::QueryParameter))
+            raw.compile(&|name| compiler.query_parameter(name, Source::QueryParameter))
         } else if let Some(raw) = self.cookie.take() {
             raw.compile(&Source::Cookie)
         } else if let Some(raw) = self.baggage.take() {

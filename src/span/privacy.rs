@@ -1,7 +1,7 @@
 //! What spans do not hold: attributes that are left out, and parts of values that are hidden.
 //!
-//! The settings hold for the span's own attributes, for its name, and for custom tags: a tag reads a
-//! value through a [`Protected`] source where an own attribute is made of the same value.
+//! The settings hold for the span's own attributes, for its name, and for custom tags: a tag's value has a
+//! [`Protection`] where an own attribute is made of the same value.
 //!
 //! ```text
 //! addresses = *( text / separator )     ; x-forwarded-for, forwarded (RFC 7239, section 4)
@@ -15,8 +15,8 @@ use std::rc::Rc;
 use percent_encoding::percent_decode;
 
 use super::attributes::{self as key, OwnKeys};
-use super::tags::source::{Lookup, MAX_READ_BYTES, Source};
 use super::tags::value::TagValue;
+use super::text::MAX_READ_BYTES;
 use crate::http::address::Address;
 use crate::http::head::{AUTHORITY, Head, PATH, REQUEST_ID, USER_AGENT, split_query};
 use crate::http::path;
@@ -61,13 +61,14 @@ impl Privacy {
         Url::of_parts(scheme, authority, &self.path(path), query.as_deref())
     }
 
-    /// Returns a source that reads only what spans may hold. `name` is the request header that it reads, or
-    /// Envoy's attribute with dots between its parts, or a CEL expression over attributes. The path and the
-    /// query may always hold secrets.
-    pub(crate) fn protected(self: &Rc<Self>, mut source: Source, name: &str) -> Source {
+    /// Returns what protects a value that a tag reads, the first to apply first. `name` is the request header
+    /// that holds the value, or Envoy's attribute with dots between its parts, or a CEL expression over
+    /// attributes. The path and the query may always hold secrets.
+    pub(crate) fn protections(self: &Rc<Self>, name: &str) -> Vec<Protection> {
         let name = name.strip_prefix("request.headers.").unwrap_or(name);
         let words = name.split(|char: char| !char.is_ascii_alphanumeric() && !"-_".contains(char));
         let has_word = |word: &str| words.clone().any(|known| known.eq_ignore_ascii_case(word));
+        let mut protections = Vec::new();
         let mut last = "";
         for (known, key) in SOURCES {
             if key == last || !known.split(['.', ':']).all(|word| word.is_empty() || has_word(word))
@@ -81,37 +82,30 @@ impl Privacy {
                 key if self.omitted.contains(key) => Shown::All,
                 _ => continue,
             };
-            source = self.wrapped(source, key, shown);
+            protections.push(self.protection(key, shown));
             last = key;
         }
-        source
+        protections
     }
 
-    /// Returns the `source` of a query parameter's value, which is hidden if the configuration names the
-    /// parameter: the operator who reads a parameter by its name knows that it may be a secret.
-    pub(crate) fn query_parameter(
-        self: &Rc<Self>,
-        name: String,
-        source: fn(String) -> Source,
-    ) -> Source {
+    /// Returns what protects a query parameter that a tag reads by its name. The value is hidden if the
+    /// configuration makes the parameter a secret. Built-in names of secrets do not count: an operator who
+    /// asks for a parameter knows what it holds.
+    pub(crate) fn of_query_parameter(self: &Rc<Self>, name: &str) -> Option<Protection> {
         let key = normalized_key(name.as_bytes());
         // A name that is too long for a key is a secret where all are.
         let is_hidden =
             key.map_or(self.secret_keys.all, |key| self.secret_keys.are_configured_for(&key));
-        let source = source(name);
-        if is_hidden || self.omitted.contains(key::URL_QUERY) {
-            return self.wrapped(
-                source,
-                key::URL_QUERY,
-                if is_hidden { Shown::Nothing } else { Shown::All },
-            );
-        }
-        source
+        let shown = match is_hidden {
+            true => Shown::Nothing,
+            false if self.omitted.contains(key::URL_QUERY) => Shown::All,
+            false => return None,
+        };
+        Some(self.protection(key::URL_QUERY, shown))
     }
 
-    fn wrapped(self: &Rc<Self>, source: Source, key: &'static str, shown: Shown) -> Source {
-        let privacy = self.clone();
-        Source::Protected(Box::new(Protected { source, key, shown, privacy, is_hashed: false }))
+    fn protection(self: &Rc<Self>, key: &'static str, shown: Shown) -> Protection {
+        Protection { key, shown, privacy: self.clone(), is_hashed: false }
     }
 
     /// Returns a request target without what spans do not hold.
@@ -187,10 +181,9 @@ impl Privacy {
     }
 }
 
-/// A source whose value spans do not hold as it is.
+/// What a tag does not show of a value.
 #[derive(Debug, Clone)]
-pub struct Protected {
-    pub source: Source,
+pub struct Protection {
     /// The own attribute that is made of the same value.
     key: &'static str,
     shown: Shown,
@@ -212,27 +205,30 @@ enum Shown {
     Nothing,
 }
 
-impl Protected {
-    /// Returns what spans may hold of the value, or `None` if that is nothing.
-    pub(crate) fn find<'a>(&self, lookup: Lookup<'_, 'a>) -> Option<TagValue<'a>> {
-        let Self { source, key, shown, privacy, .. } = self;
-        let is_omitted = |key: &str| !self.is_hashed && privacy.omitted.contains(key);
-        if !matches!(shown, Shown::Target) && is_omitted(key) {
-            return None;
-        }
-        let value = source.find(lookup)?;
-        if matches!(shown, Shown::All) {
-            return Some(value);
+impl Protection {
+    /// Tells whether the value is left out as a whole.
+    pub(crate) fn omits_all(&self) -> bool {
+        !matches!(self.shown, Shown::Target) && self.omits(self.key)
+    }
+
+    /// Returns the value as the tag may show it.
+    pub(crate) fn protected<'a>(&self, value: TagValue<'a>) -> TagValue<'a> {
+        if matches!(self.shown, Shown::All) {
+            return value;
         }
         let value = value.into_text();
         let value = value.get(..MAX_READ_BYTES).unwrap_or(&value);
-        let text = match shown {
+        let text = match self.shown {
             Shown::All | Shown::Nothing => REDACTED.to_vec(),
-            Shown::Target => privacy.target(value, &is_omitted),
-            Shown::Query => privacy.secret_keys.redacted(value).into_owned(),
+            Shown::Target => self.privacy.target(value, &|key| self.omits(key)),
+            Shown::Query => self.privacy.secret_keys.redacted(value).into_owned(),
             Shown::Networks => masked_list(value),
         };
-        Some(TagValue::Text(text.into()))
+        TagValue::Text(text.into())
+    }
+
+    fn omits(&self, key: &str) -> bool {
+        !self.is_hashed && self.privacy.omitted.contains(key)
     }
 }
 

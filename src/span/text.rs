@@ -26,3 +26,6 @@ pub(crate) fn first_chars(text: &str, max_chars: usize) -> &str {
     let end = text.char_indices().nth(max_chars).map_or(text.len(), |(end, _)| end);
     text.get(..end).unwrap_or_default()
 }
+
+/// How many bytes of a header, of the query, of all cookies or of the path an attribute is made of.
+pub(crate) const MAX_READ_BYTES: usize = 8 * 1024;

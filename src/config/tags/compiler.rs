@@ -39,7 +39,8 @@ impl Compiler<'_> {
         let name = self.header(name)?;
         Ok(match read {
             RawRead::Start => {
-                self.settings.privacy.protected(Source::RequestHeader(name.clone()), &name)
+                let protections = self.settings.privacy.protections(&name);
+                Source::RequestHeader(name).protected_by(protections)
             }
             RawRead::End => {
                 let path = format!("request\0headers\0{name}");
@@ -95,7 +96,13 @@ impl Compiler<'_> {
         let source = PropertySource::Path(path);
         let index = self.tags.properties.add(source.clone(), source);
         let source = Source::Property(Property::new(index, encoding, record_as));
-        self.settings.privacy.protected(source, &name)
+        source.protected_by(self.settings.privacy.protections(&name))
+    }
+
+    /// Compiles a query parameter, read as `source`.
+    pub(super) fn query_parameter(&self, name: String, source: fn(String) -> Source) -> Source {
+        let protection = self.settings.privacy.of_query_parameter(&name);
+        source(name).protected_by(protection.into_iter().collect())
     }
 
     /// Compiles a CEL expression. Each word in it may be the name of a header.
@@ -115,7 +122,7 @@ impl Compiler<'_> {
             return Err(ConfigError::new(expected, quoted(text)));
         }
         let source = self.property(PropertySource::Cel(cel::text_of(text)));
-        Ok(self.settings.privacy.protected(source, text))
+        Ok(source.protected_by(self.settings.privacy.protections(text)))
     }
 
     /// Compiles a property that is text, and does not depend on the direction.
@@ -136,11 +143,11 @@ impl Compiler<'_> {
     }
 }
 
-/// Longest CEL expression of a tag.
-const MAX_EXPRESSION_BYTES: usize = 2048;
 /// Returns a path with a zero byte between its parts, as the host takes it.
 #[inline(never)]
 pub(super) fn zero_separated(path: &str, separator: char) -> String {
     path.replace(separator, "\0")
 }
 
+/// Longest CEL expression of a tag.
+const MAX_EXPRESSION_BYTES: usize = 2048;

@@ -149,8 +149,7 @@ impl Compiler<'_> {
             }
             Command::QueryParameter => {
                 let name = non_empty(argument.to_owned())?;
-                let privacy = self.settings.privacy;
-                return Ok(privacy.query_parameter(name, Source::PlainQueryParameter));
+                return Ok(self.query_parameter(name, Source::PlainQueryParameter));
             }
             Command::StartTime => {
                 return Ok(self.property(PropertySource::Cel(time::START_TIME.to_owned())));

@@ -114,12 +114,7 @@ impl Tags {
     /// but its parts from those headers are still read when the request arrives.
     pub fn push(&mut self, mut tag: Tag) {
         if tag.transformation.redact == Some(Redaction::Hash) {
-            for mut source in tag.source.sources_mut() {
-                while let Source::Protected(protected) = source {
-                    protected.is_hashed = true;
-                    source = &mut protected.source;
-                }
-            }
+            tag.source.sources_mut().for_each(Source::set_hashed);
         }
         let max_bytes = match tag.transformation.redact {
             Some(Redaction::Hash) => MAX_HASHED_BYTES,

@@ -19,7 +19,8 @@ use super::value::TagValue;
 use super::{EndFacts, KeptValues};
 use crate::http::head::{self, Head, split_query};
 use crate::propagation::baggage;
-use crate::span::privacy::Protected;
+use crate::span::privacy::Protection;
+use crate::span::text::MAX_READ_BYTES;
 
 /// Where one value comes from. If a header, parameter or cookie is repeated, the first counts; if a
 /// member of baggage is, the last.
@@ -38,8 +39,15 @@ pub enum Source {
     Property(Property),
     /// The value at this index of [`KeptValues`].
     Kept(usize),
-    /// A value of which spans hold a part only.
+    /// A value that may not be shown as it is.
     Protected(Box<Protected>),
+}
+
+/// A source, and what protects its value.
+#[derive(Debug, Clone)]
+pub struct Protected {
+    source: Source,
+    protections: Vec<Protection>,
 }
 
 /// What a value is read from.
@@ -61,6 +69,21 @@ pub enum Lookup<'f, 'a> {
 }
 
 impl Source {
+    /// Returns the source with its value protected. The first protection is applied first.
+    pub fn protected_by(self, protections: Vec<Protection>) -> Self {
+        if protections.is_empty() {
+            return self;
+        }
+        Self::Protected(Box::new(Protected { source: self, protections }))
+    }
+
+    /// Notes that the tag records a hash of the value.
+    pub fn set_hashed(&mut self) {
+        if let Self::Protected(protected) = self {
+            protected.protections.iter_mut().for_each(|protection| protection.is_hashed = true);
+        }
+    }
+
     pub fn input(&self) -> Input {
         match self {
             Self::RequestHeader(_)
@@ -114,7 +137,14 @@ impl Source {
                 return property.find(facts.properties);
             }
             Self::Kept(index) => lookup.kept(*index).map(Cow::Borrowed),
-            Self::Protected(protected) => return protected.find(lookup),
+            Self::Protected(protected) => {
+                let Protected { source, protections } = &**protected;
+                if protections.iter().any(Protection::omits_all) {
+                    return None;
+                }
+                let value = source.find(lookup)?;
+                return Some(protections.iter().fold(value, |value, it| it.protected(value)));
+            }
         };
         text.map(TagValue::Text)
     }
@@ -208,8 +238,6 @@ fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
 }
 
 const COOKIE: &str = "cookie";
-/// How many bytes of a header, of the query or of all cookies a tag reads.
-pub(crate) const MAX_READ_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
