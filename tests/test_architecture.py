@@ -1,8 +1,10 @@
 """The rooms of both crates: their order in `lib.rs`, the uses between them, and the lengths of their files.
 
 A room is a file or a folder directly in `src/`. Each uses only the rooms below it, so there are no circles.
+Inside of a room, no files use each other in a circle, but for a module and those in it.
 """
 
+import graphlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,12 @@ _DECLARED_FOR_TESTS = re.compile(r"#\[cfg\(test\)\]\s*(?:pub(?:\(\w+\))? )?mod (
 _PATH = re.compile(r"\bcrate::(\w+)")
 _GROUP = re.compile(r"\bcrate::\{(.*?)\};", re.DOTALL)
 _SUPER = re.compile(r"\b(?:super::)+")
+_USE = re.compile(r"\buse ((?:crate|super|self)::[^;]*);")
+_INLINE = re.compile(r"\b(?:crate|super)(?:::\w+)+")
+
+
+# The names of a module and of those around it, without the crate.
+Module = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,58 @@ def wrong_arrows(crate: Path, order: list[str]) -> list[Arrow]:
     return [arrow for arrow in arrows(crate) if arrow.target not in below.get(arrow.source, [])]
 
 
+def file_arrows(crate: Path) -> dict[Module, set[Module]]:
+    """Returns the files that each file uses, by their modules, without those around it and in it."""
+    files = {module_folder(file).relative_to(crate).parts: file for file in source_files(crate)}
+    found = {}
+    for module, file in files.items():
+        code = "\n".join(code_lines(file.read_text()))
+        paths = [path for tree in _USE.findall(code) for path in flattened(re.sub(r"\s", "", tree))]
+        used = {file_of(path, module, files) for path in paths + _INLINE.findall(code)}
+        found[module] = {other for other in used if not is_around(other, module) and not is_around(module, other)}
+    return found
+
+
+def flattened(tree: str) -> list[str]:
+    """Returns the paths of `a::{b, c::{d, e}}`, which has no spaces."""
+    prefix, brace, group = tree.partition("{")
+    if not brace:
+        return [tree]
+    parts, depth = [""], 0
+    for char in group.removesuffix("}"):
+        depth += (char == "{") - (char == "}")
+        if char == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [prefix + path for part in parts for path in flattened(part)]
+
+
+def file_of(path: str, module: Module, files: dict[Module, Path]) -> Module:
+    """Returns the module of the file that has the item of a path; empty for the crate's root."""
+    first, *names = path.split("::")
+    base = {"crate": (), "self": module, "super": module[:-1]}[first]
+    while names and names[0] == "super":
+        base, names = base[:-1], names[1:]
+    found = (*base, *names)
+    while found and found not in files:
+        found = found[:-1]
+    return found
+
+
+def is_around(outer: Module, inner: Module) -> bool:
+    return inner[: len(outer)] == outer
+
+
+def circle(crate: Path) -> list[Module]:
+    """Returns files that use each other in a circle; the last is the first again. Without one, it is empty."""
+    try:
+        graphlib.TopologicalSorter(file_arrows(crate)).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
 def rooms(crate: Path) -> set[str]:
     """Returns the files and folders of a crate's source, but for its roots."""
     return {Path(file.relative_to(crate).parts[0]).stem for file in source_files(crate)} - {"lib", "main"}
@@ -148,6 +208,12 @@ def test_each_room_uses_only_those_below_it(crate):
     order = _LISTED.findall((crate / "lib.rs").read_text())
     assert arrows(crate), f"expected uses of other rooms in {crate}, but found none"
     assert wrong_arrows(crate, order) == []
+
+
+@pytest.mark.parametrize("crate", CRATES, ids=CRATE_NAMES)
+def test_no_files_use_each_other_in_a_circle(crate):
+    assert any(file_arrows(crate).values()), f"expected files of {crate} that use others, but found none"
+    assert circle(crate) == []
 
 
 @pytest.mark.parametrize("folder", [FILTER, ROOT / "harness" / "src", ROOT / "harness" / "examples"])
@@ -198,6 +264,32 @@ def test_wrong_arrow_is_found(tmp_path, files, source, target):
 )
 def test_arrow_that_goes_down_or_stands_in_tests_is_right(tmp_path, files):
     assert wrong_arrows(crate_of(tmp_path, **files), ORDER) == []
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"middle__a": "use super::b::B;\n", "middle__b": "use crate::middle::a::A;\n"},
+        {"middle__a": "use super::{\n    C,\n    b::{B, c},\n};\n", "middle__b": "fn b() {\n    super::a::a()\n}\n"},
+        {"middle__a": "use super::b::B;\n", "middle__b": "use super::c::C;\n", "middle__c": "use super::a::A;\n"},
+    ],
+)
+def test_circle_of_files_is_found(tmp_path, files):
+    found = circle(crate_of(tmp_path, **files))
+    assert set(found) == {("middle", name.removeprefix("middle__")) for name in files}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"middle__a": "use super::b::B;\nuse crate::lower::a::A;\n", "middle__b": "use super::c::C;\n"},
+        # A module and those in it are one.
+        {"middle__mod": "use self::a::A;\n", "middle__a": "use super::Settings;\n"},
+        {"middle__a": "use super::b::B;\n", "middle__b": "#[cfg(test)]\nmod tests {\n    use super::super::a::A;\n}\n"},
+    ],
+)
+def test_files_without_a_circle_are_right(tmp_path, files):
+    assert circle(crate_of(tmp_path, **files)) == []
 
 
 def test_long_file_needs_a_reason(tmp_path):
