@@ -143,9 +143,9 @@ WRONG = {
         {"otlp": {"cluster": "otel-colector"}},
         "otlp-http",
         False,
-        "takes no spans now: Envoy knows no such cluster",
+        "does not accept spans: Envoy knows no such cluster",
     ),
-    "OTLP over HTTP to the port of gRPC": ({"otlp": {}}, "otlp-grpc", False, "takes no spans now: answered 502"),
+    "OTLP over HTTP to the port of gRPC": ({"otlp": {}}, "otlp-grpc", False, "does not accept spans: answered 502"),
     "OTLP over HTTP to the port of gRPC, by HTTP/2": (
         {"otlp": {}},
         "otlp-grpc",
@@ -156,13 +156,13 @@ WRONG = {
         {"otlp": {"protocol": "grpc"}},
         "otlp-http",
         True,
-        "takes no spans now: answered the gRPC status UNAVAILABLE: .* protocol error",
+        "does not accept spans: answered the gRPC status UNAVAILABLE: .* protocol error",
     ),
     "gRPC through a cluster of HTTP/1.1": (
         {"otlp": {"protocol": "grpc"}},
         "otlp-grpc",
         False,
-        "takes no spans now: answered the gRPC status UNAVAILABLE: .* protocol error",
+        "does not accept spans: answered the gRPC status UNAVAILABLE: .* protocol error",
     ),
     "Zipkin to the port of OTLP": (
         {"zipkin": {}},
@@ -305,7 +305,7 @@ def test_the_books_balance_while_the_collector_has_no_memory(backend, newest_env
         refused = books(stats)
         assert refused["exported"] == 0 and refused["queue_full"] > 0 and refused["queued"] > 0
         assert sum(refused.values()) == 2 * refused["recorded"]
-        assert "takes no spans now: answered 503" in topology.log()
+        assert "does not accept spans: answered 503" in topology.log()
 
         with running(GATEWAY, tmp_path / "collector.log", backend=backend.port, ports=ports):
             stats = topology.wait_for_stats(lambda stats: stats["sidespan_spans_queued"] == 0)

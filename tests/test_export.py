@@ -170,8 +170,8 @@ def test_absent_collector_costs_spans_and_no_request(exports):
 
     assert exports.settled_books(20) == {"recorded": 20, "retries_exhausted": 20}
     log = [line for line in exports.running.log().splitlines() if '"otel-collector.no-collector"' in line]
-    (failing,) = [line for line in log if "takes no spans now" in line]
-    assert 'the collector at cluster "otel-collector.no-collector" takes no spans now: answered 503; ' in failing
+    (failing,) = [line for line in log if "does not accept spans" in line]
+    assert 'the collector at cluster "otel-collector.no-collector" does not accept spans: answered 503; ' in failing
     (dropped,) = [line for line in log if "were dropped" in line]
     assert " retries_exhausted; it answered 503" in dropped
 

@@ -210,7 +210,7 @@ def test_collector_that_is_unavailable_for_ten_seconds(faulty_envoy):
     assert 10 / 0.7 < len(refused) < 2 * (5 + 10 / 0.2)
     # The oldest spans were exported, not dropped in favour of newer ones.
     assert {span.span_id for span in refused[-1].spans} <= spans.keys()
-    assert loaded.logged_once(f'the collector at cluster "{loaded.cluster}" takes no spans now: answered 503; ')
+    assert loaded.logged_once(f'the collector at cluster "{loaded.cluster}" does not accept spans: answered 503; ')
     assert loaded.logged_once(f'spans for the collector at cluster "{loaded.cluster}" were dropped')
 
 
@@ -256,7 +256,7 @@ def test_cluster_that_is_added_later(outermost_envoy):
             running.discover("cds", running.clusters + removed)
             receiver.wait_for(Receiver.exports)
             found = it.settled()
-            assert it.logged_once("takes no spans now: Envoy knows no such cluster; ")
+            assert it.logged_once("does not accept spans: Envoy knows no such cluster; ")
         spans = accepted(receiver.exports())
     assert found.pop("exported") == len(spans) == spans.total()
     assert found.keys() <= {"queue_full"}

@@ -163,7 +163,7 @@ def test_collector_that_the_proxy_does_not_know_is_waited_for(newest_envoy, tmp_
         trace_id = send(running, running.inbound)
         stats = running.wait_for_stats(lambda stats: stats["sidespan_spans_queued"] > 0)
         assert stats["sidespan_spans_exported_total"] == 0
-        line = f'"outbound|{port}||{HOST}" takes no spans now: Envoy knows no such cluster'
+        line = f'"outbound|{port}||{HOST}" does not accept spans: Envoy knows no such cluster'
         running.program.wait_until(lambda: line in running.log())
         running.resources.append(service_entry(HOST, port, running.receiver.port))
         running.publish()

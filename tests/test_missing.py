@@ -55,7 +55,7 @@ def test_tags_that_this_envoy_cannot_have(outermost_envoy):
 
 
 def test_envoy_without_foreign_functions(outermost_envoy, module):
-    """Attributes are read one by one, and bodies are sent as they are."""
+    """Attributes are read one by one, and export requests are sent uncompressed."""
     compressed = {"otlp": {"cluster": "otel-collector", "compression": "gzip"}, "batch": {"interval_ms": 100}}
     options = {"custom_tags": TAGS, "exporter": compressed}
     lanes = {
@@ -70,7 +70,7 @@ def test_envoy_without_foreign_functions(outermost_envoy, module):
         check_span(running)
         exports = running.receiver.exports()
         assert len(exports) > 1 and all("content-encoding" not in export.headers for export in exports)
-        assert running.log().count("bodies are sent as they are: Envoy does not compress them") == 1
+        assert running.log().count("export requests are sent uncompressed: Envoy cannot compress them") == 1
         assert no_errors(running)
 
 
@@ -103,7 +103,7 @@ def test_cluster_that_goes_away_and_comes_back(outermost_envoy):
     dropped = sum(value for name, value in stats.items() if name.startswith("sidespan_spans_dropped_total"))
     assert stats["sidespan_spans_exported_total"] + dropped == load.sent
     # A call that was under way when the cluster went got no answer.
-    assert log.count("takes no spans now: ") == 1
+    assert log.count("does not accept spans: ") == 1
 
 
 def test_two_versions_of_the_module(outermost_envoy, tmp_path, module):

@@ -62,7 +62,7 @@ ROWS = {
         "malformed": ({"OTEL_RESOURCE_ATTRIBUTES": "team=shop,zone"}, {}, {"service.name": "edge"}),
     },
 }
-MALFORMED = "OTEL_RESOURCE_ATTRIBUTES: item 2: expected key=value, but found no =; it is ignored"
+MALFORMED = "OTEL_RESOURCE_ATTRIBUTES: item 2: expected key=value, but found no =; the whole variable is ignored"
 
 
 def lane_of(row: str, variables: dict[str, str], settings: dict) -> Lane:

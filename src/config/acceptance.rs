@@ -42,8 +42,8 @@ impl InvalidPolicy {
 /// one stays in force.
 pub(crate) fn log_message(error: &str, has_former: bool) -> String {
     let effect = match has_former {
-        true => "the former one stays in force: ",
-        false => "no request is traced, and all go on as they came: ",
+        true => "the former configuration stays in force: ",
+        false => "requests pass unchanged and are not traced: ",
     };
     ["sidespan: configuration rejected, ", effect, error].concat()
 }
@@ -113,8 +113,8 @@ mod tests {
     #[test]
     fn the_message_says_what_is_in_force_and_why() {
         for (has_former, expected) in [
-            (true, "the former one stays in force: x: expected y"),
-            (false, "no request is traced, and all go on as they came: x: expected y"),
+            (true, "the former configuration stays in force: x: expected y"),
+            (false, "requests pass unchanged and are not traced: x: expected y"),
         ] {
             let expected = format!("sidespan: configuration rejected, {expected}");
             assert_eq!(log_message("x: expected y", has_former), expected);

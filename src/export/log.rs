@@ -98,7 +98,7 @@ impl ExportLog {
             self.add(LogKind::Message, "", &[" ", message]);
         }
         if std::mem::take(&mut self.is_failing) {
-            self.add(LogKind::Recovered, "", &[" takes spans again"]);
+            self.add(LogKind::Recovered, "", &[" accepts spans again"]);
         }
         self.last_error.clear();
     }
@@ -106,8 +106,8 @@ impl ExportLog {
     /// Notes that a batch will be sent again, and how many spans are queued.
     pub(crate) fn failing(&mut self, error: String, queued: u64) {
         let queued = queued.to_string();
-        let queued = ["; ", &queued, " are queued in this worker, and are sent again"].concat();
-        self.add(LogKind::Failing, "", &[" takes no spans now: ", &error, &queued]);
+        let queued = ["; spans queued in this worker, to be sent again: ", &queued].concat();
+        self.add(LogKind::Failing, "", &[" does not accept spans: ", &error, &queued]);
         self.last_error = error;
     }
 
@@ -118,7 +118,8 @@ impl ExportLog {
 
     /// Notes that the host did not compress a body.
     pub(crate) fn not_compressed(&mut self) {
-        let text = "sidespan: bodies are sent as they are: Envoy does not compress them".to_owned();
+        let text = "sidespan: export requests are sent uncompressed: Envoy cannot compress them"
+            .to_owned();
         self.lines.push(LogLine { kind: LogKind::NotCompressed, text });
     }
 

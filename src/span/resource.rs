@@ -78,7 +78,10 @@ fn attributes(list: &str) -> Result<Vec<(String, String)>, String> {
     let read = items.map(|(index, item)| {
         // The value may be a secret, so it is not shown.
         attribute(item).map_err(|expected| {
-            format!("{ATTRIBUTES_VARIABLE}: item {}: expected {expected}; it is ignored", index + 1)
+            format!(
+                "{ATTRIBUTES_VARIABLE}: item {}: expected {expected}; the whole variable is ignored",
+                index + 1
+            )
         })
     });
     read.collect()

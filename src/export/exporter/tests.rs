@@ -241,8 +241,8 @@ fn one_call_is_in_flight_at_a_time() {
 
 #[test]
 fn a_call_without_any_response_is_given_up_after_its_timeout_and_a_grace_period() {
-    let failing = "warn: the collector at cluster \"c\" takes no spans now: no answer; 1 are queued in \
-                   this worker, and are sent again";
+    let failing = "warn: the collector at cluster \"c\" does not accept spans: no answer; spans \
+                   queued in this worker, to be sent again: 1";
     check(
         r#"{"otlp": {"cluster": "c", "timeout_ms": 2000}}"#,
         &[
@@ -253,13 +253,17 @@ fn a_call_without_any_response_is_given_up_after_its_timeout_and_a_grace_period(
             // Its response comes too late.
             (7500, Respond(1, "200"), &[]),
             (8001, Tick, &["call 2 with 1 spans"]),
-            (8002, Respond(2, "200"), &["info: the collector at cluster \"c\" takes spans again"]),
+            (
+                8002,
+                Respond(2, "200"),
+                &["info: the collector at cluster \"c\" accepts spans again"],
+            ),
         ],
     );
 }
 
-const UNAVAILABLE: &str = "warn: the collector at cluster \"c\" takes no spans now: answered 503; 2 are \
-                           queued in this worker, and are sent again";
+const UNAVAILABLE: &str = "warn: the collector at cluster \"c\" does not accept spans: answered 503; \
+                           spans queued in this worker, to be sent again: 2";
 
 #[test]
 fn a_batch_is_sent_again_after_pauses_until_its_time_is_over() {
@@ -298,7 +302,10 @@ fn full_batches_wait_behind_one_that_is_sent_again() {
             (
                 510,
                 Respond(2, "200"),
-                &["call 3 with 2 spans", "info: the collector at cluster \"c\" takes spans again"],
+                &[
+                    "call 3 with 2 spans",
+                    "info: the collector at cluster \"c\" accepts spans again",
+                ],
             ),
         ],
     );
@@ -314,7 +321,7 @@ fn a_receiver_may_ask_for_a_longer_pause() {
     assert_eq!(owner.exporter.responded(1, &response, now, RANDOM), None);
     check_further(
         &mut owner,
-        &[(999, Tick, &["timer 2ms", &UNAVAILABLE.replace("503; 2", "429; 1")])],
+        &[(999, Tick, &["timer 2ms", &UNAVAILABLE.replace("503", "429").replace(": 2", ": 1")])],
     );
     check_further(&mut owner, &[(1000, Tick, &["call 2 with 1 spans", "timer 1s"])]);
 }
@@ -385,8 +392,8 @@ fn all_workers_together_log_that_exports_fail() {
 
 #[test]
 fn a_cluster_that_envoy_does_not_know_is_tried_again() {
-    let failing = "warn: the collector at cluster \"c\" takes no spans now: Envoy knows no such cluster; \
-                   1 are queued in this worker, and are sent again";
+    let failing = "warn: the collector at cluster \"c\" does not accept spans: Envoy knows no such cluster; \
+                   spans queued in this worker, to be sent again: 1";
     let dropped = "warn: spans for the collector at cluster \"c\" were dropped in this worker: 1 \
                    retries_exhausted; Envoy makes no call to it: no host is healthy, or too many calls \
                    are under way";
@@ -437,7 +444,7 @@ fn messages_of_a_receiver_are_logged_once_a_minute() {
 #[test]
 fn bodies_are_compressed_until_the_host_fails_to() {
     let exporter = r#"{"otlp": {"cluster": "c", "compression": "gzip"}}"#;
-    let warning = "warn: bodies are sent as they are: Envoy does not compress them";
+    let warning = "warn: export requests are sent uncompressed: Envoy cannot compress them";
     let owner = check(
         exporter,
         &[
