@@ -484,8 +484,8 @@ def test_expressions_that_envoy_does_not_compile_are_refused(outermost_envoy):
         (error,) = found.errors
         assert not found.is_taken, row
         assert error == (
-            "sidespan: configuration refused: custom_tags[0].cel: expected a CEL expression up to 2048 bytes that "
-            f'Envoy compiles; its log says why not at `info`, but found "{expressions[row]}"'
+            "sidespan: configuration refused: custom_tags[0].cel: expected a CEL expression of at most 2048 bytes "
+            f'that Envoy compiles (its log has the reason at `info`), but found "{expressions[row]}"'
         )
 
 

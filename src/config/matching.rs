@@ -155,7 +155,7 @@ impl HeaderConditions<'_> {
             }
         };
         if strip && (is_needed(&name) || propagation::is_known_header(&name)) {
-            let expected = "a header that a request can do without and that holds no context";
+            let expected = "a header that neither HTTP, Envoy nor a trace context needs";
             return Err(ConfigError::new(expected, quoted(&name)).under("name"));
         }
         if strip && !self.strip.contains(&name) {
@@ -204,7 +204,7 @@ impl RawStringMatch {
         let is_normal = |path: &str| {
             path::normalized(path.as_bytes()).is_some_and(|normal| *normal == *path.as_bytes())
         };
-        let expected = "a path as servers read it: without a query, dot segments, slashes in a row, \
+        let expected = "a normalized path: without a query, dot segments, repeated slashes, \
                         backslashes and needless percent-encoding";
         if let Some(path) = self.exact.as_deref().filter(|path| !is_normal(path)) {
             return Err(ConfigError::new(expected, quoted(path)).under("exact"));

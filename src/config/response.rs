@@ -52,13 +52,13 @@ impl RawResponse {
     }
 }
 
-/// Checks that no other part of the response needs this header.
+/// Checks that the header has no other meaning in a response.
 fn free_header(name: &str) -> Result<String> {
     let name = header_name(name)?;
     let is_taken = TAKEN_HEADERS.contains(&name.as_str())
         || TAKEN_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
     if is_taken {
-        let expected = "a header that says nothing else of the response";
+        let expected = "a header that has no other meaning in a response";
         return Err(ConfigError::new(expected, quoted(&name)));
     }
     Ok(name)
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn wrong_response_headers_are_refused_with_their_path() {
-        let taken = "a header that says nothing else of the response";
+        let taken = "a header that has no other meaning in a response";
         for (members, path, findings) in [
             (r#""trace_id_header": "x y""#, "trace_id_header", ["name of a header", "\"x y\""]),
             (r#""trace_id_header": """#, "trace_id_header", ["name of a header", "\"\""]),

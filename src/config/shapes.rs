@@ -19,7 +19,7 @@ pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
 /// can read spans could read it.
 pub(super) fn public_variable(name: &str, secrets: &[String]) -> Result<()> {
     if secrets.iter().any(|secret| secret == name) {
-        let found = format_args!("{}, which is also that of a secret", quoted(name));
+        let found = format_args!("{}, which holds a secret", quoted(name));
         return Err(ConfigError::new("the name of a variable without secrets", found));
     }
     Ok(())

@@ -139,8 +139,8 @@ impl RawCustomTag {
             return RawFormatter { value, read: self.read }.compile(compiler);
         }
         if self.read.is_some() {
-            let expected = "no `read` here, since it stands beside `value`, or in \
-                            `request_header`, `header` or `formatter`";
+            let expected = "no `read` here: it belongs beside `value`, or in `request_header`, \
+                            `header` or `formatter`";
             return Err(ConfigError::new(expected, "one").under("read"));
         }
         self.compile(compiler).under(key)

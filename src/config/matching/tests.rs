@@ -4,10 +4,10 @@ use crate::config::testing::{check_refused, parse, rule};
 fn wrong_conditions_are_refused_with_their_path() {
     let kinds = "one of `exact`, `prefix`, `suffix`, `contains`, `regex`";
     let valid = "a valid regular expression";
-    let normal = "a path as servers read it";
+    let normal = "a normalized path";
     let several = "`present`, `token` or a condition on the value";
     let name = "the name of a header";
-    let stripped = "a header that a request can do without and that holds no context";
+    let stripped = "a header that neither HTTP, Envoy nor a trace context needs";
     for (members, path, findings) in [
         (r#""path": {"exact": "/a/../b"}"#, "path.exact", [normal, "found \"/a/../b\""]),
         (r#""path": {"exact": "/a?b"}"#, "path.exact", [normal, "found \"/a?b\""]),

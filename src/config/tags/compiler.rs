@@ -117,8 +117,8 @@ impl Compiler<'_> {
         }
         let is_readable = !text.trim().is_empty() && text.len() <= MAX_EXPRESSION_BYTES;
         if !is_readable || !(self.settings.compiles)(text) {
-            let expected = "a CEL expression up to 2048 bytes that Envoy compiles; its log says \
-                            why not at `info`";
+            let expected = "a CEL expression of at most 2048 bytes that Envoy compiles (its log has the \
+                            reason at `info`)";
             return Err(ConfigError::new(expected, quoted(text)));
         }
         let source = self.property(PropertySource::Cel(cel::text_of(text)));

@@ -187,8 +187,8 @@ fn expressions_that_envoy_does_not_compile_are_refused() {
         let config = Config::parse_checked(tag(member).as_bytes(), &|_| None, compiles);
         config.map(|_| ()).map_err(|error| error.to_string())
     };
-    let expected = "expected a CEL expression up to 2048 bytes that Envoy compiles; its log says why \
-                    not at `info`, but found";
+    let expected = "expected a CEL expression of at most 2048 bytes that Envoy compiles (its log has \
+                    the reason at `info`), but found";
     let refused = |member: &str, at: &str, found: &str, compiles: &dyn Fn(&str) -> bool| {
         let reason = format!("custom_tags[0].{at}: {expected} {found}");
         assert_eq!(error(member, compiles), Err(reason), "{member}");
@@ -310,8 +310,8 @@ fn wrong_arguments_of_commands_are_refused() {
 #[test]
 fn read_is_refused_where_no_request_header_is_named() {
     let read = "one of `start`, `end`";
-    let elsewhere = "no `read` here, since it stands beside `value`, or in `request_header`, \
-                     `header` or `formatter`";
+    let elsewhere = "no `read` here: it belongs beside `value`, or in `request_header`, `header` or \
+                     `formatter`";
     let nothing = "no `read`, since the format reads no request header";
     for (member, at, findings) in [
         (

@@ -89,7 +89,7 @@ struct Pairs<'a> {
 impl<'a> Pairs<'a> {
     fn parse(line: &'a [u8]) -> Result<Self, &'static str> {
         if line.len() > MAX_BYTES {
-            return Err("expected a short list");
+            return Err("expected at most 2,048 bytes");
         }
         let mut pairs = Self::default();
         for pair in line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
