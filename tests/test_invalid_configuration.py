@@ -1,4 +1,4 @@
-"""An invalid configuration is no outage: the former one stays in force, or requests are not traced."""
+"""An invalid configuration is no outage: the former configuration stays in force, or requests are not traced."""
 
 import copy
 import json

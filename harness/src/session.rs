@@ -40,8 +40,8 @@ pub(crate) struct Instructions {
 }
 
 impl Session {
-    /// Starts a session. A tick that is due within a millisecond is fired before all requests, as in
-    /// Envoy: in it the filter counts that its configuration is in use.
+    /// Starts a session. A tick that is due within a millisecond is fired before all requests, as in Envoy.
+    /// On this tick, the filter counts that its configuration is in use.
     pub(crate) fn new(mut vm: Vm) -> Result<Self, Trap> {
         if vm.next_tick_ns().is_some_and(|due_ns| due_ns <= vm.now_ns() + NANOS_PER_MS) {
             vm.tick()?;

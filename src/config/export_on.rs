@@ -1,4 +1,4 @@
-//! `sampling.export_on`: the requests that are exported for how they end.
+//! `sampling.export_on`: the requests that are exported because of how they end.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub(super) struct RawExportOn {
     /// Envoy's response flags by their short names. Default: none. Example: `[UH, UF]`.
     #[serde(alias = "responseFlags")]
     pub response_flags: OneOrMany<String>,
-    /// Streams that were cut short, by a time limit or by either side. Default: `false`.
+    /// Whether streams are exported that a timeout, the client or the upstream cut short. Default: `false`.
     pub resets: bool,
     /// The shortest duration of a request that is exported, in milliseconds. Default: none.
     /// Example: `1000`.

@@ -18,12 +18,12 @@ use crate::http::redaction::SecretKeys;
 pub(super) struct RawExporter {
     /// An OTLP receiver; this or `zipkin`. Example: `{cluster: otel-collector}`.
     pub otlp: Option<RawOtlp>,
-    /// A receiver of Zipkin v2 JSON; this or `otlp`. A tag called `error` is left out, since Zipkin takes
-    /// every span that has one for failed. Example: `{cluster: zipkin}`.
+    /// A receiver of Zipkin v2 JSON; this or `otlp`. A tag called `error` is left out, because Zipkin treats
+    /// every span with this tag as failed. Example: `{cluster: zipkin}`.
     pub zipkin: Option<RawZipkin>,
-    /// The queue before it, for each worker.
+    /// The queue of spans in each worker.
     pub batch: RawBatch,
-    /// When a batch that was not taken is sent again.
+    /// How a batch that the receiver did not accept is retried.
     pub retry: RawRetry,
 }
 
@@ -39,11 +39,11 @@ pub(super) struct RawOtlp {
     pub protocol: Option<RawProtocol>,
     /// Path of the receiver; `grpc` has its own. Default: `/v1/traces`.
     pub path: Option<String>,
-    /// Time the receiver has to answer, in milliseconds, from 1. Default: `10000`.
+    /// How long to wait for the receiver's response, in milliseconds, from 1. Default: `10000`.
     #[serde(alias = "timeoutMs")]
     pub timeout_ms: Option<u32>,
-    /// `gzip` or `none`, as in `OTEL_EXPORTER_OTLP_COMPRESSION`; `grpc` has none. Gzip takes a fraction of
-    /// the bytes for more CPU, where Envoy has its zlib.
+    /// `gzip` or `none`, as in `OTEL_EXPORTER_OTLP_COMPRESSION`; only `none` with `grpc`. Gzip sends far fewer
+    /// bytes but takes more CPU. It needs an Envoy that is built with zlib.
     /// Default: `none`.
     pub compression: Option<RawCompression>,
     /// More headers of the export request, from `literal` or `environment`. Default: none.
@@ -61,7 +61,7 @@ pub(super) struct RawZipkin {
     pub cluster: String,
     /// Path of the receiver. Default: `/api/v2/spans`.
     pub path: Option<String>,
-    /// Time the receiver has to answer, in milliseconds, from 1. Default: `10000`.
+    /// How long to wait for the receiver's response, in milliseconds, from 1. Default: `10000`.
     #[serde(alias = "timeoutMs")]
     pub timeout_ms: Option<u32>,
     /// `gzip` or `none`. Default: `none`.
@@ -97,7 +97,7 @@ pub(super) struct RawSecretLiteral {
 pub(super) struct RawSecretVariable {
     /// Its name. Required. Example: `OTLP_AUTHORIZATION`.
     pub name: String,
-    /// Value where there is no such variable. Default: the configuration is refused.
+    /// The value if the variable is not set. Default: the configuration is refused.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<Secret>,
 }

@@ -27,16 +27,16 @@ pub(super) struct RawPropagation {
     /// Formats to write, of the same names; `none` alone writes nothing. `b3` is the single header, `b3multi` the `x-b3-*` headers.
     /// Default: `[tracecontext, baggage]`.
     pub inject: Option<Vec<RawFormat>>,
-    /// Bounds of the `baggage` header. Default: none; the header goes on as it came.
+    /// Bounds of the `baggage` header. Default: none; the header is not changed.
     pub baggage: RawBaggage,
     /// How an incoming context is handled: `accept`, `restart` or `ignore_flags`.
     /// Default: `accept`.
     pub trust: Option<RawTrust>,
-    /// The same for some requests, in order; the first that matches decides. Default: none.
+    /// Exceptions to `trust`, in order; the first rule that matches decides. Default: none.
     #[serde(alias = "trustRules")]
     pub trust_rules: Vec<RawTrustRule>,
-    /// Where contexts and baggage do not go, in order; the first that matches decides. Default:
-    /// none; they go everywhere.
+    /// Which requests carry contexts and baggage upstream: rules in order; the first that matches decides.
+    /// Default: none; every request carries them.
     pub egress: Vec<RawEgressRule>,
     /// Whether new traces get W3C's random flag, which OpenTelemetry's SDK for Go before 1.42
     /// refuses. Default: `false`.
@@ -53,15 +53,15 @@ pub(super) enum RawFormat {
     None,
 }
 
-/// Bounds of the `baggage` header; members behind them are dropped and counted.
+/// Bounds of the `baggage` header; members beyond them are dropped and counted.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawBaggage {
-    /// Members that go on at most, from 64 up. Default: any number. Example: `64`.
+    /// The most members that are passed on, from 64. Default: any number. Example: `64`.
     #[serde(alias = "maxMembers")]
     pub max_members: Option<u32>,
-    /// Bytes that go on at most, whole members with their properties, from 8192 up. Default: any
-    /// number. Example: `8192`.
+    /// The most bytes that are passed on, from 8192. A member is passed on or dropped as a whole, with its
+    /// properties. Default: any number. Example: `8192`.
     #[serde(alias = "maxBytes")]
     pub max_bytes: Option<u32>,
 }
@@ -108,18 +108,18 @@ pub(super) struct RawTrustMatch {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawEgressRule {
-    /// Conditions on the host of `:authority` (`Host`): without its port, in either case.
+    /// Conditions on the host of `:authority` (`Host`), without its port; letters match in either case.
     /// Default: every one. Example: `[{suffix: .example.com}]`.
     #[serde(default)]
     pub authority: OneOrMany<RawStringMatch>,
-    /// Ports of `:authority`, where it has none 443 for `https` and else 80. Default: any.
+    /// Ports of `:authority`; without a port, 443 for `https` and else 80. Default: any.
     #[serde(default)]
     pub port: OneOrMany<f64>,
-    /// `strip`: no context and no baggage, in no format; `keep`: as everywhere. Required.
+    /// `strip` removes all contexts and all baggage, in every format; `keep` leaves them. Required.
     pub action: RawEgress,
 }
 
-/// What goes on with a request.
+/// Whether a request keeps its contexts and baggage.
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RawEgress {

@@ -1,4 +1,4 @@
-//! `exporter.batch` and `exporter.retry`: the queue before the receiver.
+//! `exporter.batch` and `exporter.retry`: the queue of spans, and retries.
 
 use std::time::Duration;
 
@@ -13,40 +13,40 @@ use crate::export::retry::RetryPolicy;
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawBatch {
-    /// Spans that are queued or on their way at most, from 1; further ones are dropped and
-    /// counted. Default: `2048`.
+    /// The most spans that are queued or in flight, from 1. Further spans are dropped and counted.
+    /// Default: `2048`.
     #[serde(alias = "maxQueueSpans")]
     pub max_queue_spans: Option<u32>,
-    /// Their bytes at most, encoded as OTLP, from 1; further ones are dropped and counted.
+    /// The most bytes of these spans, encoded as OTLP, from 1. Further spans are dropped and counted.
     /// Default: `8388608`.
     #[serde(alias = "maxQueueBytes")]
     pub max_queue_bytes: Option<u32>,
-    /// Spans in one export request at most, from 1; as many are sent at once. Default: `512`.
+    /// The most spans in one export request, from 1. A batch of this size is sent at once. Default: `512`.
     #[serde(alias = "maxBatchSpans")]
     pub max_batch_spans: Option<u32>,
-    /// Bytes of spans in one export request at most, from 1, unless one span has more.
+    /// The most bytes of spans in one export request, from 1. A larger span is sent alone.
     /// Default: `2097152`.
     #[serde(alias = "maxBatchBytes")]
     pub max_batch_bytes: Option<u32>,
-    /// How often a batch that is not full is sent, in milliseconds, from 10, unless one is under
-    /// way. Default: `1000`.
+    /// How often a batch that is not full is sent, in milliseconds, from 10. It is not sent while another
+    /// batch is in flight. Default: `1000`.
     #[serde(alias = "intervalMs")]
     pub interval_ms: Option<u32>,
 }
 
-/// When a batch that was not taken is sent again: the Collector's `retry_on_failure`.
+/// How a batch that the receiver did not accept is retried, as by the Collector's `retry_on_failure`.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawRetry {
-    /// Pause before the first retry, in milliseconds, give or take half; half as much again
-    /// before each next. Default: `1000`.
+    /// The pause before the first retry, in milliseconds. Each further pause is half as long again. Every pause
+    /// varies at random by up to half of its length. Default: `1000`.
     #[serde(alias = "initialIntervalMs")]
     pub initial_interval_ms: Option<u32>,
-    /// The longest of those pauses, in milliseconds. Default: `30000`.
+    /// The longest pause between two retries, in milliseconds. Default: `30000`.
     #[serde(alias = "maxIntervalMs")]
     pub max_interval_ms: Option<u32>,
-    /// Time since the batch was first sent, in milliseconds: a failure after it is the last, and
-    /// its spans are dropped and counted. `0` never gives up. Default: `300000`.
+    /// How long a batch is retried after it was first sent, in milliseconds. If a later attempt fails, its
+    /// spans are dropped and counted. `0` means no limit. Default: `300000`.
     #[serde(alias = "maxElapsedTimeMs")]
     pub max_elapsed_time_ms: Option<u32>,
 }

@@ -32,7 +32,7 @@ pub(super) struct RawSampling {
     /// The limit of all spans; a request over the limit is not sampled. Default: no limit.
     /// Example: `{per_second: 100}`.
     pub limit: Option<RawLimit>,
-    /// Requests that are exported for how they end, although they are not sampled. Default: none.
+    /// Requests that were not sampled but are exported because of how they end. Default: none.
     #[serde(alias = "exportOn")]
     pub export_on: Option<RawExportOn>,
 }
@@ -41,10 +41,10 @@ pub(super) struct RawSampling {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawRule {
-    /// Name of the rule, which spans that the rule forces carry. In the label `rule` of metrics,
-    /// characters other than ASCII letters, digits and `-_./` become `_`. No two rules may have the same
-    /// label, and no rule may have the label `none`, `parent`, `ratio` or `late`, which requests have that
-    /// no rule decided. Required.
+    /// Name of the rule. It is the `sidespan.reason` of the spans that the rule forces, and the label `rule` of
+    /// metrics, where characters other than ASCII letters, digits and `-_./` become `_`. No two rules may have
+    /// the same label. The labels `none`, `parent`, `ratio` and `late` are reserved for requests that no rule
+    /// decided. Required.
     /// Example: `debug-header`.
     pub name: String,
     /// The requests that the rule matches: all conditions must match; within a list, any one.
@@ -65,7 +65,7 @@ pub(super) struct RawRule {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawMatch {
-    /// Conditions on the path as servers read it (normalized), without the query string.
+    /// Conditions on the normalized path, without the query string.
     /// Example: `[{prefix: /healthz}]`.
     pub path: OneOrMany<RawStringMatch>,
     /// Methods, as plain strings or conditions. Example: `[POST, PUT]`.

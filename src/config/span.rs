@@ -17,8 +17,8 @@ use crate::span::text::is_unprintable;
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawSpan {
-    /// Whether an inbound request, and each request of a gateway, has a CLIENT span below its SERVER span,
-    /// for the call upstream, whose id goes upstream. Default: `false`.
+    /// Whether inbound requests, and all requests of a gateway, get a second span: a CLIENT span of the call
+    /// upstream, below the SERVER span. Its id goes upstream. Default: `false`.
     #[serde(alias = "spawnUpstreamSpan")]
     pub spawn_upstream_span: bool,
     /// Names of spans in order; the first that matches a request names its span. Default: the method and
@@ -29,9 +29,9 @@ pub(super) struct RawSpan {
     /// attributes, names and tags too. Default: none.
     /// Example: `[client.address, url.query, user_agent.original]`.
     pub omit: Vec<String>,
-    /// More query parameters whose values `REDACTED` replaces. `*` means all parameters. A parameter
-    /// with `-` in front of its name is recorded, although the name looks like that of a secret, or there is
-    /// a `*`.
+    /// More query parameters whose values are replaced by `REDACTED`. `*` means all parameters. A name with
+    /// `-` in front is an exception: its value is recorded even if the name looks like a secret's, or `*` is
+    /// listed.
     /// Default: none.
     /// Example: `[promo_code, "-sort_key"]`.
     #[serde(alias = "redactQuery")]
@@ -65,8 +65,8 @@ pub(super) struct RawName {
     /// Default: every request.
     #[serde(default)]
     pub r#match: RawMatch,
-    /// The name: one of Envoy's format strings, as in the `value` of a tag. Spaces around it are left
-    /// out, and a name that is then empty is replaced by the default one. Required.
+    /// The name: one of Envoy's format strings, as in the `value` of a tag. Spaces around it are removed. If
+    /// nothing is left, the span gets its default name. Required.
     /// Example: `%REQ(:METHOD)% %ROUTE_NAME%`.
     pub name: String,
 }

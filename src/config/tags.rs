@@ -81,15 +81,15 @@ pub(super) struct RawCustomTag {
     pub metadata: Option<RawMetadata>,
     /// One of Envoy's format strings. Example: `%REQ(X-A?X-B):20%/%RESPONSE_CODE%`.
     pub value: Option<String>,
-    /// A CEL expression over Envoy's attributes, whose value is recorded as text. Nothing is recorded
-    /// where it fails. Example: `request.headers["x-plan"] + "/" + string(response.code)`.
+    /// A CEL expression over Envoy's attributes. Its value is recorded as text; if it fails, nothing is
+    /// recorded. Example: `request.headers["x-plan"] + "/" + string(response.code)`.
     pub cel: Option<String>,
     /// The same as `value`, in Istio's spelling.
     pub formatter: Option<RawFormatter>,
-    /// With `value`: when its `%REQ(…)%` are read, at `start` or `end`. Default: `start`.
+    /// With `value`: when its request headers (`%REQ(…)%`) are read, at `start` or `end`. Default: `start`.
     pub read: Option<RawRead>,
-    /// The name of the source in Envoy Gateway's spelling: `Literal`, `Environment` or `RequestHeader`.
-    /// The tag must have that source. Default: none, since the source itself tells.
+    /// The source's name in Envoy Gateway's spelling: `Literal`, `Environment` or `RequestHeader`. It must be
+    /// the source that the tag has. Default: none, because the source has its own key.
     pub r#type: Option<String>,
 }
 

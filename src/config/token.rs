@@ -13,7 +13,7 @@ pub(super) struct RawToken {
     /// Keys whose tokens are valid, at least one.
     /// Example: `[{id: ops, environment: {name: DEBUG_TOKEN_KEY}}]`.
     pub keys: Vec<RawTokenKey>,
-    /// The longest time to live that a token may still have, in seconds, from 1. Default: `3600`. Example: `600`.
+    /// The longest time until a valid token expires, in seconds, from 1. Default: `3600`. Example: `600`.
     #[serde(alias = "maxTtlS")]
     pub max_ttl_s: Option<u32>,
 }

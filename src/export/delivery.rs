@@ -35,10 +35,10 @@ pub struct Response<'a> {
     pub body: &'a [u8],
 }
 
-/// The result of an export for its batch.
+/// What happens to the batch after an export request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The receiver accepted the batch, except for so many of its spans.
+    /// The receiver accepted the batch, except for `rejected` spans.
     Accepted { rejected: u64 },
     /// The batch should be sent again, `after` this time at the earliest.
     Retry { after: Option<Duration> },
@@ -52,7 +52,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
     pub verdict: Verdict,
-    /// What to log about it; empty if the batch was accepted without any remark.
+    /// The message to log; empty if there is none.
     pub message: String,
 }
 

@@ -112,10 +112,9 @@ impl Exporter {
         self.timer
     }
 
-    /// Queues a finished span, or drops it if the queue is full. Returns the period to which the timer
-    /// is to be set, if that changes: a full batch is sent on a tick that comes at once. The stream
-    /// that filled it cannot make the call, since it is gone before the response comes; root contexts
-    /// live on.
+    /// Queues a finished span, or drops it if the queue is full. Returns the timer's new period if it
+    /// changes: a full batch is sent on a tick that comes at once. The stream that filled the batch cannot
+    /// make the call, because its context is gone before the response comes. Root contexts stay.
     pub(crate) fn push(&mut self, span: &[u8]) -> Option<Duration> {
         self.queue.push(span);
         if self.timer == AT_ONCE || !self.queue.is_urgent() {
@@ -127,7 +126,7 @@ impl Exporter {
 
     /// Handles a tick of the timer. Returns the call to make, if a batch is due.
     ///
-    /// A call that got no response in its time, and some more, is settled as lost.
+    /// A call without a response counts as lost after its timeout and a grace period.
     pub(crate) fn tick(&mut self, now_unix_nanos: u64, random: u32) -> Option<PendingCall> {
         let longest = self.settings.timeout + RESPONSE_GRACE;
         let is_lost = |call: &mut CallInFlight| call.age(now_unix_nanos) > longest;
@@ -220,9 +219,9 @@ impl Exporter {
         Request { cluster, headers, body: &call.body, timeout: *timeout }
     }
 
-    /// Takes the result of making a call: its id, by which [`Exporter::responded`] knows it, or why it
-    /// was not made. Its batch is then sent again: Envoy may learn of the cluster, or find a healthy
-    /// host.
+    /// Handles the result of making a call: the call's id, by which [`Exporter::responded`] knows it, or why
+    /// Envoy did not make it. A batch whose call was not made is sent again, because Envoy may learn of the
+    /// cluster or find a healthy host.
     pub(crate) fn called(
         &mut self,
         call: &PendingCall,
@@ -250,11 +249,11 @@ impl Exporter {
     /// batch, else the rest of a pause before a retry, at most the configured interval.
     pub(crate) fn timer(&mut self, now_unix_nanos: u64) -> Option<Duration> {
         let interval = self.settings.interval;
-        let rest = self.queue.rest_nanos(now_unix_nanos).map(Duration::from_nanos);
-        let period = match rest {
+        let remaining = self.queue.remaining_nanos(now_unix_nanos).map(Duration::from_nanos);
+        let period = match remaining {
             _ if self.queue.is_urgent() => AT_ONCE,
             // The timer counts whole milliseconds, and must not end before the pause.
-            Some(rest) => (rest + AT_ONCE).min(interval),
+            Some(remaining) => (remaining + AT_ONCE).min(interval),
             None => interval,
         };
         let is_changed = period != self.timer;
@@ -364,8 +363,8 @@ fn body(protocol: Protocol, batch: &Batch) -> Vec<u8> {
     body
 }
 
-/// How long after its timeout a call is given up. Envoy reports a timeout itself; but one call without
-/// any report would hold up all further ones.
+/// How long after its timeout a call counts as lost. Envoy reports timeouts itself, but a call that it never
+/// reports would block all later calls.
 const RESPONSE_GRACE: Duration = Duration::from_secs(5);
 /// Shortest period of Envoy's timer.
 const AT_ONCE: Duration = Duration::from_millis(1);

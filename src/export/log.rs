@@ -68,7 +68,7 @@ impl LogKind {
 pub(crate) struct ExportLog {
     cluster: String,
     lines: Vec<LogLine>,
-    /// A line was logged that exports fail, and none that they work again.
+    /// Whether the log says that exports fail, and not yet that they work again.
     is_failing: bool,
     /// The last export error, until a line about drops gives it as the reason.
     last_error: String,

@@ -191,7 +191,7 @@ impl Queue {
         }
     }
 
-    /// Tells whether the next batch is full, and no other is in flight or resting.
+    /// Tells whether the next batch is full, and no other batch is in flight or waits for a retry.
     pub(crate) fn is_urgent(&self) -> bool {
         let is_full = |batch: &Batch| {
             batch.spans >= self.limits.max_batch_spans
@@ -256,11 +256,10 @@ impl Queue {
         }
     }
 
-    /// Returns the rest of the pause before a batch is sent again, in nanoseconds; none if no batch
-    /// waits for that.
-    pub(crate) fn rest_nanos(&self, now_unix_nanos: u64) -> Option<u64> {
+    /// Returns the time until a batch is sent again, in nanoseconds; none if no batch waits for a retry.
+    pub(crate) fn remaining_nanos(&self, now_unix_nanos: u64) -> Option<u64> {
         let current = self.current.as_ref().filter(|current| !current.is_in_flight)?;
-        Some(current.batch.backoff()?.rest_nanos(now_unix_nanos))
+        Some(current.batch.backoff()?.remaining_nanos(now_unix_nanos))
     }
 
     /// Gives away all batches that wait or are in flight. They are no longer counted as queued here.

@@ -1,8 +1,8 @@
-//! When a batch that the receiver did not take is sent again, and when it is given up.
+//! When a batch that the receiver did not accept is sent again, and when it is dropped.
 //!
 //! The numbers mean the same as in the Collector's `retry_on_failure`
-//! (<https://github.com/open-telemetry/opentelemetry-collector/tree/main/config/configretry>): pauses
-//! grow by half from one failure to the next, up to a longest one, and each is spread by half.
+//! (<https://github.com/open-telemetry/opentelemetry-collector/tree/main/config/configretry>): each pause is
+//! half as long again as the one before, up to a longest one, and varies at random by up to half.
 
 use std::time::Duration;
 
@@ -63,11 +63,11 @@ impl RetryPolicy {
 
 impl Backoff {
     pub fn is_over(&self, now_unix_nanos: u64) -> bool {
-        self.rest_nanos(now_unix_nanos) == 0
+        self.remaining_nanos(now_unix_nanos) == 0
     }
 
-    /// Returns how much of the pause is left. It is over when the clock was set back.
-    pub fn rest_nanos(&self, now_unix_nanos: u64) -> u64 {
+    /// Returns the time until the pause is over, in nanoseconds. The pause is over if the clock was set back.
+    pub fn remaining_nanos(&self, now_unix_nanos: u64) -> u64 {
         match now_unix_nanos.checked_sub(self.since_unix_nanos) {
             Some(elapsed) => self.delay_nanos.saturating_sub(elapsed),
             None => 0,
@@ -79,7 +79,8 @@ fn saturating_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
 }
 
-/// The longest pause that a receiver can ask for, in intervals: one answer must not stop exports.
+/// The longest pause that a receiver can ask for, as a multiple of `max_interval`. One response must not stop
+/// exports.
 const MAX_REQUESTED_INTERVALS: u32 = 4;
 
 #[cfg(test)]
@@ -94,7 +95,7 @@ mod tests {
     const NOW: u64 = 100;
 
     fn rest(backoff: &Backoff) -> Duration {
-        Duration::from_nanos(backoff.rest_nanos(NOW))
+        Duration::from_nanos(backoff.remaining_nanos(NOW))
     }
 
     /// The pause after the first failure, `elapsed` after the batch was sent, where the receiver asks

@@ -47,8 +47,8 @@ impl ExporterSettings {
         ["spans go to cluster \"", &self.cluster, protocol, compression].concat()
     }
 
-    /// Returns what tells one receiver, and one sender to it, from another: batches may move between
-    /// exporters of the same destination.
+    /// Returns the protocol, cluster, path and headers. Batches may move between exporters for which these are
+    /// equal.
     pub fn destination(&self) -> (Protocol, &str, &str, &[(String, String)]) {
         let Self { protocol, cluster, path, headers, .. } = self;
         (*protocol, cluster, path, headers)

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn its_span_has_the_time_of_the_request_and_the_reason() {
+    fn a_late_span_has_the_time_of_the_request_and_the_reason() {
         let config = config("");
         let mut request = request();
         for first_byte_unix_nanos in [None, Some(1_000_500)] {

@@ -33,8 +33,8 @@ pub(crate) const END_ATTRIBUTES: [&str; 2] = [RESPONSE_CODE, RESPONSE_FLAGS];
 /// The attribute of [`direction`], as the path of a property.
 pub(crate) const LISTENER_DIRECTION: &str = "xds\0listener_direction";
 
-/// Returns the attributes of [`stream_facts`] as CEL. An empty text stands for those that only omitted
-/// attributes are made of.
+/// Returns the attributes of [`stream_facts`] as CEL. An empty text replaces each attribute that only omitted
+/// attributes need.
 pub(crate) fn stream_attributes(omitted: OwnKeys) -> [&'static str; 11] {
     STREAM_ATTRIBUTES.map(|(name, keys)| {
         let is_needed = keys.is_empty() || keys.iter().any(|key| !omitted.contains(key));
@@ -42,8 +42,8 @@ pub(crate) fn stream_attributes(omitted: OwnKeys) -> [&'static str; 11] {
     })
 }
 
-/// Returns the direction of a request, by the `TrafficDirection` of its listener. Listeners of a gateway
-/// of Istio's are outbound by name, but a gateway serves its clients as an inbound sidecar does.
+/// Returns the direction of a request, by the `TrafficDirection` of its listener. Istio marks the listeners
+/// of a gateway as outbound, but a gateway serves its clients as an inbound sidecar does.
 pub(crate) fn direction(listener_direction: &[u8], is_gateway: bool) -> Direction {
     if integer(listener_direction) == OUTBOUND && !is_gateway {
         Direction::Outbound
@@ -156,7 +156,7 @@ fn integer(value: &[u8]) -> u64 {
     value.try_into().map(u64::from_le_bytes).unwrap_or_default()
 }
 
-/// Reads an HTTP status; 0 if it is absent, or none.
+/// Reads an HTTP status code. Returns 0 if the value is absent or does not fit into 16 bits.
 fn status_code(value: &[u8]) -> u16 {
     u16::try_from(integer(value)).unwrap_or_default()
 }
@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_ends_well_costs_no_further_look() {
+    fn a_request_that_ends_well_reads_no_further_properties() {
         check_end(STATUS, (200, 0), &[], (200, None), &[]);
         check_end(STATUS, (503, UPSTREAM_RESET), &[], (503, None), &[]);
         check_end(r#""resets": true"#, (200, UPSTREAM_RESET), &[], (200, None), &[]);

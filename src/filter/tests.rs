@@ -131,16 +131,16 @@ fn check_with_facts(
     outcome
 }
 
-/// Returns the span id that the client is told.
-fn told(response_context: &ResponseContext) -> Option<String> {
+/// Returns the span id that the client gets.
+fn shown(response_context: &ResponseContext) -> Option<String> {
     match response_context {
-        ResponseContext::Told(context) => Some(context.span_id.to_string()),
+        ResponseContext::Write(context) => Some(context.span_id.to_string()),
         _ => None,
     }
 }
 
 #[test]
-fn the_client_is_told_the_context_that_goes_upstream() {
+fn the_client_gets_the_context_that_goes_upstream() {
     let config = config(
         r#""response": {"traceresponse": true, "when": "sampled"},
            "sampling": {"rules": [{"name": "i", "decision": "ignore",
@@ -153,10 +153,10 @@ fn the_client_is_told_the_context_that_goes_upstream() {
         let mut lines = vec![("traceparent", parent.as_str())];
         lines.extend(ignore.then_some(("x-do", "ignore")));
         let response_context = outcome_of(&config, &head(&lines)).response_context;
-        let told = told(&response_context);
-        assert_eq!(told.as_deref(), expected, "{flags}");
-        let is_hidden = response_context == ResponseContext::Hidden;
-        assert_eq!(is_hidden, expected.is_none() && !ignore, "{flags} {ignore}");
+        let shown = shown(&response_context);
+        assert_eq!(shown.as_deref(), expected, "{flags}");
+        let is_removed = response_context == ResponseContext::Remove;
+        assert_eq!(is_removed, expected.is_none() && !ignore, "{flags} {ignore}");
     }
 }
 

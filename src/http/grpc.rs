@@ -34,8 +34,10 @@ pub(crate) fn status(header: &[u8]) -> u64 {
     code.filter(|code| status_name(*code).is_some()).unwrap_or(UNKNOWN)
 }
 
-/// Returns the HTTP status that Envoy's local reply would have outside of gRPC. This is the inverse of
-/// `httpToGrpcStatus` in Envoy's `source/common/grpc/status.cc`; 503 stands for 429, 502 and 504 too.
+/// Returns the HTTP status of one of Envoy's local replies by its gRPC status: the inverse of
+/// `httpToGrpcStatus` in Envoy's `source/common/grpc/status.cc`. `UNAVAILABLE` (14) stands for 429, 502, 503 and
+/// 504 there; it becomes 503. `DEADLINE_EXCEEDED` (4) is not from this function: it is the reply to a stream that
+/// exceeds its longest duration (`onStreamMaxDurationReached`, `source/common/http/conn_manager_impl.cc`).
 pub(crate) fn http_status_of_local_reply(code: u64) -> u16 {
     match code {
         OK => 200,

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use crate::http::digits::hex_value;
 use crate::http::head::split_query;
 
-/// Returns the path of a target as servers read it, without the query: percent-encoded unreserved
+/// Returns the normalized path of a target, without the query: percent-encoded unreserved
 /// characters are decoded (RFC 3986, section 6.2.2.2), dot segments are removed (section 5.2.4), a
 /// backslash is a slash, and repeated slashes are one. Returns `None` if the path must be rewritten and is
 /// longer than [`MAX_REWRITTEN_BYTES`].

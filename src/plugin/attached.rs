@@ -1,4 +1,4 @@
-//! The end of requests: what Envoy tells then, as a root context reads it for its configuration.
+//! Ends requests: the root context reads Envoy's attributes for its configuration and records the span.
 
 use std::rc::Rc;
 

@@ -16,7 +16,7 @@ pub(super) fn take(
     })
 }
 
-/// Takes permits from a limit, and tells whether one was left.
+/// Takes permits from a limit, and tells whether the limit granted them.
 fn take_from(limit: &Limit, share: BurstShare, permits: Permits) -> bool {
     shared::update(limit.key(), |state| limit.take(state, host::now(), share, permits))
 }

@@ -59,9 +59,10 @@ struct Plugin {
     /// Whether a condition needs the direction.
     needs_direction: bool,
     held_heads: Option<HeldHeads>,
-    /// Number of root contexts that hold it. Without one, only streams that began earlier use it.
+    /// Number of root contexts that use it. If there are none, only streams that began earlier use it.
     roots: Cell<u32>,
-    /// Whether Envoy uses it: not if it is only tried, or replaced before the first tick.
+    /// Whether Envoy uses it. A configuration that Envoy only tries, or replaces before the first tick, never
+    /// begins.
     has_begun: Cell<bool>,
     state: RefCell<State>,
 }

@@ -20,7 +20,7 @@ use crate::span::property_list;
 #[derive(Default)]
 pub(super) struct Root {
     configured: Option<Configured>,
-    /// Whether a tick came since the configuration: there is none in the VM in which Envoy tries it.
+    /// Whether a tick came since the configuration. In the VM in which Envoy tries a configuration, none comes.
     has_begun: bool,
 }
 

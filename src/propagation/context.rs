@@ -15,7 +15,7 @@ pub struct Context {
     pub sampling: Sampling,
     /// The trace id is known to be random (W3C Trace Context Level 2, random-trace-id flag).
     pub random: bool,
-    /// The trace id came in 64 bits wide, which B3 and others allow, and they write it as wide.
+    /// The trace id was received with 64 bits, as B3 and others allow. These formats then write it with 64 bits.
     pub short_trace_id: bool,
 }
 

@@ -57,7 +57,8 @@ impl Extracted {
         else {
             return Self::Invalid("expected a trace id of 1 to 32 hex digits, not zero");
         };
-        let Some(span_id) = lower_case::<16>(span_id).and_then(|hex| parse_span_id(&hex)) else {
+        let Some(span_id) = normalized_hex::<16>(span_id).and_then(|hex| parse_span_id(&hex))
+        else {
             return Self::Invalid("expected a span id of 1 to 16 hex digits, not zero");
         };
         Self::Context(Context { trace_id, span_id, sampling, random: false, short_trace_id })
@@ -66,7 +67,7 @@ impl Extracted {
     /// Reads a trace id as [`Extracted::from_hex`] does.
     pub fn root_from_hex(trace_id: &[u8], sampling: Sampling) -> Self {
         let short_trace_id = trace_id.len() <= 16;
-        match lower_case::<32>(trace_id).and_then(|hex| parse_trace_id(&hex)) {
+        match normalized_hex::<32>(trace_id).and_then(|hex| parse_trace_id(&hex)) {
             Some(trace_id) => Self::Root(TraceRoot { trace_id, sampling, short_trace_id }),
             None => Self::Invalid("expected a trace id of 1 to 32 hex digits, not zero"),
         }
@@ -89,8 +90,8 @@ impl Extracted {
     }
 }
 
-/// Returns hex digits in lower case, with the leading zeros that are missing.
-pub(crate) fn lower_case<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
+/// Returns hex digits in lower case, with missing leading zeros added.
+pub(crate) fn normalized_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
     let mut hex = zero_padded::<N>(hex)?;
     hex.make_ascii_lowercase();
     Some(hex)

@@ -6,8 +6,8 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use super::context::FreshIds;
 
-/// 256 bits of state, so that the streams of many VMs do not meet; a hostcall an id would cost
-/// more than all else that an id needs.
+/// Generates ids from a seed. Its 256 bits of state keep the sequences of many VMs apart. A hostcall for each id
+/// would cost more than everything else that an id needs.
 pub(crate) struct IdGenerator(Xoshiro256PlusPlus);
 
 impl IdGenerator {

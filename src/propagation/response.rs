@@ -42,51 +42,51 @@ pub enum ResponseContext {
     #[default]
     Unchanged,
     /// Remove those that only the filter may write: the upstream may have forged them.
-    Hidden,
-    /// Write this context. Boxed, since most requests have none.
-    Told(Box<Context>),
+    Remove,
+    /// Write this context. Boxed, because most requests have none.
+    Write(Box<Context>),
 }
 
 impl Response {
-    /// Decides what the response to a request with this context tells the client: if anything, `told()`.
+    /// Decides what to do with the trace headers of the response. `shown` returns the context to write.
     #[inline]
     pub fn context(
         &self,
         is_forced: bool,
         context: &Context,
-        told: impl FnOnce() -> Context,
+        shown: impl FnOnce() -> Context,
     ) -> ResponseContext {
         if self.trace_id_header.is_none() && !self.traceresponse && !self.server_timing {
             return ResponseContext::Unchanged;
         }
-        let is_told = match self.when {
+        let writes = match self.when {
             When::Always => true,
             When::Sampled => context.sampling.is_sampled(),
             // A limit may refuse a request that a rule forced.
             When::Forced => is_forced && context.sampling.is_sampled(),
         };
-        if is_told { ResponseContext::Told(Box::new(told())) } else { ResponseContext::Hidden }
+        if writes { ResponseContext::Write(Box::new(shown())) } else { ResponseContext::Remove }
     }
 
     /// Returns the changes to the headers of a response.
     pub fn edits(&self, context: &ResponseContext) -> Vec<HeaderEdit<'_>> {
         match context {
             ResponseContext::Unchanged => Vec::new(),
-            ResponseContext::Hidden => {
+            ResponseContext::Remove => {
                 let own = self.own_headers().map(Cow::Borrowed);
                 own.map(|name| HeaderEdit::Remove { name }).collect()
             }
-            ResponseContext::Told(context) => self.headers(context),
+            ResponseContext::Write(context) => self.headers(context),
         }
     }
 
-    /// Returns the headers that only the filter may write: a client trusts them to be the filter's.
+    /// Returns the names of the headers that only the filter may write: clients trust them.
     fn own_headers(&self) -> impl Iterator<Item = &str> {
         let traceresponse = self.traceresponse.then_some(TRACERESPONSE);
         self.trace_id_header.as_deref().into_iter().chain(traceresponse)
     }
 
-    /// Returns the headers that tell the client this context.
+    /// Returns the changes that write this context.
     fn headers(&self, context: &Context) -> Vec<HeaderEdit<'_>> {
         let mut headers = Vec::new();
         if let Some(name) = &self.trace_id_header {
@@ -130,10 +130,10 @@ mod tests {
 
     #[track_caller]
     fn check(response: Response, expected: &[HeaderEdit<'_>]) {
-        assert_eq!(response.edits(&ResponseContext::Told(Box::new(CONTEXT))), expected);
+        assert_eq!(response.edits(&ResponseContext::Write(Box::new(CONTEXT))), expected);
         assert_eq!(response.edits(&ResponseContext::Unchanged), []);
-        let is_told = response.context(false, &CONTEXT, || CONTEXT) != ResponseContext::Unchanged;
-        assert_eq!(is_told, !expected.is_empty());
+        let writes = response.context(false, &CONTEXT, || CONTEXT) != ResponseContext::Unchanged;
+        assert_eq!(writes, !expected.is_empty());
     }
 
     fn set<'n>(name: &'n str, value: &str) -> HeaderEdit<'n> {
@@ -170,7 +170,7 @@ mod tests {
             server_timing: true,
             when: When::Forced,
         };
-        let written = all.edits(&ResponseContext::Told(Box::new(CONTEXT)));
+        let written = all.edits(&ResponseContext::Write(Box::new(CONTEXT)));
         let replaced: Vec<_> = written
             .into_iter()
             .filter_map(|edit| match edit {
@@ -179,8 +179,8 @@ mod tests {
             })
             .collect();
         assert_eq!(replaced.len(), 2);
-        assert_eq!(all.edits(&ResponseContext::Hidden), replaced);
-        assert_eq!(Response::default().edits(&ResponseContext::Hidden), []);
+        assert_eq!(all.edits(&ResponseContext::Remove), replaced);
+        assert_eq!(Response::default().edits(&ResponseContext::Remove), []);
     }
 
     #[test]
@@ -196,9 +196,9 @@ mod tests {
         ] {
             let response = Response { traceresponse: true, when, ..Response::default() };
             let expected = if expected {
-                ResponseContext::Told(Box::new(CONTEXT))
+                ResponseContext::Write(Box::new(CONTEXT))
             } else {
-                ResponseContext::Hidden
+                ResponseContext::Remove
             };
             let found = response.context(is_forced, &context, || CONTEXT);
             assert_eq!(found, expected, "{when:?} {is_forced}");

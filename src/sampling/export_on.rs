@@ -1,7 +1,7 @@
-//! The requests that are exported for how they end, although they were not sampled.
+//! The requests that were not sampled but are exported because of how they ended.
 //!
-//! Such a late span is the only one of its trace: the hops before and after were told that the trace is
-//! not sampled, and export nothing.
+//! The hops before and after were told that the trace is not sampled. They export a late span of their own only
+//! if their `export_on` matches too. So a late span often has neither its parent nor its children in the backend.
 
 use super::export_reason::ExportReason;
 use super::late_limit::LateLimit;

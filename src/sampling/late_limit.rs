@@ -31,9 +31,9 @@ impl LateLimit {
         Some(Self { common, by_reason: by_reason.collect::<Option<_>>()? })
     }
 
-    /// Takes a permit from the part of this reason, or else from the common part, and tells whether
-    /// one was left. `take_permits` takes one from the given limit and one from the limit of all
-    /// spans; its error is 0 if the given limit refuses, and 1 if the other does.
+    /// Takes the permits of a late span from the part of this reason, or else from the common part. Tells
+    /// whether they were granted. `take_permits` takes them from the given limit and from the limit of all
+    /// spans. Its error is 0 if the given limit refuses, and 1 if the limit of all spans refuses.
     pub fn take(
         &self,
         reason: ExportReason,

@@ -2,8 +2,9 @@
 //!
 //! A limit grants permits. Its state is the time at which the next permit would be due if permits were
 //! taken evenly. A permit is granted as long as that time is at most `burst - 1` intervals ahead of the
-//! clock. So a limit grants at most `burst + t * per_second` permits in any `t` seconds. A request that
-//! makes two spans takes two permits if one is left: it may exceed the burst by one, and the rate never.
+//! clock. So a limit grants at most `burst + t * per_second` permits in any `t` seconds, with one exception:
+//! a request with two spans gets both permits even if only one is left. The burst is then exceeded by one
+//! permit, but not the rate: the next permit is due one interval later than otherwise.
 
 /// A number of permits a second, with bursts.
 #[derive(Debug, Clone, PartialEq, Eq)]

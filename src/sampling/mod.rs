@@ -7,7 +7,7 @@
 //! - [`limit`]: how many requests a second are sampled
 //! - [`trust`]: whose contexts are followed
 //! - [`export_on`], [`export_reason`], [`late_limit`], [`held_heads`]: spans of requests that were not
-//!   sampled, exported for how they ended
+//!   sampled, exported because of how they ended
 
 pub(crate) mod cidr;
 pub(crate) mod conditions;

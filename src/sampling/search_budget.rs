@@ -1,5 +1,4 @@
-//! Bounds the work that conditions make of one request: many conditions on long headers, which clients
-//! choose.
+//! Bounds how many bytes conditions search for one request, because clients choose how long headers are.
 
 use std::cell::Cell;
 

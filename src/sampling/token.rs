@@ -53,7 +53,7 @@ impl fmt::Debug for Key {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenCheck {
     pub keys: Vec<Key>,
-    /// The longest time to live that a token may still have.
+    /// The longest time until a valid token expires.
     pub max_ttl_seconds: u64,
 }
 

@@ -5,14 +5,14 @@ use super::search_budget::{BudgetExceeded, SearchBudget};
 use crate::http::head::Head;
 use crate::propagation::{TrustAction, holds_context};
 
-/// Decides how incoming contexts are handled, and which requests take their contexts along.
+/// Decides how incoming contexts are handled, and which requests carry contexts upstream.
 #[derive(Debug, Clone)]
 pub struct TrustPolicy {
     /// For requests that no rule matches.
     pub default: TrustAction,
     /// In order; the first that matches decides.
     pub rules: Vec<TrustRule>,
-    /// In order; the first that matches decides. Other requests take their contexts along.
+    /// In order; the first that matches decides. Other requests carry their contexts upstream.
     pub egress: Vec<EgressRule>,
 }
 
@@ -23,7 +23,7 @@ pub struct TrustRule {
     pub action: TrustAction,
 }
 
-/// Whether some requests take their contexts along.
+/// Whether some requests carry their contexts upstream.
 #[derive(Debug, Clone)]
 pub struct EgressRule {
     pub conditions: Conditions,
@@ -65,7 +65,7 @@ impl TrustPolicy {
         first.unwrap_or(self.default)
     }
 
-    /// Tells whether a request may take contexts and baggage to its authority. It may not if a
+    /// Tells whether a request may carry contexts and baggage to its authority. It may not if a
     /// condition exceeds the budget.
     pub fn may_propagate_to(
         &self,

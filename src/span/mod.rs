@@ -139,13 +139,13 @@ struct RequestParts {
     masks_client: bool,
 }
 
-/// The name of a span, as far as it is known.
+/// The name of a span. It may be known only at the request's end.
 #[derive(Debug, PartialEq, Eq)]
 enum Name {
     Default,
-    /// The name of this index in `span.names`, which is empty, or complete at the request's end.
+    /// The name at this index of `span.names`. It is empty so far, or needs facts of the request's end.
     ByIndex(usize),
-    /// A name of `span.names`.
+    /// A complete name of `span.names`.
     Complete(Vec<u8>),
 }
 
@@ -297,7 +297,7 @@ impl ActiveSpan {
     }
 }
 
-/// Starts the span of the call upstream: who called, and the operator's tags, are on the span above it.
+/// Starts the span of the call upstream. The caller's attributes and the custom tags are on the span above it.
 #[inline(never)]
 fn upstream_span(
     settings: &SpanSettings,

@@ -93,7 +93,7 @@ impl Privacy {
     /// asks for a parameter knows what it holds.
     pub(crate) fn of_query_parameter(self: &Rc<Self>, name: &str) -> Option<Protection> {
         let key = normalized_key(name.as_bytes());
-        // A name that is too long for a key is a secret where all are.
+        // A name that is too long for a key counts as a secret only if all parameters do.
         let is_hidden =
             key.map_or(self.secret_keys.all, |key| self.secret_keys.are_configured_for(&key));
         let shown = match is_hidden {

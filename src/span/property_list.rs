@@ -45,16 +45,16 @@ struct TagProperty {
     path: Option<String>,
     /// The value alone, with a test that an attribute is present; empty where CEL cannot test its path.
     alone: Expression,
-    /// Whether the lists have it. An expression that failed once leaves them, since it would fail
-    /// them as a whole.
+    /// Whether the lists contain it. An expression that failed once is removed, because it would make the whole
+    /// list fail.
     is_listed: Cell<bool>,
 }
 
 /// Lists of all attributes and expressions.
 struct Lists {
-    /// It fails if one of `own` is absent; most requests have them all.
+    /// Fails if one of `own` is absent; most requests have all of them.
     plain: Expression,
-    /// The same with a test for each that it is present. It costs half as much again.
+    /// The same list, with a test that each attribute is present. It costs half as much again.
     guarded: Expression,
 }
 
@@ -100,7 +100,7 @@ impl<const N: usize> PropertyList<N> {
         lists.plain.evaluate(stream).or_else(|| lists.guarded.evaluate(stream))
     }
 
-    /// Makes the lists anew, without what fails in the current stream. Returns `None` if nothing does.
+    /// Rebuilds the lists without the expressions that fail in the current stream. Returns `None` if none fails.
     #[inline(never)]
     fn unlist_failing(&self, stream: StreamReader<'_>) -> Option<()> {
         let mut has_failed = false;

@@ -164,7 +164,7 @@ fn a_name_of_the_operators_replaces_the_default_one() {
         ("api-v1-request", get, "api-v1-request"),
         ("%REQ(operation-id)%", get, "list"),
         ("%REQ(:METHOD)% %ROUTE_NAME%", get, "GET orders"),
-        // The route has no host of an upstream: the space before it goes.
+        // There is no upstream host: the space before it is removed.
         ("%REQ(:METHOD)% %UPSTREAM_HOST%", get, "GET"),
         ("%RESP(x-handler)%", get, "cart"),
         ("%RESP(x-handler)%/", get, "cart\u{fffd}/"),
@@ -203,7 +203,7 @@ fn pair_by(
     [Some(span), of_call].iter().flatten().map(decoded).collect()
 }
 
-/// Returns the attributes that two spans have, other than the ones that the second has too.
+/// Returns the attributes of `one` that `other` lacks or has with another value.
 fn difference<'m>(
     one: &'m BTreeMap<String, String>,
     other: &BTreeMap<String, String>,

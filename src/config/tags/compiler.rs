@@ -22,7 +22,7 @@ pub(crate) enum RawRead {
 }
 
 impl Compiler<'_> {
-    /// Checks a value that every span will have.
+    /// Checks that a fixed value is not longer than the limit of attribute values.
     pub(super) fn check_length(&self, value: String) -> Result<String> {
         let limit = self.settings.limits.value_length as usize;
         match value.chars().count() {

@@ -24,7 +24,7 @@ pub(crate) struct RawLiteral {
 pub(crate) struct RawNamed {
     /// Name of the header, variable, parameter, cookie or member. Required. Example: `order`.
     pub name: String,
-    /// Value that replaces a missing one. Default: nothing is recorded. Example: `-`.
+    /// The value that is recorded if there is none. Default: nothing is recorded. Example: `-`.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct RawNamed {
 pub(crate) struct RawRequestHeader {
     /// Name of the header. Required. Example: `x-user-id`.
     pub name: String,
-    /// Value that replaces a missing header. Default: nothing is recorded. Example: `-`.
+    /// The value that is recorded if the header is absent. Default: nothing is recorded. Example: `-`.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
     /// When the header is read: at `start` or `end`. Default: `start`.
@@ -48,7 +48,7 @@ pub(crate) struct RawRequestHeader {
 pub(crate) struct RawFormatter {
     /// The format string. Required. Example: `%REQ(X-A?X-B):20%/%RESPONSE_CODE%`.
     pub value: String,
-    /// When its `%REQ(…)%` are read: at `start` or `end`. Default: `start`.
+    /// When its request headers (`%REQ(…)%`) are read: at `start` or `end`. Default: `start`.
     pub read: Option<RawRead>,
 }
 

@@ -36,7 +36,7 @@ fn check_http(status: &str, verdict: Verdict) {
 }
 
 #[test]
-fn only_statuses_that_the_specification_names_are_sent_again() {
+fn a_batch_is_retried_only_for_statuses_that_the_specification_names() {
     for status in ["200", "202", "204"] {
         check_http(status, ACCEPTED);
     }
@@ -143,7 +143,7 @@ fn check_grpc(
 }
 
 #[test]
-fn only_grpc_statuses_that_the_specification_names_are_sent_again() {
+fn a_batch_is_retried_only_for_grpc_statuses_that_the_specification_names() {
     for code in [1, 4, 10, 11, 14, 15] {
         let message = format!("answered the gRPC status {}", grpc::status_name(code).unwrap());
         check_grpc(&code.to_string(), "", b"", RETRY, &message);

@@ -91,9 +91,9 @@ fn a_batch_that_was_not_accepted_is_sent_again_after_a_pause() {
     let mut queue = queue();
     queue.push(b"");
     assert_eq!(send(&mut queue, 100), Some(1));
-    assert_eq!(queue.rest_nanos(100), None, "it is in flight");
+    assert_eq!(queue.remaining_nanos(100), None, "it is in flight");
     queue.settle(UNAVAILABLE, 100, 0);
-    assert_eq!(queue.rest_nanos(100), Some(5));
+    assert_eq!(queue.remaining_nanos(100), Some(5));
     queue.push(b"");
     queue.push(b"");
     assert!(!queue.is_urgent(), "the batches behind it wait");
@@ -156,7 +156,7 @@ fn a_batch_that_is_taken_over_keeps_its_pause_and_its_first_attempt() {
     old.settle(Verdict::Retry { after: Some(Duration::from_nanos(50)) }, 0, 0);
     old.take_all().into_iter().for_each(|batch| new.take_over(batch));
     assert_eq!(send(&mut new, 49), None);
-    assert_eq!(new.rest_nanos(49), Some(1));
+    assert_eq!(new.remaining_nanos(49), Some(1));
     assert_eq!(send(&mut new, 60), Some(1));
     new.settle(UNAVAILABLE, 60, 0);
     assert_eq!(new.counts().dropped.iter().sum::<u64>(), 1);

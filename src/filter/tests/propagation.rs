@@ -37,7 +37,7 @@ fn contexts_are_carried_across_formats() {
             DecisionKind::Ratio,
             Some(Some(S)),
         ),
-        // W3C becomes B3, and tracestate goes.
+        // W3C becomes B3, and tracestate is removed.
         (
             r#""b3""#,
             &[("traceparent", &own), ("tracestate", "a=1")],
@@ -53,7 +53,7 @@ fn contexts_are_carried_across_formats() {
             DecisionKind::Parent,
             Some(Some(S)),
         ),
-        // The debug flag is kept, and the other format of B3 goes.
+        // The debug flag is kept, and the other format of B3 is removed.
         (
             r#""b3""#,
             &[("b3", &b3_debug), ("x-b3-sampled", "1")],
@@ -85,7 +85,7 @@ fn contexts_are_carried_across_formats() {
             DecisionKind::Parent,
             None,
         ),
-        // Tracestate without a trace goes.
+        // A tracestate without a trace is removed.
         (
             r#""tracecontext""#,
             &[("b3", "0"), ("x-b3-parentspanid", S), ("tracestate", "a=1")],
@@ -93,7 +93,7 @@ fn contexts_are_carried_across_formats() {
             DecisionKind::Parent,
             None,
         ),
-        // With `none` only invalid contexts go.
+        // With `none`, only invalid contexts are removed.
         (
             r#""none""#,
             &[("traceparent", &unsampled), ("b3", "rubbish")],
@@ -101,7 +101,7 @@ fn contexts_are_carried_across_formats() {
             DecisionKind::Parent,
             None,
         ),
-        // With baggage alone contexts that are read go.
+        // With baggage alone, contexts that are read are removed.
         (
             r#""baggage""#,
             &[("traceparent", &unsampled), ("tracestate", "a=1"), ("baggage", "k=v")],

@@ -3,8 +3,7 @@ use super::*;
 /// The id of the span of the call upstream.
 const UPSTREAM: &str = "cccccccccccccccc";
 
-/// Ids of a request, with its id upstream and the ids of its spans, if it has any, and the permits that
-/// it took.
+/// The ids of a request and of its spans, and the permits that it took.
 #[derive(Debug, PartialEq, Eq)]
 struct Ids {
     upstream: String,
@@ -35,14 +34,14 @@ fn check(config: &Config, direction: Direction, request: Headers, expected: Ids)
         permits,
     };
     assert_eq!(found, expected, "{direction:?} {request:?}");
-    // Access logs and the client learn the id of the request's own span, if it has one, but for the client
-    // of a request with a parent that is not sampled: it learns the parent's.
+    // Access logs and the client get the id of the request's own span, if it has one. The client of a request
+    // that is not sampled and has a parent gets the parent's id.
     let is_sampled = outcome.summary.sampled;
     let logged = outcome.log_context.unwrap().span_id.to_string();
-    let told = told(&outcome.response_context).unwrap();
+    let shown = shown(&outcome.response_context).unwrap();
     let own = found.span.unwrap_or(found.upstream);
     assert_eq!(logged, own);
-    assert_eq!(told, found.parent.filter(|_| !is_sampled).unwrap_or(own));
+    assert_eq!(shown, found.parent.filter(|_| !is_sampled).unwrap_or(own));
 }
 
 #[test]
@@ -74,7 +73,7 @@ fn an_inbound_request_has_a_second_span_whose_id_goes_upstream() {
     // An outbound span is the span of the call already.
     check(&all, Outbound, &sampled, ids(OWN, id(S), id(OWN), None, &[Permits::One; 2]));
     check(&all, Inbound, &unsampled, ids(S, None, None, None, &[]));
-    // What goes upstream is no span before it is known that a late one is made.
+    // The id that goes upstream belongs to no span yet: the end decides on a late span.
     check(&late, Inbound, &unsampled, ids(S, id(S), id(OWN), id(UPSTREAM), &[]));
     check(&late, Inbound, &[], ids(UPSTREAM, None, id(OWN), id(UPSTREAM), &[]));
     check(&late, Outbound, &[], ids(OWN, None, id(OWN), None, &[]));

@@ -6,13 +6,14 @@
 //! x-datadog-parent-id = 1*DIGIT      ; 64 bits: the span id; zero or missing if there is no span
 //! x-datadog-sampling-priority = [ "-" ] 1*DIGIT
 //! x-datadog-tags      = tag *( "," tag )
-//! tag                 = "_dd.p.tid=" 16HEXDIGLC / key "=" value    ; the left half of the trace id
+//! tag                 = key "=" value    ; `_dd.p.tid=` 16HEXDIGLC: the left half of the trace id
 //! ```
 //!
-//! Priorities below 1 drop the trace, those above keep it, and 2 keeps it at a person's request, which is
-//! debug here. Next to ids, a priority that is no number leaves the decision open. A priority that agrees
-//! with the decision is left as it is, and so are other tags of the same trace. A left half that breaks
-//! its grammar counts as absent, as in Datadog's own tracers. `x-datadog-origin` is left alone.
+//! A priority of 0 or less drops the trace, and a positive one keeps it. Priority 2 means that a person asked
+//! for the trace, which is debug here. If there are ids and the priority is not a number, the decision is left
+//! open. A priority that agrees with the decision is not changed, and neither are other tags of the same trace.
+//! A left half that breaks its grammar counts as absent, as in Datadog's own tracers. `x-datadog-origin` is not
+//! changed.
 //!
 //! Datadog's Synthetics and browser SDK send the parent id 0: their test or page is no span.
 

@@ -60,7 +60,8 @@ fn parse(line: &[u8]) -> Result<Extracted, &'static str> {
         },
     };
     let mut ids = ids.splitn(2, |byte| *byte == b'/');
-    let trace_id = ids.next().filter(|hex| hex.len() == 32).and_then(extracted::lower_case::<32>);
+    let trace_id =
+        ids.next().filter(|hex| hex.len() == 32).and_then(extracted::normalized_hex::<32>);
     let trace_id = trace_id.and_then(|hex| extracted::parse_trace_id(&hex));
     let trace_id = trace_id.ok_or("expected a trace id of 32 hex digits, not all zeros")?;
     let span_id = digits::decimal::<u64>(ids.next().unwrap_or(b"0"));

@@ -46,13 +46,13 @@ fn extract(head: &Head<'_>) -> Extracted {
     if fields.next().is_some() {
         return Extracted::Invalid("expected four fields");
     }
-    let sampling = match extracted::lower_case(flags).and_then(|flags: [u8; 2]| decode_hex(&flags))
-    {
-        Some([flags]) if flags & DEBUG != 0 => Sampling::Debug,
-        Some([flags]) if flags & SAMPLED != 0 => Sampling::Sampled,
-        Some(_) => Sampling::NotSampled,
-        None => return Extracted::Invalid("expected flags of two hex digits at most"),
-    };
+    let sampling =
+        match extracted::normalized_hex(flags).and_then(|flags: [u8; 2]| decode_hex(&flags)) {
+            Some([flags]) if flags & DEBUG != 0 => Sampling::Debug,
+            Some([flags]) if flags & SAMPLED != 0 => Sampling::Sampled,
+            Some(_) => Sampling::NotSampled,
+            None => return Extracted::Invalid("expected flags of two hex digits at most"),
+        };
     Extracted::from_hex(trace_id, span_id, sampling)
 }
 

@@ -58,7 +58,7 @@ impl fmt::Debug for Regex {
 pub(super) enum Purpose {
     /// To match whole values.
     Match,
-    /// To find where a match ends that begins at a known byte.
+    /// To find the end of a match that begins at a known byte.
     FindEnd,
     /// To find where matches start, reading from the end of a value.
     FindStarts,
@@ -82,7 +82,7 @@ impl Automaton {
         self.next.get(usize::from(row + u16::from(class))).copied().unwrap_or_default()
     }
 
-    /// Tells whether a value matches that ends in this state.
+    /// Tells whether a value that ends in this state matches.
     pub(super) fn accepts(&self, row: u16) -> bool {
         self.accepts.get(usize::from(row / self.class_count)).copied().unwrap_or_default()
     }

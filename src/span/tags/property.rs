@@ -29,7 +29,7 @@ pub enum PropertySource {
     Cel(String),
 }
 
-/// One attribute that a tag reads.
+/// A value of [`Properties`] that a tag reads: an attribute or a CEL expression.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Property {
     /// The index that [`Properties::add`] returned.
