@@ -1,7 +1,7 @@
 //! `custom_tags`: attributes that the operator adds to every span.
 //!
-//! [`RawCustomTag`] is the table of all keys. A new source is one more field of it, with its row in
-//! `sources` below the struct.
+//! [`RawCustomTag`] has all keys. A new source is one more field of it, and a row of `SOURCES`, which
+//! compiles it.
 
 mod compiler;
 mod format;
@@ -25,6 +25,7 @@ use crate::sampling::token::TokenHeader;
 use crate::span::attributes;
 use crate::span::encoding::AttributeLimits;
 use crate::span::privacy::Privacy;
+use crate::span::tags::format::Part;
 use crate::span::tags::redact::{Redaction, Transformation};
 use crate::span::tags::source::Source;
 use crate::span::tags::{Tag, Tags};
@@ -93,87 +94,65 @@ pub(super) struct RawCustomTag {
     pub r#type: Option<String>,
 }
 
-impl RawCustomTag {
-    /// Returns the keys of all sources, and whether the tag has each. A tag must have exactly one.
-    fn sources(&self) -> [(&'static str, bool); 15] {
-        [
-            ("literal", self.literal.is_some()),
-            ("environment", self.environment.is_some()),
-            ("request_header", self.request_header.is_some()),
-            ("header", self.header.is_some()),
-            ("response_header", self.response_header.is_some()),
-            ("response_trailer", self.response_trailer.is_some()),
-            ("query_parameter", self.query_parameter.is_some()),
-            ("cookie", self.cookie.is_some()),
-            ("baggage", self.baggage.is_some()),
-            ("property", self.property.is_some()),
-            ("identity", self.identity.is_some()),
-            ("metadata", self.metadata.is_some()),
-            (VALUE, self.value.is_some()),
-            ("cel", self.cel.is_some()),
-            ("formatter", self.formatter.is_some()),
-        ]
-    }
+/// Compiles a source, if the tag has it.
+type CompileSource = fn(&mut RawCustomTag, &mut Compiler<'_>) -> Option<Result<CompiledSource>>;
 
+/// The keys of all sources. A tag must have exactly one.
+const SOURCES: [(&str, CompileSource); 15] = [
+    ("literal", |tag, compiler| Some(tag.literal.take()?.compile(compiler))),
+    ("environment", |tag, compiler| Some(tag.environment.take()?.compile_variable(compiler))),
+    ("request_header", |tag, compiler| Some(tag.request_header.take()?.compile(compiler))),
+    ("header", |tag, compiler| Some(tag.header.take()?.compile(compiler))),
+    ("response_header", |tag, compiler| {
+        Some(tag.response_header.take()?.compile_header(compiler, Source::ResponseHeader))
+    }),
+    ("response_trailer", |tag, compiler| {
+        Some(tag.response_trailer.take()?.compile_header(compiler, Source::ResponseTrailer))
+    }),
+    ("query_parameter", |tag, _| Some(tag.query_parameter.take()?.compile(Source::QueryParameter))),
+    ("cookie", |tag, _| Some(tag.cookie.take()?.compile(Source::Cookie))),
+    ("baggage", |tag, _| Some(tag.baggage.take()?.compile(Source::Baggage))),
+    ("property", |tag, compiler| Some(tag.property.take()?.compile(compiler))),
+    ("identity", |tag, compiler| Some(Ok(tag.identity.take()?.compile(compiler)))),
+    ("metadata", |tag, compiler| Some(tag.metadata.take()?.compile(compiler))),
+    (VALUE, |tag, compiler| {
+        // A formatter without an object of its own, so `read` stands beside it.
+        let raw = RawFormatter { value: tag.value.take()?, read: tag.read.take() };
+        Some(raw.compile(compiler))
+    }),
+    ("cel", |tag, compiler| Some(CompiledSource::expression(&tag.cel.take()?, compiler))),
+    ("formatter", |tag, compiler| Some(tag.formatter.take()?.compile(compiler))),
+];
+
+impl RawCustomTag {
     /// Compiles the one source that the tag has.
     fn source(mut self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
-        let sources = self.sources();
-        let mut given = sources.iter().filter(|(_, is_given)| *is_given).map(|(key, _)| *key);
-        let key = match (given.next(), given.next()) {
+        let mut sources = SOURCES.iter().filter_map(|(key, compile)| {
+            let compiled = compile(&mut self, compiler)?;
+            Some((*key, compiled))
+        });
+        let (key, compiled) = match (sources.next(), sources.next()) {
             (Some(only), None) => only,
             (first, second) => {
                 let found = match (first, second) {
-                    (Some(first), Some(second)) => {
+                    (Some((first, _)), Some((second, _))) => {
                         ["both `", first, "` and `", second, "`"].concat()
                     }
                     _ => "none of them".to_owned(),
                 };
-                return Err(ConfigError::new(one_of(&sources.map(|(key, _)| key)), found));
+                return Err(ConfigError::new(one_of(&SOURCES.map(|(key, _)| key)), found));
             }
         };
         if let Some(found) = &self.r#type {
             check_type(key, found).under("type")?;
-        }
-        // A `value` is a formatter without an object of its own, so `read` stands beside it.
-        if let Some(value) = self.value.take() {
-            return RawFormatter { value, read: self.read }.compile(compiler);
         }
         if self.read.is_some() {
             let expected = "no `read` here: it belongs beside `value`, or in `request_header`, \
                             `header` or `formatter`";
             return Err(ConfigError::new(expected, "one").under("read"));
         }
-        self.compile(compiler).under(key)
-    }
-
-    fn compile(&mut self, compiler: &mut Compiler<'_>) -> Result<CompiledSource> {
-        if let Some(raw) = self.literal.take() {
-            raw.compile(compiler)
-        } else if let Some(raw) = self.environment.take() {
-            raw.compile_variable(compiler)
-        } else if let Some(raw) = self.request_header.take().or(self.header.take()) {
-            raw.compile(compiler)
-        } else if let Some(raw) = self.response_header.take() {
-            raw.compile_header(compiler, Source::ResponseHeader)
-        } else if let Some(raw) = self.response_trailer.take() {
-            raw.compile_header(compiler, Source::ResponseTrailer)
-        } else if let Some(raw) = self.query_parameter.take() {
-            raw.compile(&|name| compiler.query_parameter(name, Source::QueryParameter))
-        } else if let Some(raw) = self.cookie.take() {
-            raw.compile(&Source::Cookie)
-        } else if let Some(raw) = self.baggage.take() {
-            raw.compile(&Source::Baggage)
-        } else if let Some(raw) = self.property.take() {
-            raw.compile(compiler)
-        } else if let Some(raw) = self.identity {
-            Ok(raw.compile(compiler))
-        } else if let Some(raw) = self.metadata.take() {
-            raw.compile(compiler)
-        } else if let Some(raw) = self.formatter.take() {
-            raw.compile(compiler)
-        } else {
-            CompiledSource::expression(&self.cel.take().unwrap_or_default(), compiler)
-        }
+        // The keys of a `value` stand in the tag itself.
+        if key == VALUE { compiled } else { compiled.under(key) }
     }
 
     fn transformation(&self) -> Result<Transformation> {
@@ -303,7 +282,8 @@ impl<'s> Compiler<'s> {
 
     /// Adds a name of spans, which is a format string.
     pub(super) fn add_name(&mut self, format: &str) -> Result<()> {
-        let parts = self.format(format, RawRead::Start)?;
+        let mut parts = self.format(format, RawRead::Start)?;
+        parts.iter_mut().flat_map(Part::sources_mut).for_each(|source| self.protect(source));
         self.tags.push_name(parts);
         Ok(())
     }
@@ -342,7 +322,8 @@ impl<'s> Compiler<'s> {
                     self.tags.fixed.text(&key, value.as_bytes());
                 }
             }
-            CompiledSource::LookedUp(source, default_value) => {
+            CompiledSource::LookedUp(mut source, default_value) => {
+                source.sources_mut().for_each(|source| self.protect(source));
                 let key = key.clone();
                 self.tags.push(Tag { key, source, default_value, transformation });
             }

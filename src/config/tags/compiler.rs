@@ -38,15 +38,31 @@ impl Compiler<'_> {
     pub(crate) fn request_header(&mut self, name: &str, read: RawRead) -> Result<Source> {
         let name = self.header(name)?;
         Ok(match read {
-            RawRead::Start => {
-                let protections = self.settings.privacy.protections(&name);
-                Source::RequestHeader(name).protected_by(protections)
-            }
+            RawRead::Start => Source::RequestHeader(name),
             RawRead::End => {
                 let path = format!("request\0headers\0{name}");
                 self.attribute(path, Encoding::Plain(Type::Text), Some(Type::Text))
             }
         })
+    }
+
+    /// Protects a source if spans may not hold its value as it is. Attributes and expressions are protected
+    /// when they are compiled: only [`Compiler::attribute`] and [`Compiler::expression`] know their names.
+    pub(super) fn protect(&self, source: &mut Source) {
+        let privacy = self.settings.privacy;
+        let protections = match &*source {
+            Source::RequestHeader(name) => privacy.protections(name),
+            Source::QueryParameter(name) | Source::PlainQueryParameter(name) => {
+                privacy.of_query_parameter(name).into_iter().collect()
+            }
+            // No own attribute holds their values.
+            Source::ResponseHeader(_)
+            | Source::ResponseTrailer(_)
+            | Source::Cookie(_)
+            | Source::Baggage(_) => return,
+            Source::Property(_) | Source::Kept(_) | Source::Protected(_) => return,
+        };
+        source.protect_by(protections);
     }
 
     /// Checks the name of a header whose value is recorded. Returns it in lower case.
@@ -95,14 +111,9 @@ impl Compiler<'_> {
         let name = path.replace('\0', ".");
         let source = PropertySource::Path(path);
         let index = self.tags.properties.add(source.clone(), source);
-        let source = Source::Property(Property::new(index, encoding, record_as));
-        source.protected_by(self.settings.privacy.protections(&name))
-    }
-
-    /// Compiles a query parameter, read as `source`.
-    pub(super) fn query_parameter(&self, name: String, source: fn(String) -> Source) -> Source {
-        let protection = self.settings.privacy.of_query_parameter(&name);
-        source(name).protected_by(protection.into_iter().collect())
+        let mut source = Source::Property(Property::new(index, encoding, record_as));
+        source.protect_by(self.settings.privacy.protections(&name));
+        source
     }
 
     /// Compiles a CEL expression. Each word in it may be the name of a header.
@@ -121,8 +132,9 @@ impl Compiler<'_> {
                             reason at `info`)";
             return Err(ConfigError::new(expected, quoted(text)));
         }
-        let source = self.property(PropertySource::Cel(cel::text_of(text)));
-        Ok(source.protected_by(self.settings.privacy.protections(text)))
+        let mut source = self.property(PropertySource::Cel(cel::text_of(text)));
+        source.protect_by(self.settings.privacy.protections(text));
+        Ok(source)
     }
 
     /// Compiles a property that is text, and does not depend on the direction.

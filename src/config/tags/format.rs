@@ -149,7 +149,7 @@ impl Compiler<'_> {
             }
             Command::QueryParameter => {
                 let name = non_empty(argument.to_owned())?;
-                return Ok(self.query_parameter(name, Source::PlainQueryParameter));
+                return Ok(Source::PlainQueryParameter(name));
             }
             Command::StartTime => {
                 return Ok(self.property(PropertySource::Cel(time::START_TIME.to_owned())));

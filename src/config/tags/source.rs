@@ -168,7 +168,7 @@ impl RawLiteral {
 
 impl RawNamed {
     /// Compiles a source that needs nothing but a name.
-    pub(crate) fn compile(self, source: &dyn Fn(String) -> Source) -> Result<CompiledSource> {
+    pub(crate) fn compile(self, source: fn(String) -> Source) -> Result<CompiledSource> {
         let name = non_empty(self.name).under("name")?;
         Ok(CompiledSource::single(source(name), self.default_value))
     }

@@ -264,7 +264,7 @@ impl TagSource {
         }
     }
 
-    fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
+    pub fn sources_mut(&mut self) -> impl Iterator<Item = &mut Source> {
         let (source, parts) = match self {
             Self::Single(source) => (Some(source), &mut [][..]),
             Self::Format(parts) => (None, parts.as_mut_slice()),

@@ -69,12 +69,12 @@ pub enum Lookup<'f, 'a> {
 }
 
 impl Source {
-    /// Returns the source with its value protected. The first protection is applied first.
-    pub fn protected_by(self, protections: Vec<Protection>) -> Self {
-        if protections.is_empty() {
-            return self;
+    /// Protects the value. The first protection is applied first.
+    pub fn protect_by(&mut self, protections: Vec<Protection>) {
+        if !protections.is_empty() {
+            let source = std::mem::replace(self, Self::Kept(0));
+            *self = Self::Protected(Box::new(Protected { source, protections }));
         }
-        Self::Protected(Box::new(Protected { source: self, protections }))
     }
 
     /// Notes that the tag records a hash of the value.
