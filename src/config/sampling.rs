@@ -190,13 +190,15 @@ impl RawRule {
 
 impl RawMatch {
     pub(super) fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<RequestMatch> {
-        let paths = self.path.compile(&mut RawStringMatch::compile_path).under("path")?;
+        // Names all keys, so that the compiler finds one that is not compiled.
+        let Self { path, method, authority, port, headers: header_matches, direction } = self;
+        let paths = path.compile(&mut RawStringMatch::compile_path).under("path")?;
         let conditions = Conditions {
-            direction: self.direction.map(Into::into),
-            methods: self.method.compile(&mut |raw| raw.0.compile()).under("method")?,
-            hosts: self.authority.compile(&mut RawStringMatch::compile_host).under("authority")?,
-            ports: self.port.compile(&mut port_number).under("port")?,
-            headers: headers.compile(self.headers).under("headers")?,
+            direction: direction.map(Into::into),
+            methods: method.compile(&mut |raw| raw.0.compile()).under("method")?,
+            hosts: authority.compile(&mut RawStringMatch::compile_host).under("authority")?,
+            ports: port.compile(&mut port_number).under("port")?,
+            headers: headers.compile(header_matches).under("headers")?,
             ..Conditions::default()
         };
         Ok(RequestMatch { paths, conditions })

@@ -51,31 +51,16 @@ impl Conditions {
         facts: MatchFacts<'_>,
         budget: &SearchBudget,
     ) -> Result<bool, BudgetExceeded> {
-        Ok((self.direction.is_none() || self.direction == facts.direction)
-            && (self.source_ranges.is_empty()
-                || self.source_ranges.iter().any(|range| range.contains(facts.source_address)))
-            && (self.methods.is_empty()
-                || any_matches(&self.methods, |it| it.matches(head.method(), budget))?)
-            && self.authority_matches(head, budget)?
-            && (self.headers.is_empty()
-                || any_matches(&self.headers, |it| it.matches(head, facts.tokens, budget))?))
-    }
-
-    fn authority_matches(
-        &self,
-        head: &Head<'_>,
-        budget: &SearchBudget,
-    ) -> Result<bool, BudgetExceeded> {
-        if self.hosts.is_empty() && self.ports.is_empty() {
-            return Ok(true);
-        }
-        let (mut host, port) = url::host_and_port(head.authority());
-        while let Some((b'.', rest)) = host.split_last() {
-            host = rest;
-        }
-        let port = || port.or_else(|| url::default_port(head.scheme())).unwrap_or(80);
-        Ok((self.ports.is_empty() || self.ports.contains(&port()))
-            && (self.hosts.is_empty() || any_matches(&self.hosts, |it| it.matches(host, budget))?))
+        // Names all fields, so that the compiler finds one that is not checked.
+        let Self { direction, source_ranges, methods, hosts, ports, headers } = self;
+        Ok((direction.is_none() || *direction == facts.direction)
+            && (source_ranges.is_empty()
+                || source_ranges.iter().any(|range| range.contains(facts.source_address)))
+            && (methods.is_empty()
+                || any_matches(methods, |it| it.matches(head.method(), budget))?)
+            && authority_matches(hosts, ports, head, budget)?
+            && (headers.is_empty()
+                || any_matches(headers, |it| it.matches(head, facts.tokens, budget))?))
     }
 
     /// Tells whether a condition needs the direction, which costs a hostcall.
@@ -87,6 +72,25 @@ impl Conditions {
     pub fn needs_source_address(&self) -> bool {
         !self.source_ranges.is_empty()
     }
+}
+
+/// Tells whether the authority has one of these hosts and one of these ports.
+fn authority_matches(
+    hosts: &[StringMatch],
+    ports: &[u16],
+    head: &Head<'_>,
+    budget: &SearchBudget,
+) -> Result<bool, BudgetExceeded> {
+    if hosts.is_empty() && ports.is_empty() {
+        return Ok(true);
+    }
+    let (mut host, port) = url::host_and_port(head.authority());
+    while let Some((b'.', rest)) = host.split_last() {
+        host = rest;
+    }
+    let port = || port.or_else(|| url::default_port(head.scheme())).unwrap_or(80);
+    Ok((ports.is_empty() || ports.contains(&port()))
+        && (hosts.is_empty() || any_matches(hosts, |it| it.matches(host, budget))?))
 }
 
 #[cfg(test)]

@@ -1,4 +1,8 @@
-use crate::config::testing::{check_refused, parse, rule};
+use super::RawMatch;
+use crate::config::testing::{check_refused, fields, parse, rule};
+use crate::propagation::testing::head;
+use crate::sampling::conditions::{Direction, MatchFacts};
+use crate::sampling::search_budget::SearchBudget;
 
 #[test]
 fn wrong_sampling_is_refused_with_its_path() {
@@ -65,6 +69,36 @@ fn wrong_rules_are_refused_with_their_path() {
         (r#""match": []"#, "match", ["an object", "found an array"]),
     ] {
         check_refused(&rule(member), &format!("sampling.rules[1].{path}"), &findings);
+    }
+}
+
+#[test]
+fn each_condition_decides_which_requests_a_rule_matches() {
+    let request = head(&[
+        (":method", "GET"),
+        (":path", "/a"),
+        (":scheme", "http"),
+        (":authority", "shop:81"),
+        ("x-a", "1"),
+    ]);
+    let facts = MatchFacts { direction: Some(Direction::Inbound), ..MatchFacts::default() };
+    // A condition that the request meets, and one that it does not meet.
+    let conditions = [
+        ("path", r#"{"exact": "/a"}"#, r#"{"exact": "/b"}"#),
+        ("method", r#""GET""#, r#""PUT""#),
+        ("authority", r#"{"exact": "shop"}"#, r#"{"exact": "bank"}"#),
+        ("port", "81", "80"),
+        ("headers", r#"{"name": "x-a", "exact": "1"}"#, r#"{"name": "x-a", "exact": "2"}"#),
+        ("direction", r#""inbound""#, r#""outbound""#),
+    ];
+    assert_eq!(conditions.map(|(key, ..)| key).to_vec(), fields::<RawMatch>());
+    for (key, met, unmet) in conditions {
+        for (condition, expected) in [(met, Some(0)), (unmet, None)] {
+            let rule = format!(r#"{{"name": "a", "match": {{"{key}": {condition}}}}}"#);
+            let config = parse(&format!(r#"{{"sampling": {{"rules": [{rule}]}}}}"#)).unwrap();
+            let found = config.rules.first_match(&request, facts, &SearchBudget::default(), 0);
+            assert_eq!(found.map(|(index, _)| index), expected, "{rule}");
+        }
     }
 }
 
