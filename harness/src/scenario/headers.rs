@@ -59,6 +59,20 @@ impl HeaderValue {
     }
 }
 
+/// Reads the headers of a request or of a response, which have keys of their own for pseudo headers.
+pub(super) fn without_pseudo_headers<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<HeaderLines, D::Error> {
+    let lines = HeaderLines::deserialize(deserializer)?;
+    match lines.0.iter().find(|line| line.name.starts_with(':')) {
+        Some(Header { name, .. }) => Err(D::Error::custom(format_args!(
+            "expected no pseudo header, since `method`, `scheme`, `authority`, `path` and `status` are keys beside \
+             `headers`, but found \"{name}\""
+        ))),
+        None => Ok(lines),
+    }
+}
+
 /// Converts a value to a scenario's: text, or bytes if it is not UTF-8 or has control characters.
 pub(crate) fn value(bytes: &[u8]) -> HeaderValue {
     match std::str::from_utf8(bytes) {

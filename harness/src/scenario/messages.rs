@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::headers::without_pseudo_headers;
 use super::{Case, HeaderLines, ResponseFlags};
 use crate::host::{Headers, Message, StreamInfo};
 
@@ -33,6 +34,7 @@ pub(crate) struct Request {
     /// Name of the cluster that the route selected; null if it selected none. Default: empty.
     pub(crate) cluster_name: Option<String>,
     /// Header lines: a map, or a list of `{name, value}` or `{name, value_hex}`. Default: none.
+    #[serde(deserialize_with = "without_pseudo_headers")]
     pub(crate) headers: HeaderLines,
     /// Default: none.
     pub(crate) body: String,
@@ -64,6 +66,7 @@ pub(crate) struct Response {
     /// Milliseconds from the request's headers to the end of the stream. Default: 10.
     pub(crate) duration_ms: u64,
     /// Default: none.
+    #[serde(deserialize_with = "without_pseudo_headers")]
     pub(crate) headers: HeaderLines,
     /// Default: none.
     pub(crate) body: String,

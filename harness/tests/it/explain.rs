@@ -205,6 +205,12 @@ fn invalid_input_is_an_error_with_its_line() {
         "{\"headers\": [[\"a\", \"b\", \"c\"]]}\n",
         "line 1: expected `value` or `value_hex`, but found both",
     );
+    check(
+        CONFIGURATION,
+        "{\"headers\": {\":scheme\": \"https\"}}\n",
+        "line 1: expected no pseudo header, since `method`, `scheme`, `authority`, `path` and `status` are keys \
+         beside `headers`, but found \":scheme\"",
+    );
     check(CONFIGURATION, "{\"direction\": \"up\"}\n", "line 1: unknown variant `up`");
     check("ratio: 1", "{}\n", "configuration refused: ");
     check("kind: EnvoyFilter", "{}\n", "expected the kind WasmPlugin");
