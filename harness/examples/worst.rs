@@ -16,8 +16,9 @@ use sidespan_harness::host::{Headers, Message, Module, Settings, StreamInfo, Vm}
 /// All features that read what a client sends.
 const CONFIGURATION: &str = r#"{
   "propagation": {
-    "extract": ["tracecontext", "b3", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "baggage"],
-    "inject": ["tracecontext", "b3multi", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin"],
+    "extract": ["tracecontext", "b3", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "gcp", "instana",
+      "baggage"],
+    "inject": ["tracecontext", "b3multi", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "gcp", "instana"],
     "baggage": {"max_members": 64, "max_bytes": 8192},
     "trust_rules": [{"match": {"headers": {"name": "x", "regex": ".*a.*b"}}, "trust": "restart"}],
     "egress": [{"authority": {"suffix": ".example"}, "action": "strip"}]
@@ -36,7 +37,7 @@ const CONFIGURATION: &str = r#"{
   ],
   "exporter": {"otlp": {"cluster": "otel-collector"}}
 }"#;
-const NAMES: [&str; 24] = [
+const NAMES: [&str; 27] = [
     ":path",
     ":authority",
     "traceparent",
@@ -52,6 +53,9 @@ const NAMES: [&str; 24] = [
     "x-datadog-parent-id",
     "x-datadog-tags",
     "grpc-trace-bin",
+    "x-cloud-trace-context",
+    "x-instana-t",
+    "x-instana-l",
     "x_b3_traceid",
     "cookie",
     "user-agent",

@@ -113,3 +113,45 @@ impl Format {
         self.headers().iter().for_each(|name| edits.remove(name));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Files outside of the filter that list all formats by their names.
+    const LISTS: [&str; 4] = [
+        "harness/examples/worst.rs",
+        "harness/tests/it/cost.rs",
+        "tests/fuzz/targets/filter.rs",
+        "tests/test_propagation.py",
+    ];
+    /// The demo's service, which passes on the headers of all formats.
+    const SERVICE: &str = "envoy/service.py";
+
+    #[test]
+    fn tests_and_the_demo_know_every_format() {
+        let read = |path: &str| {
+            fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+        };
+        let service = read(SERVICE);
+        // Every second part stands between quotes; a prefix of headers ends in a hyphen.
+        let known: Vec<_> = service.split('"').skip(1).step_by(2).collect();
+        for format in Format::ALL {
+            let name = format.name();
+            for path in LISTS {
+                assert!(read(path).contains(&format!("\"{name}\"")), "{path} lacks {name}");
+            }
+            let target = format!("tests/fuzz/targets/{}.rs", name.replace('-', "_"));
+            assert!(read(&target).contains(&format!("\"{name}\"")), "{target} lacks {name}");
+            for header in format.headers() {
+                let is_known = |known: &&str| {
+                    known == header || (known.ends_with('-') && header.starts_with(*known))
+                };
+                assert!(known.iter().any(is_known), "{SERVICE} lacks {header}");
+            }
+        }
+    }
+}

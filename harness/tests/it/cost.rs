@@ -70,8 +70,8 @@ const PATH_PARTS: &str = r#""span": {"redact_path": [{"regex": "a|a.*b", "replac
     {"tag": "clients", "request_header": {"name": "x-forwarded-for"}}]"#;
 const BAGGAGE: &str = r#""propagation": {"baggage": {"max_members": 64, "max_bytes": 8192}}"#;
 const ALL_FORMATS: &str = r#""propagation": {"extract": ["tracecontext", "b3", "jaeger", "xray", "ottrace",
-    "datadog", "grpc-trace-bin", "baggage"], "inject": ["tracecontext", "b3multi", "jaeger", "xray", "ottrace",
-    "datadog", "grpc-trace-bin"]}"#;
+    "datadog", "grpc-trace-bin", "gcp", "instana", "baggage"], "inject": ["tracecontext", "b3multi", "jaeger", "xray", "ottrace",
+    "datadog", "grpc-trace-bin", "gcp", "instana"]}"#;
 const TRUST: &str = r#""propagation": {"trust": "restart", "egress": [
     {"authority": {"regex": ".*a.*b"}, "action": "strip"}]}"#;
 const TOKENS: &str = r#""sampling": {"rules": [{"name": "t", "decision": "force", "match": {"headers":
@@ -133,6 +133,9 @@ fn attacks() -> Vec<Attack> {
             headers.push(("x-datadog-parent-id".to_owned(), b"1".to_vec()));
             headers
         }),
+        attack("gcp", ALL_FORMATS, long("x-cloud-trace-context", b"1/1;")),
+        attack("instana", ALL_FORMATS, long("x-instana-t", b"1")),
+        attack("instana, level", ALL_FORMATS, long("x-instana-l", b"1,")),
         attack("grpc-trace-bin", ALL_FORMATS, long("grpc-trace-bin", b"AAAA")),
         attack("traceparent, lines", ALL_FORMATS, short_lines(PARENT.0, PARENT.1)),
         attack("other formats, removed", TRUST, lines("x_b3_traceid", b"1")),

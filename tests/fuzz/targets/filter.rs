@@ -107,7 +107,7 @@ impl<'a> Input<'a> {
     }
 }
 
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 36] = [
     "traceparent",
     "tracestate",
     "baggage",
@@ -125,6 +125,10 @@ const NAMES: [&str; 32] = [
     "x-datadog-parent-id",
     "x-datadog-sampling-priority",
     "grpc-trace-bin",
+    "x-cloud-trace-context",
+    "x-instana-t",
+    "x-instana-s",
+    "x-instana-l",
     "x-debug-token",
     "x-debug-trace",
     "content-type",
@@ -145,8 +149,10 @@ const NAMES: [&str; 32] = [
 const CONFIGURATIONS: [&str; 5] = [
     r#"{"exporter": {"otlp": {"cluster": "c", "compression": "gzip"}}}"#,
     r#"{"exporter": {"otlp": {"cluster": "c", "protocol": "grpc"}, "batch": {"max_queue_spans": 3, "max_batch_spans": 2}},
-        "propagation": {"extract": ["tracecontext", "b3", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "baggage"],
-                        "inject": ["tracecontext", "b3multi", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "baggage"],
+        "propagation": {"extract": ["tracecontext", "b3", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "gcp",
+                                    "instana", "baggage"],
+                        "inject": ["tracecontext", "b3multi", "jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "gcp",
+                                   "instana", "baggage"],
                         "baggage": {"max_members": 64}},
         "custom_tags": [{"tag": "all", "value": "%REQ(X-ANY)% %PROTOCOL% %RESPONSE_FLAGS%"},
                         {"tag": "cookie", "cookie": {"name": "a"}}, {"tag": "account", "baggage": {"name": "a"}, "redact": "hash"}],
