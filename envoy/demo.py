@@ -1,7 +1,7 @@
-"""Runs sidespan in a real Envoy, sends telling requests, and prints what became of each.
+"""Runs sidespan in a real Envoy, sends requests that show what it does, and prints the outcome of each.
 
-Run by `make demo`. With --keep everything then stays up until Ctrl-C, and traces are printed as
-they come.
+`make demo` runs this. With --keep everything then stays up until Ctrl-C, and new traces are printed as
+they arrive.
 """
 
 import argparse

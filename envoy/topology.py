@@ -156,7 +156,7 @@ class Running:
     _logged_before = 0
 
     def forget(self) -> None:
-        """Leaves out of the statistics and of the log what they have now."""
+        """Makes `stats` and `log` begin now: they leave out what was counted or logged before."""
         self._counted_before = {}
         self._counted_before = self.wait_for_stats(lambda _: True)
         self._logged_before = len(self.program.log.read_text(errors="replace"))
@@ -164,7 +164,7 @@ class Running:
     def stats(self, used_only: bool = False) -> dict[str, int]:
         """Returns the filter's counters and gauges, each named as Prometheus shows it.
 
-        Those that ever changed are all that `used_only` returns, which takes Envoy a fifth of the time.
+        With `used_only`, returns only those that ever changed, for which Envoy needs a fifth of the time.
         """
         found = filter_stats(self.admin_port, used_only)
         return {name: value - self._counted_before.get(name, 0) for name, value in found.items()}

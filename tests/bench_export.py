@@ -1,10 +1,14 @@
-"""What export costs requests, in one run: `python3 tests/bench_export.py` (needs h2load).
+"""Measures what export costs: `python3 tests/bench_export.py` (needs h2load).
 
-All in one Envoy with one worker, before another that answers, at the default limits, to one real
-Collector: twenty thousand sampled requests, as fast as the worker takes them; what a span has of bytes;
-the latency of requests whose collector is well beside that of requests whose collector is down; and the
-CPU of a span beside that of Envoy's own tracer, which has the same tags. What is compared is run by
-turns, and medians are given.
+One Envoy with one worker and the default limits stands before another Envoy that answers, and exports to
+one real Collector. The program prints
+
+- how fast the worker handles 20,000 sampled requests,
+- the bytes of a span,
+- the latency of requests while the collector is healthy, and while it is down,
+- the CPU time of a span, and that of a span of Envoy's own tracer with the same tags.
+
+Things that are compared are measured in turns, and the medians are printed.
 """
 
 import shutil

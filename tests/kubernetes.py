@@ -38,10 +38,10 @@ def check(document: dict) -> None:
 
 
 def dangling_references(documents: list[dict]) -> list[str]:
-    """Returns what documents name that none of them is, each as `kind/name: what`.
+    """Returns the references to something that none of the documents defines, each as `kind/name: what`.
 
-    Looked at are the pods that Services and PodDisruptionBudgets select, the ports of Services and
-    probes, ConfigMaps, ServiceAccounts, volumes and namespaces. Secrets stand in no file.
+    Checks the pods that Services and PodDisruptionBudgets select, the ports of Services and probes,
+    ConfigMaps, ServiceAccounts, volumes and namespaces. It does not check Secrets, which are in no file.
     """
     names = {(document["kind"], document["metadata"]["name"]) for document in documents}
     pods = [document["spec"]["template"] for document in documents if document["kind"] in WORKLOADS]

@@ -67,8 +67,9 @@ class Load:
 
 
 class Audit:
-    """Reads the books again and again until it is left; a context manager that fails where they do
-    not balance.
+    """A context manager that reads the span counters repeatedly, and fails at its end if they did not balance.
+
+    They balance if recorded = exported + dropped + queued.
     """
 
     def __init__(self, stats: Callable[[], dict[str, int]]):

@@ -163,9 +163,9 @@ B3 = [
         ("python", "node"),
         is_b3_single_broken,
         ALL_FIELDS,
-        "B3, single header: {trace id}-{span id}-{state}-{parent}, the last two optional. Python does not "
-        "look at the end of it, Node not at what stands before and behind; ours takes none of a broken one, "
-        "and the other headers where they are whole.",
+        "B3, single header: {trace id}-{span id}-{state}-{parent}, the last two optional. Python ignores "
+        "what follows a valid beginning, and Node also what precedes it; the filter ignores the whole broken "
+        "header, and reads the other B3 headers if they are valid.",
     ),
     Difference(
         "a state alone beside the other headers",
@@ -226,7 +226,7 @@ JAEGER = [
         ("node",),
         lambda headers: bool(re.search("%(?![0-9a-fA-F]{2})", first(headers, "uber-trace-id") or "")),
         ("context",),
-        "It can stand in the parent's place alone, which is out of use and not looked at.",
+        "It can only be in the field of the parent span id, which is deprecated and ignored.",
     ),
     Difference(
         "debug without sampled",
