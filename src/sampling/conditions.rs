@@ -1,8 +1,8 @@
 //! Conditions on a request, which rules of sampling, of trust and of egress and names of spans share.
 //!
 //! A new condition is a field of [`Conditions`], its check in [`Conditions::matches`], and its key in
-//! `config/sampling.rs`. The
-//! conditions on the path are apart, in [`super::match_list`], which has an index over them.
+//! `config/sampling.rs`. The conditions on the path are apart, in [`super::match_list`], which has an index
+//! over them.
 
 use super::cidr::Cidr;
 use super::matching::{HeaderMatch, StringMatch, ValidTokens, any_matches};
