@@ -91,7 +91,7 @@ class Audit:
     def _read(self) -> None:
         while not self._stop.wait(0.1):
             # A worker may be between two updates; later looks find them balanced.
-            deadline = time.monotonic() + 1
+            deadline = time.monotonic() + 10
             while not is_balanced(found := self._stats()):
                 if time.monotonic() > deadline:
                     self._unbalanced.append(books(found))
