@@ -170,14 +170,21 @@ class Running:
         return {name: value - self._counted_before.get(name, 0) for name, value in found.items()}
 
     def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 30) -> dict[str, int]:
-        """Waits until the counts of spans balance and `wanted` is true; the filter publishes them on its tick."""
+        """Waits until the counts of spans balance and `wanted` is true; the filter publishes them on its tick.
+
+        A worker updates the recorded spans last. So the metrics are read once more after they were as wanted:
+        the second read has all updates of that tick, but the first may have read a metric before its update.
+        """
         deadline = time.monotonic() + timeout
         stats = self.stats()
-        while not (is_balanced(stats) and wanted(stats)):
+        was_found = False
+        while not (is_found := is_balanced(stats) and wanted(stats)) or not was_found:
             if time.monotonic() > deadline:
                 balance = "" if is_balanced(stats) else ", whose spans do not balance"
                 raise TimeoutError(f"after {timeout} s the metrics are still {stats}{balance}")
-            time.sleep(_POLL_SECONDS)
+            if not is_found:
+                time.sleep(_POLL_SECONDS)
+            was_found = is_found
             stats = dict.fromkeys(stats, 0) | self.stats(used_only=True)
         return stats
 

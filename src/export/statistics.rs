@@ -106,7 +106,9 @@ const LABELLED: [(&str, &str, &str, bool, Value); 7] = [
     ("tokens_refused_total", "reason", "expired", false, Value::Requests(|it| it.tokens_expired)),
 ];
 
-/// Returns all metrics of a configuration with these rules, except histograms.
+/// Returns all metrics of a configuration with these rules, except histograms, in the order in which they
+/// are published. The recorded spans are the last: who sees a new number of them sees all others of that
+/// tick too.
 pub(crate) fn metrics(rules: &Rules) -> Vec<Metric> {
     let plain = PLAIN.map(|(family, kind, value)| {
         let name = metric_name(family, &[]);
@@ -143,6 +145,7 @@ pub(crate) fn metrics(rules: &Rules) -> Vec<Metric> {
             value: Value::Rule { index, outcome },
         }));
     }
+    metrics.reverse();
     metrics
 }
 
@@ -179,7 +182,7 @@ impl PublishedMetric {
         self.metric.value(totals).wrapping_sub(self.published).cast_signed()
     }
 
-    /// Records that the host accepted an offset. One that it refused is a part of the next.
+    /// Records that the host accepted an offset. An offset that it refused becomes part of the next one.
     pub(crate) fn record_published(&mut self, offset: i64) {
         self.published = self.published.wrapping_add_signed(offset);
     }
@@ -200,9 +203,9 @@ pub(crate) fn build_info() -> String {
     metric_name("build_info", &[("version", env!("CARGO_PKG_VERSION"))])
 }
 
-/// Counter of configurations that were accepted.
+/// Counter of valid configurations that Envoy uses, once for each root context.
 pub(crate) const CONFIGURED: &str = "configured_total";
-/// Gauge of invalid configurations that were accepted all the same.
+/// Gauge of invalid configurations that were accepted, but are not in force.
 pub(crate) const CONFIGURATION_REJECTED: &str = "configuration_rejected";
 /// Histogram of the time that receivers took to respond, in milliseconds.
 pub(crate) const EXPORT_DURATION: &str = "export_duration_milliseconds";
@@ -387,6 +390,12 @@ mod tests {
         let names: BTreeSet<_> = all.iter().map(|metric| &metric.name).collect();
         assert_eq!(names.len(), all.len());
         let gauges = all.iter().filter(|metric| metric.kind == Gauge).map(|metric| &*metric.name);
-        assert_eq!(gauges.collect::<Vec<_>>(), ["sidespan.spans_queued", "sidespan.queue_bytes"]);
+        assert_eq!(gauges.collect::<Vec<_>>(), ["sidespan.queue_bytes", "sidespan.spans_queued"]);
+    }
+
+    #[test]
+    fn recorded_spans_are_published_last() {
+        let last = metrics(&rules(&["a"])).pop().map(|metric| metric.name);
+        assert_eq!(last.as_deref(), Some("sidespan.spans_recorded_total"));
     }
 }
