@@ -81,10 +81,10 @@ pub(crate) enum PendingSpan<'c> {
 /// Decides whether a request is traced, edits the headers that go upstream, and returns the span to
 /// record.
 ///
-/// A recorded request sends the id of its span upstream, or that of the span of the call upstream if there
-/// is one. A request that is not recorded keeps the ids that it came with, so that no span upstream has a
-/// parent that does not exist; without ids it gets fresh ones, so that no upstream takes itself for the
-/// root and samples anew.
+/// A recorded request sends upstream the id of its span, or of the span of the call upstream if there is one.
+/// A request that is not recorded keeps its incoming ids: otherwise, spans upstream would have a parent that
+/// does not exist. Without incoming ids it gets fresh ones: otherwise, the upstream would treat the request
+/// as a root and sample again.
 pub(crate) fn on_request_headers<'c>(
     config: &'c Config,
     head: &Head<'_>,
@@ -385,7 +385,7 @@ fn verify_tokens(
         valid.0 |= u64::from(verified.is_ok()) << index;
         let fault = verified.err();
         match faults.iter_mut().find(|(name, _)| *name == token.name) {
-            // A token that is valid for one rule has no fault, though other rules reject it.
+            // A token that is valid for one rule has no fault, and a more specific fault replaces `Rejected`.
             Some((_, known)) if fault.is_none() || *known == Some(TokenFault::Rejected) => {
                 *known = fault;
             }

@@ -1,18 +1,19 @@
-//! Decides, propagates, tags and exports spans for one Envoy.
+//! Decides which requests of an Envoy are traced, propagates their contexts, and exports their spans.
 //!
-//! `plugin` is the side that Envoy calls. All other rooms are a pure core: values in, values out, no
-//! clock, no randomness but from a seed that is an argument, no logging. Each room uses only those below it:
+//! `plugin` is the side that Envoy calls. All other rooms are a pure core: values in, values out, without a
+//! clock and without logging. Its only randomness is a seed, which is an argument. Each room uses only those
+//! below it:
 //!
 //! - `plugin`: proxy-wasm contexts, hostcalls and memory; compiled for wasm32 only
 //! - `filter`: one request: decides, propagates, records
 //! - `config`: JSON text to settings
-//! - `export`: how spans leave
-//! - `span`: what a span says
+//! - `export`: queues spans, and sends them to a receiver
+//! - `span`: the attributes of a span, and its encoding
 //! - `sampling`: whether a request is traced
 //! - `propagation`: trace contexts in headers
-//! - `http`: what a request says
+//! - `http`: header lines, URLs, paths and gRPC statuses
 //!
-//! Nothing is public but what the fuzz targets use, so that the compiler finds dead code.
+//! Only what the fuzz targets use is public, so the compiler finds dead code.
 
 // Without `plugin`, the compiler takes most of the core for dead.
 #![cfg_attr(not(target_arch = "wasm32"), allow(dead_code, unused_imports))]

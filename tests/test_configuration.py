@@ -132,7 +132,7 @@ INVALID_TEXTS = {
     "YAML": (
         "sampling:\n  ratio: 0.1\n",
         'expected one JSON object, but found what looks like YAML, with the key "sampling"; '
-        "Envoy's StringValue takes JSON",
+        "Envoy's StringValue must hold JSON",
     ),
 }
 EMPTY = {"no configuration": None, "empty text": "", "empty object": "{}"}

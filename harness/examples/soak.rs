@@ -82,7 +82,10 @@ fn soak() -> anyhow::Result<()> {
     );
     println!("memory: {memory} bytes, and {warm_memory} after {warm_up} requests");
     ensure!(counts.add_up() && counts.queued == 0, "the counts do not add up");
-    ensure!(counts.exported as u64 == accepted, "the filter counts other spans than the collector");
+    ensure!(
+        counts.exported as u64 == accepted,
+        "the filter did not count as many exported spans as the collector accepted"
+    );
     ensure!(memory == warm_memory, "the memory grew");
     Ok(())
 }

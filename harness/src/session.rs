@@ -97,9 +97,8 @@ impl Session {
         }
     }
 
-    /// Moves the clock until the filter has exported everything: until all calls have responses, and
-    /// no tick of one second, or one tick if the period is longer, made a call. A module without ticks
-    /// has nothing to flush.
+    /// Moves the clock until the filter has exported everything: every call has a response, and for at least
+    /// one second no tick made a call. A module without ticks has nothing to flush.
     pub(crate) fn flush(&mut self) -> Result<(), Trap> {
         let mut quiet_ns = 0;
         for _ in 0..MAX_FLUSH_STEPS {

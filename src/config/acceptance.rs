@@ -6,15 +6,15 @@
 //! extension config discovery, as with Istio's WasmPlugin, and has no former configuration: Envoy
 //! then answers every request with 500.
 //!
-//! Envoy does not try again a configuration that it tried with success, so that its workers must
-//! accept it too. Its VMs share two numbers for that, under [`in_force_key`] and [`accepted_key`].
+//! Envoy does not try a configuration again after a successful try, so its workers must accept it too. To
+//! agree on that, its VMs share two numbers, under [`in_force_key`] and [`accepted_key`].
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// What to do with an invalid configuration if no former one is in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InvalidPolicy {
-    /// Accept it: requests pass without a trace.
+    /// Accept it: requests pass unchanged and are not traced.
     Bypass,
     Refuse,
 }

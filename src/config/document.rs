@@ -37,7 +37,7 @@ fn refused(text: &str, error: &serde_json::Error) -> ConfigError {
     }
     if let Some(key) = yaml_key(text) {
         let found = format!(
-            "what looks like YAML, with the key {}; Envoy's StringValue takes JSON",
+            "what looks like YAML, with the key {}; Envoy's StringValue must hold JSON",
             quoted(key)
         );
         return ConfigError::new(EXPECTED, found);
@@ -170,7 +170,7 @@ mod tests {
         ] {
             let expected = format!(
                 "expected one JSON object, but found what looks like YAML, with the key \"{key}\"; \
-                 Envoy's StringValue takes JSON"
+                 Envoy's StringValue must hold JSON"
             );
             check_refused(text, &expected);
         }

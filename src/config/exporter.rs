@@ -256,7 +256,7 @@ impl RawExportHeader {
         };
         if value.0.bytes().any(|byte| byte.is_ascii_control()) {
             let expected = "a value without control characters";
-            let error = ConfigError::new(expected, "one, such as a newline");
+            let error = ConfigError::new(expected, "a control character, such as a newline");
             return Err(error.under(key).under(source));
         }
         Ok((name, value.0))

@@ -6,14 +6,14 @@ use super::error::{ConfigError, Result};
 use crate::http::digits;
 use crate::sampling::limit::{Limit, MAX_PER_SECOND, MIN_PER_SECOND};
 
-/// A rate limit, which all workers of an Envoy share.
+/// A rate limit that all workers of an Envoy share.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawLimit {
-    /// The rate a second, from 0.001 to 1000000. Required. Example: `10`.
+    /// Spans per second, from 0.001 to 1000000. Required. Example: `10`.
     #[serde(alias = "perSecond")]
     pub per_second: f64,
-    /// The most that are allowed at once, from 1 to 1000000. Default: `per_second`, rounded up.
+    /// The most spans that are allowed at once, from 1 to 1000000. Default: `per_second`, rounded up.
     pub burst: Option<u32>,
 }
 
@@ -28,7 +28,7 @@ impl RawLimit {
         Ok((rate, self.burst.unwrap_or(rate.ceil() as u32)))
     }
 
-    /// Compiles a limit. No other limit of the same Envoy has its name.
+    /// Compiles a limit. Limits with the same name and the same numbers share their state.
     pub(super) fn compile(&self, name: &str) -> Result<Limit> {
         let (rate, burst) = self.numbers()?;
         Limit::new(name, rate, burst).ok_or_else(|| {

@@ -168,7 +168,7 @@ impl HeaderConditions<'_> {
     fn token(&mut self, header: &str, raw: RawToken) -> Result<u32> {
         let index = self.tokens.len() as u32;
         if index == MAX_TOKENS {
-            return Err(ConfigError::new("at most 64 tokens in all", "more"));
+            return Err(ConfigError::new("at most 64 tokens in the whole configuration", "more"));
         }
         let check = raw.compile(self.environment)?;
         self.tokens.push(TokenHeader { name: header.to_owned(), check });
@@ -224,7 +224,7 @@ impl RawStringMatch {
             if let Some(pattern) = pattern
                 && url::host_and_port(pattern.as_bytes()).1.is_some()
             {
-                let expected = "a host without its port, which the condition `port` is for";
+                let expected = "a host without a port (use the condition `port`)";
                 return Err(ConfigError::new(expected, quoted(pattern)).under(kind));
             }
         }

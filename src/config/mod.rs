@@ -82,7 +82,7 @@ pub struct Config {
 }
 
 impl Config {
-    /// Parses a configuration without Envoy, which alone can check CEL expressions.
+    /// Parses a configuration, except for its CEL expressions, which only Envoy can check.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn parse(
         json: &[u8],
@@ -173,9 +173,9 @@ struct RawConfig {
     span: span::RawSpan,
     /// Where spans are sent. Default: nowhere; the filter then only decides and propagates.
     exporter: Option<exporter::RawExporter>,
-    /// Response headers that tell the client its trace. Default: none.
+    /// Response headers that tell the client which trace its request belongs to. Default: none.
     response: response::RawResponse,
-    /// Whether Envoy's access logs can name the trace. Default: no.
+    /// The trace context for Envoy's access logs. Default: none.
     #[serde(alias = "accessLog")]
     access_log: access_log::RawAccessLog,
 }

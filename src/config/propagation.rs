@@ -21,11 +21,11 @@ use crate::sampling::trust::{EgressRule, TrustPolicy, TrustRule};
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawPropagation {
     /// Formats to read, in order; the first valid context wins: [`NAMES`]. `b3` and `b3multi` both read
-    /// both forms of B3. With `none` alone every request is a root. Default:
+    /// both encodings of B3. With `none` alone, every request is a root. Default:
     /// `[tracecontext, b3, baggage]`.
     pub extract: Option<Vec<RawFormat>>,
-    /// Formats to write, of the same names; `none` alone writes nothing. `b3` is the single header, `b3multi` the `x-b3-*` headers.
-    /// Default: `[tracecontext, baggage]`.
+    /// Formats to write, with the same names; `none` alone writes nothing. `b3` is the single header,
+    /// `b3multi` the `x-b3-*` headers. Default: `[tracecontext, baggage]`.
     pub inject: Option<Vec<RawFormat>>,
     /// Bounds of the `baggage` header. Default: none; the header is not changed.
     pub baggage: RawBaggage,
@@ -70,11 +70,11 @@ pub(super) struct RawBaggage {
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RawTrust {
-    /// It is followed.
+    /// The context is followed.
     Accept,
-    /// A new trace starts, whose span links to the old one.
+    /// A new trace starts. Its first span links to the old context.
     Restart,
-    /// Its ids are kept, and sampling is decided anew.
+    /// The ids of the context are kept, but sampling is decided again.
     IgnoreFlags,
 }
 

@@ -69,8 +69,8 @@ impl RawBatch {
     }
 }
 
-/// Checks the bound of the queue and that of a batch, each with its key. The default of the latter is
-/// cut to the former.
+/// Checks the bounds of the queue and of a batch, each given with its key. A batch's default bound is lowered
+/// to the bound of the queue.
 fn bounds(queue: (&str, u32), batch: (&str, Option<u32>, u32)) -> Result<(u32, u32)> {
     let (queue_key, queue) = queue;
     let queue = at_least(1, queue).under(queue_key)?;

@@ -1,4 +1,4 @@
-//! `response`: headers that tell the client its trace.
+//! `response`: headers that tell the client which trace its request belongs to.
 
 use serde::Deserialize;
 

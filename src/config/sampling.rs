@@ -135,8 +135,8 @@ fn check_name(name: &str, rules: &[Rule]) -> Result<()> {
         .contains(&label.as_str())
     {
         let found =
-            format_args!("{}, which stands for requests that no rule decided", quoted(name));
-        return Err(ConfigError::new("another name", found));
+            format_args!("{}, which is reserved for requests that no rule decided", quoted(name));
+        return Err(ConfigError::new("a name that is not reserved", found));
     }
     let Some(index) = rules.iter().position(|rule| label_value(&rule.name) == label) else {
         return Ok(());
@@ -170,7 +170,7 @@ impl RawRule {
         {
             (RawDecision::Parent, own) => Action::Parent(own.unwrap_or(root_ratio)),
             (_, Some(_)) => {
-                let expected = "no ratio, since it goes with the decision `parent` alone";
+                let expected = "no ratio (only the decision `parent` uses one)";
                 return Err(ConfigError::new(expected, "one").under("ratio"));
             }
             (RawDecision::Force, None) => Action::Force,
@@ -178,7 +178,7 @@ impl RawRule {
             (RawDecision::Ignore, None) => Action::Ignore,
         };
         if self.limit.is_some() && matches!(action, Action::Drop | Action::Ignore) {
-            let expected = "no limit, since it goes with the decisions `force` and `parent`";
+            let expected = "no limit (only the decisions `force` and `parent` use one)";
             return Err(ConfigError::new(expected, "one").under("limit"));
         }
         let limit = self.limit.map(|raw| raw.compile(&format!("rule/{name}"))).transpose();

@@ -174,7 +174,7 @@ pub(super) fn at_least(least: u32, value: u32) -> Result<u32> {
     Ok(value)
 }
 
-/// Checks both bounds of a number, which may be reached.
+/// Checks that a number is from `least` to `most`, both included.
 pub(super) fn within(least: u32, most: u32, value: u32) -> Result<u32> {
     if (least..=most).contains(&value) {
         return Ok(value);

@@ -44,7 +44,7 @@ pub(super) struct RawCustomTag {
     /// Example: `user.id`.
     #[serde(deserialize_with = "not_null")]
     pub tag: Option<String>,
-    /// How the value is made unreadable: `hash` or `mask`. Default: the value is recorded as it is.
+    /// How the value is redacted: `hash` or `mask`. Default: the value is recorded unchanged.
     pub redact: Option<RawRedaction>,
     /// How many characters of the value are recorded, from 1. Longer values are cut and counted;
     /// a default value is never cut. Default: the attribute limit.
@@ -182,15 +182,15 @@ fn check_type(source: &str, found: &str) -> Result<()> {
     Err(ConfigError::new(expected, quoted(found)))
 }
 
-/// How a value is made unreadable.
+/// How a value is redacted.
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum RawRedaction {
-    /// The first 16 bytes of its SHA-256, in hex, without salt. Short values can be found by trying
+    /// The first 16 bytes of the value's SHA-256, in hex, without salt. Short values can be found by trying
     /// all of them.
     Hash,
-    /// `*` in place of each character but the last four; values below eight characters are masked
-    /// whole.
+    /// All characters except the last four are replaced by `*`; values shorter than eight characters are
+    /// masked completely.
     Mask,
 }
 
@@ -306,7 +306,7 @@ impl<'s> Compiler<'s> {
 
     fn add_by_name(&mut self, name: &str, raw: RawCustomTag) -> Result<()> {
         if let Some(tag) = &raw.tag {
-            let expected = "no `tag`, since the name above is the tag";
+            let expected = "no `tag` (the name of the entry is the tag)";
             return Err(ConfigError::new(expected, quoted(tag)).under("tag"));
         }
         self.check_key(name)?;

@@ -165,8 +165,8 @@ impl Exporter {
         if self.queue.is_urgent() { self.next_call(now_unix_nanos) } else { None }
     }
 
-    /// Takes the body of a call as zlib compressed it, or `None` if the host has no zlib. Without it,
-    /// this and all further bodies are sent uncompressed.
+    /// Replaces the body of a call with gzip, made from the host's zlib output. If that is `None` or not in
+    /// zlib's format, this body and all later ones are sent uncompressed.
     pub(crate) fn compressed(&mut self, call: &mut PendingCall, zlib: Option<&[u8]>) {
         let mut gzip = Vec::new();
         if zlib.is_some_and(|zlib| gzip::put(&mut gzip, zlib, &call.body)) {
@@ -245,8 +245,8 @@ impl Exporter {
         }
     }
 
-    /// Returns the period to which the timer is to be set, if that changes: the shortest one for a full
-    /// batch, else the rest of a pause before a retry, at most the configured interval.
+    /// Returns the timer's new period if it changes: the shortest one for a full batch; else the configured
+    /// interval, or the rest of a pause before a retry if that is shorter.
     pub(crate) fn timer(&mut self, now_unix_nanos: u64) -> Option<Duration> {
         let interval = self.settings.interval;
         let remaining = self.queue.remaining_nanos(now_unix_nanos).map(Duration::from_nanos);
@@ -280,17 +280,18 @@ impl Exporter {
         self.queue.counts()
     }
 
-    /// Tells whether another exporter sends to the same receiver in the same way.
+    /// Tells whether another exporter has the same destination: see [`ExporterSettings::destination`].
     pub(crate) fn has_destination_of(&self, other: &Self) -> bool {
         self.settings.destination() == other.settings.destination()
     }
 
-    /// Gives away all batches that wait or are in flight.
+    /// Removes and returns all batches that wait or are in flight.
     pub(crate) fn take_all(&mut self) -> Vec<Batch> {
         self.queue.take_all()
     }
 
-    /// Queues the batches of an exporter whose configuration was removed, as far as there is room.
+    /// Queues the batches of an exporter whose configuration was removed. Batches that do not fit are
+    /// dropped.
     pub(crate) fn take_over(&mut self, batches: Vec<Batch>) {
         batches.into_iter().for_each(|batch| self.queue.take_over(batch));
     }
@@ -342,7 +343,7 @@ impl CallError {
         match self {
             Self::UnknownCluster => "Envoy knows no such cluster",
             Self::NotPossible => {
-                "Envoy makes no call to it: no host is healthy, or too many calls are under way"
+                "Envoy did not make the call: no host is healthy, or too many calls are in flight"
             }
         }
     }

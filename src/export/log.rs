@@ -123,8 +123,8 @@ impl ExportLog {
         self.lines.push(LogLine { kind: LogKind::NotCompressed, text });
     }
 
-    /// Lets the next lines include one about drops, if there are new ones. It is not built for each
-    /// dropped span, since those come with requests.
+    /// Requests a line about new drops, if there are any. The line is not built at each drop, because drops
+    /// happen while requests are handled.
     pub(crate) fn report_drops(&mut self) {
         self.reports_drops = true;
     }

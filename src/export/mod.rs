@@ -1,5 +1,5 @@
-//! How spans leave: encoding, queue, retries, the exporter's state machine, and statistics. Nothing
-//! here does I/O.
+//! Exports finished spans to a receiver, without I/O of its own: encoding, queue, retries, the exporter's
+//! state machine, and statistics.
 
 pub(crate) mod delivery;
 pub(crate) mod exporter;

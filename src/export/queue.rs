@@ -262,7 +262,7 @@ impl Queue {
         Some(current.batch.backoff()?.remaining_nanos(now_unix_nanos))
     }
 
-    /// Gives away all batches that wait or are in flight. They are no longer counted as queued here.
+    /// Removes and returns all batches that wait or are in flight. They no longer count as queued here.
     pub(crate) fn take_all(&mut self) -> Vec<Batch> {
         (self.counts.queued, self.counts.queued_bytes) = (0, 0);
         let mut batches = Vec::from(std::mem::take(&mut self.waiting));
@@ -283,7 +283,7 @@ impl Queue {
         self.waiting.push_back(batch);
     }
 
-    /// Counts batches as dropped that this queue gave away, and that no other took over.
+    /// Counts batches that were taken from this queue as dropped, because no other queue took them over.
     pub(crate) fn abandon(&mut self, batches: &[Batch]) {
         let spans = batches.iter().map(|batch| u64::from(batch.spans)).sum();
         self.counts.drop(spans, DropReason::ConfigurationRemoved);

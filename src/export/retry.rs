@@ -98,8 +98,8 @@ mod tests {
         Duration::from_nanos(backoff.remaining_nanos(NOW))
     }
 
-    /// The pause after the first failure, `elapsed` after the batch was sent, where the receiver asks
-    /// for `after`; without jitter, which would add up to 4 seconds to its 2.
+    /// Checks the pause after the first failure, `elapsed` seconds after the batch was first sent, if the
+    /// receiver asks for `after` seconds. Without jitter, the pause is 2 seconds; jitter would add up to 4.
     #[track_caller]
     fn check(elapsed: u64, after: Option<u64>, expected: u64) {
         let elapsed = Duration::from_secs(elapsed).as_nanos() as u64;

@@ -75,7 +75,8 @@ pub(crate) fn stream_facts<'v>(
         response_body_bytes,
     ] = values;
     if code_details == INTERNAL_REDIRECT {
-        // Envoy has set both to those of the request that follows in the same stream.
+        // Envoy has already replaced both by those of the redirected request, which follows in the same
+        // stream.
         (route_name, upstream_cluster) = (b"", b"");
     }
     let read_size = || match span.omits(key::HTTP_REQUEST_BODY_SIZE) {
@@ -134,8 +135,7 @@ pub(crate) fn request_end(
     RequestEnd { status, flags, grpc_status, duration_nanos }
 }
 
-/// Returns the gRPC status of the response. A response that is nothing but a status has it in its
-/// headers.
+/// Returns the gRPC status of the response. A Trailers-Only response has it in its headers.
 ///
 /// `response.grpc_status` is not used: without a status, as in a response that was cut short or one of
 /// gRPC-Web, Envoy derives it from HTTP's, and 200 becomes `UNKNOWN`.
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn envoy_is_not_asked_for_what_only_omitted_attributes_need() {
+    fn attributes_that_only_omitted_keys_need_are_not_read() {
         let all = [
             "client.address",
             "network.protocol.version",

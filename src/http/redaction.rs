@@ -60,8 +60,8 @@ impl SecretKeys {
             || (words.is_secret() && !contains(&self.excepted, words.letters()))
     }
 
-    /// Tells whether the value of a key is a secret by the configuration, whatever the key looks like. An
-    /// exception counts for more than [`SecretKeys::all`]. `key` is as by [`normalized_key`].
+    /// Tells whether the configuration makes the value of a key a secret. An exception overrides
+    /// [`SecretKeys::all`]. `key` is normalized: see [`normalized_key`].
     pub fn are_configured_for(&self, key: &[u8]) -> bool {
         contains(&self.added, key) || (self.all && !contains(&self.excepted, key))
     }

@@ -108,7 +108,7 @@ fn port(digits: &[u8]) -> Option<u16> {
     digits::decimal(digits).filter(|port| *port != 0)
 }
 
-/// More than any attribute holds. A stream keeps its URL as long as it lives.
+/// The most bytes of each part of a URL. A stream keeps its URL as long as it lives, so longer parts are cut.
 pub const MAX_URL_PART_BYTES: usize = 2048;
 const SCHEME_END: &[u8] = b"://";
 

@@ -5,7 +5,7 @@ use super::{environment, host, shared};
 use crate::config::acceptance::{InvalidPolicy, POLICY_VARIABLE, accepted_key, in_force_key};
 use crate::span::node::{NODE_ID, is_managed};
 
-/// One plugin of Envoy's, by its name and root id.
+/// The name of an Envoy plugin: `name/root_id`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PluginName(String);
 
@@ -19,7 +19,8 @@ impl PluginName {
         &self.0
     }
 
-    /// Tells whether to accept an invalid configuration. All VMs learn if so.
+    /// Tells whether to accept an invalid configuration. If so, notes it in the shared data for the other
+    /// VMs.
     pub(super) fn accepts_invalid(&self, configuration: &[u8]) -> bool {
         let accepted_key = accepted_key(&self.0, configuration, std::env::vars_os());
         let was_accepted = shared::number(&accepted_key).is_some();

@@ -230,7 +230,7 @@ impl Plugin {
 }
 
 impl State {
-    /// Counts a span that is over, and queues it for export.
+    /// Counts the dropped and the truncated attributes of a finished span, and queues it for export.
     fn record(&mut self, span: &EncodedSpan) {
         self.tally.attributes_dropped += u64::from(span.dropped);
         self.tally.attributes_truncated += u64::from(span.truncated);

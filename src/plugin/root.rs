@@ -129,7 +129,7 @@ impl Root {
         true
     }
 
-    /// Counts the configuration, now that Envoy uses it.
+    /// Begins to use the configuration: publishes that it is in use, starts the timer, and logs its summary.
     fn begin(&mut self) {
         let Some(configured) = &self.configured else {
             return;
@@ -242,5 +242,5 @@ pub(super) fn registered() -> Vec<Rc<Plugin>> {
 
 /// Shortest period of Envoy's timer.
 const AT_ONCE: Duration = Duration::from_millis(1);
-/// How often an invalid configuration is logged, if the limit of its log permits.
+/// How often a root context tries to log its invalid configuration. The limit allows one line a minute.
 const REJECTED_PERIOD: Duration = Duration::from_secs(10);

@@ -10,8 +10,8 @@ pub(super) fn number(key: &str) -> Option<u64> {
     host::shared_data(key).ok().flatten().and_then(|(bytes, _)| from_bytes(bytes))
 }
 
-/// Replaces the number at a key by `next` of it, and tells whether that succeeded. Nothing is written if
-/// `next` returns nothing.
+/// Replaces the number at a key by the result of `next`, and tells whether that succeeded. Nothing is written
+/// if `next` returns `None`.
 pub(super) fn update(key: &str, next: impl Fn(Option<u64>) -> Option<u64>) -> bool {
     let read = || {
         let found = host::shared_data(key).ok()?;

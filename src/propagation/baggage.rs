@@ -49,9 +49,9 @@ impl Limits {
     /// The specification asks every hop to pass on at least as much.
     pub const MINIMUM: Self = Self { max_members: 64, max_bytes: 8192 };
 
-    /// Cuts a list that is too long after the last whole member that fits, and returns how many members
-    /// were dropped. If several members have the same key and the last is dropped, the upstream sees an
-    /// earlier one, while tags on the span see the list as it came.
+    /// Cuts a list that is too long after the last whole member that fits, and returns how many members were
+    /// dropped. If several members have the same key and the last is dropped, the upstream sees an earlier
+    /// one, while the span's tags read the incoming list.
     pub fn apply(self, head: &Head<'_>, edits: &mut Edits<'_, '_>) -> u32 {
         let (lines, members) = (|| head.all(BAGGAGE), || members(head));
         let bytes = lines().map(|line| line.len() + 1).sum::<usize>().saturating_sub(1);

@@ -26,7 +26,8 @@ impl Context {
         random.with_sampled(self.sampling.is_sampled())
     }
 
-    /// Fills a buffer with the trace id in hex, and returns the width that it came in.
+    /// Writes the trace id to a buffer in hex, and returns its digits: 16 if it was received with 64 bits,
+    /// else 32.
     pub fn trace_id_hex<'b>(&self, hex: &'b mut [u8; 32]) -> &'b [u8] {
         encode_hex(&self.trace_id.to_bytes(), hex);
         if self.short_trace_id { &hex[16..] } else { hex }

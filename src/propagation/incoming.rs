@@ -27,8 +27,7 @@ pub struct Incoming<'a> {
     trace_state: TraceState<'a>,
     /// The trace that `trace_state` belongs to.
     trace_state_of: Option<TraceId>,
-    /// Decides on ratios in place of the trace's own randomness, which a caller that is not trusted
-    /// has chosen; 56 bits.
+    /// The 56 bits that ratios use in place of the trace's own randomness, which an untrusted caller chose.
     own_randomness: Option<u64>,
 }
 

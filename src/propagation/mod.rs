@@ -37,7 +37,8 @@ use crate::http::head::Head;
 pub struct Propagation {
     /// The formats to read, in order.
     pub extract: Vec<Format>,
-    /// The formats to write. `None` leaves valid contexts as they came, whatever is decided here.
+    /// The formats to write. With `None`, valid contexts are not changed, whatever is decided here, unless
+    /// the trace is restarted.
     pub inject: Option<Vec<Format>>,
     /// Formats whose headers would contradict the written ones.
     stale: Vec<Format>,
@@ -76,8 +77,8 @@ impl Propagation {
         Incoming::extract(&self.extract, head)
     }
 
-    /// Writes the context in every format of `inject`, and removes stale headers. If there is nothing
-    /// to write, contexts stay as they came, except for invalid ones.
+    /// Writes the context in every format of `inject`, and removes stale headers. Without `inject`, only
+    /// invalid contexts are removed, or all contexts if the trace was restarted.
     pub fn inject(&self, context: &Context, incoming: &Incoming<'_>, edits: &mut Edits<'_, '_>) {
         let Some(inject) = &self.inject else {
             if incoming.trust == TrustAction::Restart {

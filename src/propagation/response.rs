@@ -1,4 +1,4 @@
-//! Response headers that tell the client its trace.
+//! Response headers that tell the client which trace its request belongs to.
 //!
 //! ```text
 //! traceresponse = "00-" trace-id "-" span-id "-" flags      ; as in traceparent
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_the_filter_replaces_are_hidden() {
+    fn headers_that_the_filter_replaces_are_removed() {
         let all = Response {
             trace_id_header: Some("x-trace-id".to_owned()),
             traceresponse: true,

@@ -1,4 +1,4 @@
-//! Conditions on a request, which rules of sampling, of trust and of egress and names of spans share.
+//! Conditions on a request. Rules of sampling, trust and egress, and names of spans share them.
 //!
 //! A new condition is a field of [`Conditions`], its check in [`Conditions::matches`], and its key in
 //! `config/sampling.rs`. The conditions on the path are apart, in [`super::match_list`], which has an index

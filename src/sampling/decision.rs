@@ -50,7 +50,7 @@ pub(crate) enum Reason<'c> {
     Rule(&'c str),
     Parent,
     Ratio,
-    /// The request was not sampled, and is exported for how it ended.
+    /// The request was not sampled, and is exported because of how it ended.
     Late,
 }
 

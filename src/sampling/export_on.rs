@@ -15,7 +15,7 @@ pub struct ExportOn {
     pub grpc_status: Vec<u64>,
     /// Bits of Envoy's response flags.
     pub flags: u64,
-    /// Streams that were cut short.
+    /// Whether streams that were cut short are exported.
     pub resets: bool,
     pub min_duration_nanos: Option<u64>,
     pub limit: LateLimit,

@@ -21,8 +21,8 @@ pub struct Limit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BurstShare {
     Full,
-    /// All permits but the reserve: a tenth of the burst, at least one permit. A burst of one has no
-    /// reserve.
+    /// All permits except the reserve. The reserve is a tenth of the burst, but at least one permit; a burst
+    /// of one has no reserve.
     ExceptReserve,
 }
 

@@ -37,8 +37,8 @@ impl SearchBudget {
     }
 }
 
-/// Bytes that the conditions of one request search at most: as many as Envoy allows for the headers of
-/// a request by default, so that one condition may search all of them.
+/// The most bytes that the conditions of one request search. Envoy allows 60 KiB for the headers of a request
+/// by default, so one condition can search all of them.
 pub(crate) const MAX_SEARCHED_BYTES: usize = 64 * 1024;
 /// The cost of a search beside the bytes of the value.
 pub(crate) const BYTES_PER_SEARCH: usize = 32;

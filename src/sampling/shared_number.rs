@@ -6,15 +6,15 @@
 /// Why a number was not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WriteError {
-    /// Its version is another one by now.
+    /// Another worker has changed the number since it was read.
     Changed,
     /// The host does not store it.
     Failed,
 }
 
-/// Replaces a number by `next` of it, and tells whether that succeeded. Nothing is written if `next`
-/// returns nothing. `read` returns the number and its version, if it has a value, and nothing if the
-/// host fails; `write` replaces the value of this version.
+/// Replaces a number by the result of `next`, and tells whether that succeeded. Nothing is written if `next`
+/// returns `None`. `read` returns the number and its version, if it has a value, and `None` if the host
+/// fails; `write` replaces the value of this version.
 pub(crate) fn update(
     read: impl Fn() -> Option<Option<(Option<u64>, u32)>>,
     write: impl Fn(u64, u32) -> Result<(), WriteError>,
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_fails_where_others_write_on_and_on_or_the_host_fails() {
+    fn an_update_fails_if_other_workers_keep_writing_or_the_host_fails() {
         check(&store(Some(0), 16), (false, Some(160)));
         check(&Store { can_write: false, ..store(Some(5), 0) }, (false, Some(5)));
         assert!(!update(|| None, |_, _| Ok(()), |_| Some(1)), "the host does not read it");

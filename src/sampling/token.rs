@@ -32,8 +32,7 @@ impl Key {
         (secret.len() >= MIN_SECRET_BYTES).then_some(Self { id, secret })
     }
 
-    /// Tells whether this key signed the payload, in a time that does not depend on the bytes of the
-    /// signature that are right.
+    /// Tells whether this key signed the payload. The signatures are compared in constant time.
     fn has_signed(&self, payload: &[u8], signature: &[u8]) -> bool {
         // No error: HMAC takes keys of any length.
         Hmac::<Sha256>::new_from_slice(&self.secret).is_ok_and(|mac| {

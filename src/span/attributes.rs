@@ -59,7 +59,7 @@ fn bit(key: &str) -> u64 {
     RESERVED.iter().position(|known| *known == key).map_or(0, |index| 1 << index)
 }
 
-/// Keys that a span may have already, at most 64. A custom tag must not use them: OTLP wants each key once.
+/// Keys of the span's own attributes, at most 64. Custom tags must not use them: OTLP requires unique keys.
 pub(crate) const RESERVED: [&str; 35] = [
     CLIENT_ADDRESS,
     ERROR_TYPE,
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_key_is_one_of_at_most_64() {
+    fn each_key_has_its_own_bit() {
         for (index, key) in RESERVED.iter().enumerate() {
             assert_eq!(bit(key), 1 << index, "{key}");
         }

@@ -1,5 +1,5 @@
-//! Paths of Envoy's attributes as CEL expressions, which Envoy's foreign function `expr_create` compiles,
-//! and expressions of the operator's.
+//! CEL expressions for the paths of Envoy's attributes, and for the operator's own expressions. Envoy's
+//! foreign function `expr_create` compiles them.
 //!
 //! <https://github.com/google/cel-spec/blob/master/doc/langdef.md>
 //!
@@ -35,7 +35,7 @@ pub(crate) fn value_or_empty(path: &str) -> Option<String> {
 /// Returns a CEL expression that converts the value of `expression` to text. It fails where `expression`
 /// fails, and for null, lists and maps, which have no text.
 pub(crate) fn text_of(expression: &str) -> String {
-    // The line ends since the expression may end with a comment. `string` takes no boolean in Envoy 1.36.
+    // The newline ends a comment at the end of the expression. `string` accepts no boolean in Envoy 1.36.
     format!("[({expression}\n)].map(v,type(v)==bool?(v?\"true\":\"false\"):string(v))[0]")
 }
 

@@ -25,7 +25,7 @@ pub(crate) fn request_attributes(fields: &mut SpanFields, head: &Head<'_>) -> &'
     method.unwrap_or(UNKNOWN_METHOD_NAME)
 }
 
-/// Adds the program that calls, and Envoy's id of the request.
+/// Adds the user agent and Envoy's request id.
 pub(crate) fn caller_attributes(fields: &mut SpanFields, head: &Head<'_>) {
     for (key, header) in [(key::USER_AGENT_ORIGINAL, USER_AGENT), (key::REQUEST_ID, REQUEST_ID)] {
         if let Some(value) = head.first(header) {
@@ -76,7 +76,7 @@ pub(crate) fn volume_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>)
     }
 }
 
-/// Adds the status of the response, and Envoy's account of how the response came about.
+/// Adds the status of the response, and Envoy's response flags and code details.
 pub(crate) fn response_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
     if facts.status != 0 {
         fields.integer(key::HTTP_RESPONSE_STATUS_CODE, u64::from(facts.status));
@@ -106,9 +106,8 @@ pub(crate) fn name(fields: &mut SpanFields, method: &str, route_name: &[u8]) -> 
     name
 }
 
-/// Returns `error.type` where the conventions call the request an error: for 5xx, on a client's span
-/// for 4xx too, where no response was sent, and where the upstream or a time limit cut the response
-/// short.
+/// Returns `error.type` if the conventions treat the request as an error: the status is 5xx, or 4xx on a
+/// client's span; no response was sent; or the upstream or a timeout cut the response short.
 pub(crate) fn error_type(
     kind: &SpanKind,
     facts: StreamFacts<'_>,

@@ -49,7 +49,7 @@ pub(crate) fn callee_attributes(fields: &mut SpanFields, upstream_address: &[u8]
     }
 }
 
-/// Adds where Envoy sent the request, in Envoy's own words.
+/// Adds the cluster and the address of the upstream, under Envoy's own tag names.
 pub(crate) fn upstream_attributes(fields: &mut SpanFields, facts: StreamFacts<'_>) {
     for (key, value) in [
         (key::UPSTREAM_CLUSTER, facts.upstream_cluster),

@@ -1,7 +1,7 @@
-//! What spans do not hold: attributes that are left out, and parts of values that are hidden.
+//! Keeps private data out of spans: attributes that are omitted, and parts of values that are redacted.
 //!
-//! The settings hold for the span's own attributes, for its name, and for custom tags: a tag's value has a
-//! [`Protection`] where an own attribute is made of the same value.
+//! The settings apply to the span's own attributes, to its name, and to custom tags: a tag's value has a
+//! [`Protection`] if an own attribute is made of the same value.
 //!
 //! ```text
 //! addresses = *( text / separator )     ; x-forwarded-for, forwarded (RFC 7239, section 4)
@@ -30,7 +30,7 @@ use crate::sampling::search_budget::{BudgetExceeded, SearchBudget};
 pub struct Privacy {
     /// Own attributes that are left out.
     pub omitted: OwnKeys,
-    /// Query parameters whose values are left out.
+    /// Query parameters whose values are replaced by `REDACTED`.
     pub secret_keys: SecretKeys,
     /// Parts of paths that are replaced.
     pub paths: Vec<PathRedaction>,

@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_that_fails_leaves_the_lists() {
+    fn an_expression_that_fails_is_removed_from_the_lists() {
         let list = PropertyList::new(OWN, &[cel("fails"), cel("mine")]);
         let host = Host::with(&[CODE, UPSTREAM, ("mine", "a")]);
         let without = "[response.code,upstream.address,mine]";

@@ -15,10 +15,10 @@ use crate::http::url::Url;
 /// Adds the called method and its status. Returns the name of the span, and its `error.type` where
 /// the call failed.
 ///
-/// A span of an inbound request, or of the call upstream that it leads to, names the method only where a
-/// server answered and has the method. Otherwise it says `_OTHER`, so that clients cannot make up names of
-/// spans by calling methods that do not exist. If paths are omitted, this holds for all spans: the path may
-/// be anything but a method.
+/// A span of an inbound request, or of its call upstream, is named by the method only if a server answered
+/// and has the method. Otherwise `rpc.method` is `_OTHER`: clients must not be able to create span names by
+/// calling methods that do not exist. If paths are omitted, this applies to all spans, because the path may
+/// not be a method at all.
 pub(crate) fn name_and_error_type(
     fields: &mut SpanFields,
     kind: &SpanKind,

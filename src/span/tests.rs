@@ -117,7 +117,7 @@ fn long_values_are_cut_at_a_character_and_counted() {
     assert_eq!(kept.chars().count(), 1024);
 }
 
-/// Compares the name of a span by these formats of `span.names`, of which the request matches the first.
+/// Compares the name of a span whose request matches the first entry of `span.names`, which has this format.
 #[track_caller]
 fn check_name(format: &str, lines: &[(&str, &[u8])], expected: &str) {
     let json = format!(r#"{{"span": {{"names": [{{"name": "{format}"}}]}}}}"#);

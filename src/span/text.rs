@@ -27,5 +27,5 @@ pub(crate) fn first_chars(text: &str, max_chars: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// How many bytes of a header, of the query, of all cookies or of the path an attribute is made of.
+/// The most bytes of a header, a query, a path or all cookies that are read for one attribute.
 pub(crate) const MAX_READ_BYTES: usize = 8 * 1024;

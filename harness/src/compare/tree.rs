@@ -1,4 +1,4 @@
-//! A tree of texts, numbers, lists and maps, as which expected and found results are compared and shown
+//! Expected and found results as trees of texts, numbers, lists and maps. The trees are compared, and shown
 //! as YAML.
 
 use serde::ser::{Serialize, Serializer};
@@ -47,8 +47,8 @@ impl Tree {
         Self::Map(entries)
     }
 
-    /// Returns the expected tree with captures replaced. A text that matches the found one becomes the
-    /// found one; in any other, each capture that has a value becomes its value.
+    /// Returns the expected tree with captures replaced. If a text matches the found text, it is replaced by
+    /// the found text. Otherwise, only captures that have values are replaced.
     pub(crate) fn resolve(&self, found: Option<&Tree>, captures: &mut Captures) -> Tree {
         match self {
             Self::Text(pattern) => match found {

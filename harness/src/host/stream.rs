@@ -85,7 +85,7 @@ pub enum Intervention {
 
 impl fmt::Display for Intervention {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("expected the request to go on, but ")?;
+        f.write_str("expected the request to continue, but ")?;
         match self {
             Self::Paused { callback, action } => {
                 write!(f, "{callback} returned the action {action}")

@@ -148,7 +148,7 @@ fn wrong_headers_are_refused_and_no_value_is_shown() {
         (
             r#"[{"name": "a", "literal": {"value": "secret\n"}}]"#,
             "[0].literal.value",
-            ["a value without control characters", "found one, such as a newline"],
+            ["a value without control characters", "found a control character, such as a newline"],
         ),
         (
             r#"[{"name": "Content-Type", "literal": {"value": "a"}}]"#,

@@ -3,7 +3,7 @@ use crate::config::testing::{check_refused, parse};
 use crate::propagation::baggage;
 
 #[test]
-fn b3_has_two_forms_and_other_formats_one() {
+fn b3_has_two_encodings_and_other_formats_one() {
     let config = parse(
         r#"{"propagation": {
             "extract": ["b3multi", "jaeger", "b3", "xray"],

@@ -52,14 +52,14 @@ fn wrong_rules_are_refused_with_their_path() {
         (
             r#""decision": "force", "ratio": 0.5"#,
             "ratio",
-            ["no ratio, since it goes with the decision `parent` alone", "found one"],
+            ["no ratio (only the decision `parent` uses one)", "found one"],
         ),
         (r#""ratio": -1"#, "ratio", ["a number from 0 to 1", "found -1"]),
         (r#""limit": {"per_second": 1, "burst": 0}"#, "limit.burst", [whole, "found 0"]),
         (
             r#""decision": "drop", "limit": {"per_second": 1}"#,
             "limit",
-            ["no limit, since it goes with the decisions `force` and `parent`", "found one"],
+            ["no limit (only the decisions `force` and `parent` use one)", "found one"],
         ),
         (
             r#""match": {"direction": "in"}"#,
@@ -127,7 +127,10 @@ fn rules_with_the_same_name_or_label_are_refused() {
         (
             r#"{"name": "none"}"#,
             "rules[0].name",
-            ["another name", "\"none\", which stands for requests that no rule decided"],
+            [
+                "a name that is not reserved",
+                "\"none\", which is reserved for requests that no rule decided",
+            ],
         ),
     ] {
         check_refused(&rules(names), &format!("sampling.{path}"), &findings);

@@ -122,7 +122,7 @@ impl Compiler<'_> {
         for word in lower.as_bytes().split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-') {
             self.check_not_sensitive(std::str::from_utf8(word).unwrap_or_default())?;
         }
-        // Their names may have characters that end a word here.
+        // The name of a token's header may have characters that end a word here.
         for token in self.settings.tokens.iter().filter(|token| lower.contains(&token.name)) {
             self.check_not_sensitive(&token.name)?;
         }

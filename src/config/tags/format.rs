@@ -33,7 +33,7 @@ enum Command {
     MetadataOf(&'static str),
     /// Without an argument.
     Attribute(&'static str, Encoding),
-    /// Envoy does not tell filters the value: what is expected instead.
+    /// A command whose value filters cannot read, and what to use instead.
     Refused(&'static str),
 }
 
@@ -264,11 +264,11 @@ const COMMANDS: [(&str, Command); 44] = [
     ("UPSTREAM_METADATA", Command::MetadataOf("xds.upstream_host_metadata")),
     (
         "HOSTNAME",
-        Command::Refused("`%ENVIRONMENT(HOSTNAME)%`, since filters do not learn the host's name"),
+        Command::Refused("`%ENVIRONMENT(HOSTNAME)%`, since filters cannot read the host's name"),
     ),
     (
         "UPSTREAM_HOST_NAME",
-        Command::Refused("`%UPSTREAM_HOST%`, since filters do not learn a name of the upstream"),
+        Command::Refused("`%UPSTREAM_HOST%`, since filters cannot read the upstream's name"),
     ),
 ];
 

@@ -58,7 +58,7 @@ pub(crate) struct RawFormatter {
 pub(crate) struct RawProperty {
     /// Path of the attribute, dotted or as a list of parts. Required. Example: `xds.route_name`.
     pub path: OneOrMany<String>,
-    /// Value that replaces a missing attribute. Default: nothing is recorded.
+    /// The value that is recorded if the attribute is absent. Default: nothing is recorded.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
     /// Type of the recorded value: `string`, `int`, `double` or `bool`. Default: the type that Envoy
@@ -93,11 +93,12 @@ pub(crate) struct RawMetadata {
     /// Whose metadata it is: exactly one key of `request`, `route`, `cluster` and `host`. Required.
     /// Example: `{request: {}}`.
     pub kind: RawMetadataKind,
-    /// Where the value stands in the metadata. Required.
+    /// The namespace and the keys of the value. Required.
     /// Example: `{key: envoy.filters.http.jwt_authn, path: [{key: sub}]}`.
     #[serde(alias = "metadataKey")]
     pub metadata_key: RawMetadataKey,
-    /// Value that replaces a missing one, a list or an object. Default: nothing is recorded.
+    /// The value that is recorded if there is none, or if it is a list or an object. Default: nothing
+    /// is recorded.
     #[serde(alias = "defaultValue")]
     pub default_value: Option<String>,
 }

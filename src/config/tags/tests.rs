@@ -273,7 +273,7 @@ fn wrong_arguments_of_commands_are_refused() {
     let time = "a format of `%Y %m %d";
     let kinds = "one of `DYNAMIC`, `CLUSTER`, `ROUTE`, `UPSTREAM_HOST`, `LISTENER`, `VIRTUAL_HOST`";
     for (command, expected, found) in [
-        ("HOSTNAME", "`%ENVIRONMENT(HOSTNAME)%`, since filters do not learn", "\"HOSTNAME\""),
+        ("HOSTNAME", "`%ENVIRONMENT(HOSTNAME)%`, since filters cannot read", "\"HOSTNAME\""),
         ("UPSTREAM_HOST_NAME", "`%UPSTREAM_HOST%`, since filters", "\"UPSTREAM_HOST_NAME\""),
         ("FILTER_STATE(a)", state, "\"a\""),
         ("FILTER_STATE(a:TYPED)", state, "\"a:TYPED\""),
@@ -396,7 +396,7 @@ fn wrong_names_of_tags_are_refused_with_their_path() {
         (
             format!(r#"{{"a": {{"tag": "b", {literal}}}}}"#),
             "custom_tags.a.tag",
-            ["no `tag`, since the name above is the tag", "found \"b\""],
+            ["no `tag` (the name of the entry is the tag)", "found \"b\""],
         ),
         (
             format!(r#"{{"a": {{{literal}}}, "a": {{{literal}}}}}"#),
@@ -415,7 +415,7 @@ fn wrong_names_of_tags_are_refused_with_their_path() {
 
 /// The tags that Istio adds at waypoints: `buildWaypointSourceTags` in `pilot/pkg/networking/core/tracing.go`.
 #[test]
-fn istios_tags_of_waypoints_are_taken_as_they_are() {
+fn istios_waypoint_tags_are_accepted_unchanged() {
     let fields = [
         ("workload", "workload"),
         ("namespace", "namespace"),

@@ -33,7 +33,7 @@ enum Event {
     Calls(Option<CallError>),
     /// Envoy compresses from now on, or does not.
     Zlib(bool),
-    /// The lines of this kind are logged by another worker from now on.
+    /// Another worker logs a line of this kind now. Further lines of this kind are limited for a minute.
     LogElsewhere(LogKind),
 }
 
@@ -395,8 +395,8 @@ fn a_cluster_that_envoy_does_not_know_is_tried_again() {
     let failing = "warn: the collector at cluster \"c\" does not accept spans: Envoy knows no such cluster; \
                    spans queued in this worker, to be sent again: 1";
     let dropped = "warn: spans for the collector at cluster \"c\" were dropped in this worker: 1 \
-                   retries_exhausted; Envoy makes no call to it: no host is healthy, or too many calls \
-                   are under way";
+                   retries_exhausted; Envoy did not make the call: no host is healthy, or too many calls \
+                   are in flight";
     let owner = check(
         TWO,
         &[

@@ -10,11 +10,12 @@
 //! x-b3-flags        = "1"                ; debug; any other value is ignored
 //! ```
 //!
-//! The specification wants 16 or 32 digits of lower-case hex, and ids are written so: a trace id that came
-//! with 16 digits or fewer has 16. Old clients send capitals and leave leading zeros out, and Envoy's own
-//! Zipkin tracer reads both. `d` in `x-b3-sampled` is read as debug; OpenTelemetry for Go and brave
-//! refuse it, and OpenTelemetry for Java takes it for unsampled. A trace id without a span id is a trace
-//! without a parent span, as in brave. Next to ids, a state that cannot be read leaves the decision open.
+//! The specification requires 16 or 32 digits of lower-case hex. Ids are written in this way: a trace id that
+//! was received with at most 16 digits has 16. Old clients send capitals and leave leading zeros out, and
+//! Envoy's own Zipkin tracer reads both. `d` in `x-b3-sampled` is read as debug; OpenTelemetry for Go and
+//! brave refuse it, and OpenTelemetry for Java treats it as not sampled. A trace id without a span id is a
+//! trace without a parent span, as in brave. If there are ids and the state cannot be read, the decision is
+//! left open.
 
 use crate::http::edits::Edits;
 use crate::http::head::Head;

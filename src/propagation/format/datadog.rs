@@ -83,7 +83,8 @@ fn inject(context: &Context, edits: &mut Edits<'_, '_>) {
     }
 }
 
-/// Returns the tags with this left half of the trace id, where the tag for it stands or at the end.
+/// Returns the tags with this left half of the trace id, unless it is zero. Its tag replaces the incoming
+/// one, or is appended.
 fn tags_with<'a>(left: u64, tags: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut tid = [0; 16];
     digits::encode_hex(&left.to_be_bytes(), &mut tid);

@@ -7,9 +7,9 @@
 //! x-instana-l = ( "0" / "1" ) [ "," *any ]    ; 0: not sampled, 1: sampled
 //! ```
 //!
-//! Next to ids, a level that is missing or cannot be read counts as 1. Behind a comma, the level names the
-//! page view of a browser, for the first tracer only, so that part is not passed on. A level of 0 is
-//! written beside the ids, as OpenTelemetry's propagators for Instana do.
+//! If there is a trace id, a level that is missing or cannot be read counts as 1. After a comma, the level
+//! names the page view of a browser. That part is meant for the first tracer only, so it is not passed on. A
+//! level of 0 is written beside the ids, as OpenTelemetry's propagators for Instana do.
 
 use crate::http::edits::Edits;
 use crate::http::head::Head;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The value may be percent-encoded, with colons as `%3A`. Ids are written with their leading zeros,
-//! as the specification asks of senders: a trace id that came with at most 16 digits gets 16, others
+//! as the specification asks of senders: a trace id that was received with at most 16 digits gets 16, others
 //! get 32, in lower case. `uberctx-*` headers are baggage and left alone.
 
 use std::borrow::Cow;
@@ -51,7 +51,7 @@ fn extract(head: &Head<'_>) -> Extracted {
             Some([flags]) if flags & DEBUG != 0 => Sampling::Debug,
             Some([flags]) if flags & SAMPLED != 0 => Sampling::Sampled,
             Some(_) => Sampling::NotSampled,
-            None => return Extracted::Invalid("expected flags of two hex digits at most"),
+            None => return Extracted::Invalid("expected flags of one or two hex digits"),
         };
     Extracted::from_hex(trace_id, span_id, sampling)
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! OpenTracing's own tracers write ids without leading zeros, and read 16 digits at most. Here ids are
-//! written with their zeros: a trace id that came with at most 16 digits gets 16, others get 32. Some SDKs
+//! written with their zeros: a trace id that was received with at most 16 digits gets 16, others get 32. Some SDKs
 //! write only the right half of the trace id for those old tracers, but that splits a trace in two.
 //! A trace id without a span id is a trace without a parent span. Next to ids, a state that cannot be
 //! read leaves the decision open. `ot-baggage-*` headers are left alone.

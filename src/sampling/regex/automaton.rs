@@ -236,7 +236,7 @@ impl Builder {
 pub(super) const MAX_TRANSITIONS: usize = 32 * 1024;
 /// The bit of a table's entry that no offset has: a match ends before the byte.
 pub(super) const ENDS: u16 = 1 << 15;
-/// Bounds the time that a pattern takes to compile to some 50 million instructions.
+/// Limits the time to compile a pattern: this many steps take about 50 million instructions.
 const MAX_STEPS: usize = 2_000_000;
 
 #[cfg(test)]

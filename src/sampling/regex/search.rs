@@ -74,7 +74,8 @@ impl Search {
         starts
     }
 
-    /// Returns where the longest match ends that starts at an index, and adds up the bytes that it read.
+    /// Returns the end of the longest match that starts at an index. Adds the bytes that it read to
+    /// `searched`.
     fn find_end(&self, value: &[u8], start: usize, searched: &mut usize) -> usize {
         let (before, rest) = value.split_at_checked(start).unwrap_or_default();
         let mut row = self.ends.start(before.last().map_or(Before::Nothing, |it| Before::of(*it)));

@@ -172,8 +172,8 @@ impl Tags {
         add_all(&self.at_end, attributes, Lookup::AtEnd(kept, facts));
     }
 
-    /// Returns the name of a span by the index of its format, without spaces around it. Returns `None`
-    /// for an empty name, and at the request for a name that is complete at its end.
+    /// Returns the name of a span by the index of its format, without spaces around it. Returns `None` if the
+    /// name is empty, or if it needs facts of the request's end and `lookup` is [`Lookup::AtRequest`].
     #[inline(never)]
     pub fn name(&self, index: usize, lookup: Lookup<'_, '_>) -> Option<Vec<u8>> {
         let NameFormat { format, is_complete_at_end } = self.names.get(index)?;

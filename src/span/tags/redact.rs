@@ -20,8 +20,7 @@ pub struct Transformation {
 pub enum Redaction {
     /// The first half of its SHA-256, in hex. Equal values have equal hashes.
     Hash,
-    /// `*` in place of each character but the last four, or of all characters where there are fewer
-    /// than eight.
+    /// All characters except the last four are replaced by `*`, or all of them if there are fewer than eight.
     Mask,
 }
 

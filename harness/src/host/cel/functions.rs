@@ -20,7 +20,7 @@ pub(crate) enum Function {
     String,
     Type,
     Uint,
-    /// One that this host only compiles: it has no value.
+    /// A function that this host only compiles: calls of it fail.
     Other,
 }
 
