@@ -8,7 +8,38 @@ import pytest
 from conftest import lane
 from traffic import new_context
 
-OTHER_FORMATS = ["jaeger", "xray", "ottrace", "datadog", "grpc-trace-bin", "gcp", "instana"]
+# Formats that meshes come from, as they write a context.
+OTHERS = {
+    "jaeger": lambda trace_id, span_id, sampled: {"uber-trace-id": f"{trace_id}:{span_id}:0:{sampled}"},
+    "xray": lambda trace_id, span_id, sampled: {
+        "x-amzn-trace-id": f"Root=1-{trace_id[:8]}-{trace_id[8:]};Parent={span_id};Sampled={sampled}"
+    },
+    "ottrace": lambda trace_id, span_id, sampled: {
+        "ot-tracer-traceid": trace_id,
+        "ot-tracer-spanid": span_id,
+        "ot-tracer-sampled": "true" if sampled else "false",
+    },
+    "datadog": lambda trace_id, span_id, sampled: {
+        "x-datadog-trace-id": str(int(trace_id[16:], 16)),
+        "x-datadog-parent-id": str(int(span_id, 16)),
+        "x-datadog-sampling-priority": str(sampled),
+        "x-datadog-tags": f"_dd.p.tid={trace_id[:16]}",
+    },
+    "grpc-trace-bin": lambda trace_id, span_id, sampled: {
+        "grpc-trace-bin": base64.b64encode(bytes.fromhex(f"0000{trace_id}01{span_id}020{sampled}"))
+        .decode()
+        .rstrip("=")
+    },
+    "gcp": lambda trace_id, span_id, sampled: {
+        "x-cloud-trace-context": f"{trace_id}/{int(span_id, 16)};o={sampled}"
+    },
+    "instana": lambda trace_id, span_id, sampled: {
+        "x-instana-t": trace_id,
+        "x-instana-s": span_id,
+        "x-instana-l": str(sampled),
+    },
+}
+OTHER_FORMATS = list(OTHERS)
 WITH_OTHERS = {"extract": ["tracecontext", *OTHER_FORMATS]}
 MIGRATING = {"inject": ["tracecontext", "baggage"], "baggage": {"max_members": 64}}
 LANES = {
@@ -112,37 +143,6 @@ NOT_RECORDED = {
     ),
     "unsampled w3c goes on as unsampled b3": ("inject-b3", {"traceparent": "00-T-P-00"}, {"b3": "T-P-0"}),
     "unsampled b3 is not touched where b3 goes on": ("inject-b3", {"b3": "T-P-0"}, {"b3": "T-P-0"}),
-}
-# Formats that meshes come from, as they write a context.
-OTHERS = {
-    "jaeger": lambda trace_id, span_id, sampled: {"uber-trace-id": f"{trace_id}:{span_id}:0:{sampled}"},
-    "xray": lambda trace_id, span_id, sampled: {
-        "x-amzn-trace-id": f"Root=1-{trace_id[:8]}-{trace_id[8:]};Parent={span_id};Sampled={sampled}"
-    },
-    "ottrace": lambda trace_id, span_id, sampled: {
-        "ot-tracer-traceid": trace_id,
-        "ot-tracer-spanid": span_id,
-        "ot-tracer-sampled": "true" if sampled else "false",
-    },
-    "datadog": lambda trace_id, span_id, sampled: {
-        "x-datadog-trace-id": str(int(trace_id[16:], 16)),
-        "x-datadog-parent-id": str(int(span_id, 16)),
-        "x-datadog-sampling-priority": str(sampled),
-        "x-datadog-tags": f"_dd.p.tid={trace_id[:16]}",
-    },
-    "grpc-trace-bin": lambda trace_id, span_id, sampled: {
-        "grpc-trace-bin": base64.b64encode(bytes.fromhex(f"0000{trace_id}01{span_id}020{sampled}"))
-        .decode()
-        .rstrip("=")
-    },
-    "gcp": lambda trace_id, span_id, sampled: {
-        "x-cloud-trace-context": f"{trace_id}/{int(span_id, 16)};o={sampled}"
-    },
-    "instana": lambda trace_id, span_id, sampled: {
-        "x-instana-t": trace_id,
-        "x-instana-s": span_id,
-        "x-instana-l": str(sampled),
-    },
 }
 # Contexts as load balancers, synthetic tests and old clients write them, each with the trace id and the parent's
 # span id. A trace without a parent span has none: the span here is the root.

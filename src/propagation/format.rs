@@ -121,13 +121,11 @@ mod tests {
 
     use super::*;
 
-    /// Files outside of the filter that list all formats by their names.
-    const LISTS: [&str; 4] = [
-        "harness/examples/worst.rs",
-        "harness/tests/it/cost.rs",
-        "tests/fuzz/targets/filter.rs",
-        "tests/test_propagation.py",
-    ];
+    /// Files whose configurations read and write all formats.
+    const CONFIGURATIONS: [&str; 3] =
+        ["harness/examples/worst.rs", "harness/tests/it/cost.rs", "tests/fuzz/targets/filter.rs"];
+    /// The file whose tests carry all formats through real Envoys.
+    const IN_ENVOY: &str = "tests/test_propagation.py";
     /// The demo's service, which passes on the headers of all formats.
     const SERVICE: &str = "envoy/service.py";
 
@@ -141,11 +139,18 @@ mod tests {
         let known: Vec<_> = service.split('"').skip(1).step_by(2).collect();
         for format in Format::ALL {
             let name = format.name();
-            for path in LISTS {
-                assert!(read(path).contains(&format!("\"{name}\"")), "{path} lacks {name}");
+            let quoted = format!("\"{name}\"");
+            for path in CONFIGURATIONS {
+                let text = read(path);
+                let mut lists = ["\"extract\": [", "\"inject\": ["].into_iter().flat_map(|key| {
+                    text.split(key).skip(1).filter_map(|after| after.split(']').next())
+                });
+                assert!(lists.any(|list| list.contains(&quoted)), "{path} lacks {name}");
             }
             let target = format!("tests/fuzz/targets/{}.rs", name.replace('-', "_"));
-            assert!(read(&target).contains(&format!("\"{name}\"")), "{target} lacks {name}");
+            for path in [IN_ENVOY, &target] {
+                assert!(read(path).contains(&quoted), "{path} lacks {name}");
+            }
             for header in format.headers() {
                 let is_known = |known: &&str| {
                     known == header || (known.ends_with('-') && header.starts_with(*known))
