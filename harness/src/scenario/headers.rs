@@ -59,15 +59,15 @@ impl HeaderValue {
     }
 }
 
-/// Reads the headers of a request or of a response, which have keys of their own for pseudo headers.
+/// Reads headers or trailers of a request or a response, which have keys of their own for pseudo headers.
 pub(super) fn without_pseudo_headers<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<HeaderLines, D::Error> {
     let lines = HeaderLines::deserialize(deserializer)?;
     match lines.0.iter().find(|line| line.name.starts_with(':')) {
         Some(Header { name, .. }) => Err(D::Error::custom(format_args!(
-            "expected no pseudo header, since `method`, `scheme`, `authority`, `path` and `status` are keys beside \
-             `headers`, but found \"{name}\""
+            "expected no pseudo header (requests have the keys `method`, `scheme`, `authority` and `path`, responses \
+             have `status`), but found \"{name}\""
         ))),
         None => Ok(lines),
     }

@@ -39,6 +39,7 @@ pub(crate) struct Request {
     /// Default: none.
     pub(crate) body: String,
     /// Default: none.
+    #[serde(deserialize_with = "without_pseudo_headers")]
     pub(crate) trailers: HeaderLines,
 }
 
@@ -71,6 +72,7 @@ pub(crate) struct Response {
     /// Default: none.
     pub(crate) body: String,
     /// Default: none.
+    #[serde(deserialize_with = "without_pseudo_headers")]
     pub(crate) trailers: HeaderLines,
 }
 

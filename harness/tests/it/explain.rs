@@ -208,8 +208,8 @@ fn invalid_input_is_an_error_with_its_line() {
     check(
         CONFIGURATION,
         "{\"headers\": {\":scheme\": \"https\"}}\n",
-        "line 1: expected no pseudo header, since `method`, `scheme`, `authority`, `path` and `status` are keys \
-         beside `headers`, but found \":scheme\"",
+        "line 1: expected no pseudo header (requests have the keys `method`, `scheme`, `authority` and `path`, \
+         responses have `status`), but found \":scheme\"",
     );
     check(CONFIGURATION, "{\"direction\": \"up\"}\n", "line 1: unknown variant `up`");
     check("ratio: 1", "{}\n", "configuration refused: ");

@@ -119,6 +119,11 @@ fn values_of_the_wrong_type_are_errors() {
         "scenario.yaml:3:25: expected pairs of hex digits, but found \"f\"",
     );
     check(
+        "cases:\n  - name: a\n    response: {trailers: {\":status\": \"200\"}}\n",
+        "scenario.yaml:3:26: expected no pseudo header (requests have the keys `method`, `scheme`, `authority` and \
+         `path`, responses have `status`), but found \":status\"",
+    );
+    check(
         "cases:\n  - name: a\n    request: {headers: [{name: a}]}\n",
         "scenario.yaml:3:25: expected `value` or `value_hex`, but found neither",
     );
