@@ -172,14 +172,15 @@ class Running:
     def wait_for_stats(self, wanted: Callable[[dict[str, int]], bool], timeout: float = 30) -> dict[str, int]:
         """Waits until the counts of spans balance and `wanted` is true; the filter publishes them on its tick.
 
-        A worker updates the recorded spans last. So the metrics are read once more after they were as wanted:
-        the second read has all updates of that tick, but the first may have read a metric before its update.
+        The metrics are read once more after they were as wanted: the first read may have read a metric before
+        the worker updated it. A worker updates the recorded spans last, so that the second read has all updates
+        of a tick that changed them.
         """
         deadline = time.monotonic() + timeout
         stats = self.stats()
         was_found = False
         while not (is_found := is_balanced(stats) and wanted(stats)) or not was_found:
-            if time.monotonic() > deadline:
+            if not is_found and time.monotonic() > deadline:
                 balance = "" if is_balanced(stats) else ", whose spans do not balance"
                 raise TimeoutError(f"after {timeout} s the metrics are still {stats}{balance}")
             if not is_found:

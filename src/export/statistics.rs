@@ -107,8 +107,8 @@ const LABELLED: [(&str, &str, &str, bool, Value); 7] = [
 ];
 
 /// Returns all metrics of a configuration with these rules, except histograms, in the order in which they
-/// are published. The recorded spans are the last: who sees a new number of them sees all others of that
-/// tick too.
+/// are published. The recorded spans are the last: if their number has changed, all other metrics of that
+/// tick are already published.
 pub(crate) fn metrics(rules: &Rules) -> Vec<Metric> {
     let plain = PLAIN.map(|(family, kind, value)| {
         let name = metric_name(family, &[]);
