@@ -119,14 +119,16 @@ def wrong_arrows(crate: Path, order: list[str]) -> list[Arrow]:
 
 
 def file_arrows(crate: Path) -> dict[Module, set[Module]]:
-    """Returns the files that each file uses, by their modules, without those around it and in it."""
+    """Returns the files that each file uses, by their modules. A module uses those in it, and they are free to use it."""
     files = {module_folder(file).relative_to(crate).parts: file for file in source_files(crate)}
-    found = {}
+    found = {module: set() for module in files}
     for module, file in files.items():
         code = "\n".join(code_lines(file.read_text()))
         paths = [path for tree in _USE.findall(code) for path in flattened(re.sub(r"\s", "", tree))]
         used = {file_of(path, module, files) for path in paths + _INLINE.findall(code)}
-        found[module] = {other for other in used if not is_around(other, module) and not is_around(module, other)}
+        found[module] |= {other for other in used if not is_around(other, module)}
+        if module and module[:-1] in files:
+            found[module[:-1]].add(module)
     return found
 
 
@@ -272,11 +274,12 @@ def test_arrow_that_goes_down_or_stands_in_tests_is_right(tmp_path, files):
         {"middle__a": "use super::b::B;\n", "middle__b": "use crate::middle::a::A;\n"},
         {"middle__a": "use super::{\n    C,\n    b::{B, c},\n};\n", "middle__b": "fn b() {\n    super::a::a()\n}\n"},
         {"middle__a": "use super::b::B;\n", "middle__b": "use super::c::C;\n", "middle__c": "use super::a::A;\n"},
+        {"middle__a": "", "middle__a__x": "use crate::middle::b::B;\n", "middle__b": "use super::a::A;\n"},
     ],
 )
 def test_circle_of_files_is_found(tmp_path, files):
     found = circle(crate_of(tmp_path, **files))
-    assert set(found) == {("middle", name.removeprefix("middle__")) for name in files}
+    assert set(found) == {tuple(name.split("__")) for name in files}
 
 
 @pytest.mark.parametrize(

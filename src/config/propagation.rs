@@ -248,13 +248,13 @@ impl RawTrustRule {
 
 impl RawTrustMatch {
     fn compile(self, headers: &mut HeaderConditions<'_>) -> Result<Conditions> {
+        let Self { direction, source_ranges, headers: header_matches } = self;
         Ok(Conditions {
-            direction: self.direction.map(Into::into),
-            source_ranges: self
-                .source_ranges
+            direction: direction.map(Into::into),
+            source_ranges: source_ranges
                 .compile(&mut |text| range(&text))
                 .under("source_ranges")?,
-            headers: headers.compile(self.headers).under("headers")?,
+            headers: headers.compile(header_matches).under("headers")?,
             ..Conditions::default()
         })
     }
@@ -268,12 +268,13 @@ fn range(text: &str) -> Result<Cidr> {
 
 impl RawEgressRule {
     fn compile(self) -> Result<EgressRule> {
+        let Self { authority, port, action } = self;
         let conditions = Conditions {
-            hosts: self.authority.compile(&mut RawStringMatch::compile_host).under("authority")?,
-            ports: self.port.compile(&mut port_number).under("port")?,
+            hosts: authority.compile(&mut RawStringMatch::compile_host).under("authority")?,
+            ports: port.compile(&mut port_number).under("port")?,
             ..Conditions::default()
         };
-        Ok(EgressRule { conditions, strip: self.action == RawEgress::Strip })
+        Ok(EgressRule { conditions, strip: action == RawEgress::Strip })
     }
 }
 

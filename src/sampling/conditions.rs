@@ -1,7 +1,7 @@
 //! Conditions on a request. Rules of sampling, trust and egress, and names of spans share them.
 //!
 //! A new condition is a field of [`Conditions`], its check in [`Conditions::matches`], and its key in
-//! `config/sampling.rs`. The conditions on the path are apart, in [`super::match_list`], which has an index
+//! `config/sampling.rs` or `config/propagation.rs`. The conditions on the path are apart, in [`super::match_list`], which has an index
 //! over them.
 
 use super::cidr::Cidr;
