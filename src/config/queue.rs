@@ -42,7 +42,7 @@ pub(super) struct RawRetry {
     /// varies at random by up to half of its length. Default: `1000`.
     #[serde(alias = "initialIntervalMs")]
     pub initial_interval_ms: Option<u32>,
-    /// The longest pause between two retries, in milliseconds. Default: `30000`.
+    /// The longest pause, before the random variation, in milliseconds. Default: `30000`.
     #[serde(alias = "maxIntervalMs")]
     pub max_interval_ms: Option<u32>,
     /// How long a batch is retried after it was first sent, in milliseconds. If a later attempt fails, its
