@@ -283,7 +283,10 @@ impl<'s> Compiler<'s> {
     /// Adds a name of spans, which is a format string.
     pub(super) fn add_name(&mut self, format: &str) -> Result<()> {
         let mut parts = self.format(format, RawRead::Start)?;
-        parts.iter_mut().flat_map(Part::sources_mut).for_each(|source| self.protect(source));
+        parts
+            .iter_mut()
+            .flat_map(Part::sources_mut)
+            .for_each(|source| source.protect(self.settings.privacy));
         self.tags.push_name(parts);
         Ok(())
     }
@@ -323,7 +326,7 @@ impl<'s> Compiler<'s> {
                 }
             }
             CompiledSource::LookedUp(mut source, default_value) => {
-                source.sources_mut().for_each(|source| self.protect(source));
+                source.sources_mut().for_each(|source| source.protect(self.settings.privacy));
                 let key = key.clone();
                 self.tags.push(Tag { key, source, default_value, transformation });
             }

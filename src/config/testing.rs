@@ -52,6 +52,11 @@ pub fn fields<T: for<'de> Deserialize<'de>>() -> Vec<&'static str> {
     fields.into_inner()
 }
 
+/// Tells whether a key is the camelCase alias of another one.
+pub fn is_alias(key: &str) -> bool {
+    key.contains(|char: char| char.is_ascii_uppercase())
+}
+
 /// A deserializer without a value, which records the fields that a struct asks for.
 struct FieldRecorder<'f>(&'f RefCell<Vec<&'static str>>);
 

@@ -46,25 +46,6 @@ impl Compiler<'_> {
         })
     }
 
-    /// Protects a source if spans may not hold its value as it is. Attributes and expressions are protected
-    /// when they are compiled: only [`Compiler::attribute`] and [`Compiler::expression`] know their names.
-    pub(super) fn protect(&self, source: &mut Source) {
-        let privacy = self.settings.privacy;
-        let protections = match &*source {
-            Source::RequestHeader(name) => privacy.protections(name),
-            Source::QueryParameter(name) | Source::PlainQueryParameter(name) => {
-                privacy.of_query_parameter(name).into_iter().collect()
-            }
-            // No own attribute holds their values.
-            Source::ResponseHeader(_)
-            | Source::ResponseTrailer(_)
-            | Source::Cookie(_)
-            | Source::Baggage(_) => return,
-            Source::Property(_) | Source::Kept(_) | Source::Protected(_) => return,
-        };
-        source.protect_by(protections);
-    }
-
     /// Checks the name of a header whose value is recorded. Returns it in lower case.
     pub(crate) fn header(&self, name: &str) -> Result<String> {
         let name = header_name(name)?;

@@ -1,7 +1,7 @@
 use super::RawCustomTag;
 use crate::config::Config;
 use crate::config::error::one_of;
-use crate::config::testing::{check_refused, fields, parse, tag};
+use crate::config::testing::{check_refused, fields, is_alias, parse, tag};
 use crate::span::tags::property::PropertySource;
 
 const SECRET: &str = "a header without credentials, or one of `allow_sensitive_headers`";
@@ -10,7 +10,6 @@ const SECRET: &str = "a header without credentials, or one of `allow_sensitive_h
 #[test]
 fn a_tag_has_one_source() {
     let mut sources = fields::<RawCustomTag>();
-    let is_alias = |key: &str| key.contains(|char: char| char.is_ascii_uppercase());
     let others = ["tag", "redact", "max_length", "read", "type"];
     sources.retain(|key| !is_alias(key) && !others.contains(key));
     let sources = one_of(&sources);

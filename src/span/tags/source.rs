@@ -11,6 +11,7 @@
 //! <https://www.rfc-editor.org/rfc/rfc6265>, <https://url.spec.whatwg.org/#urlencoded-parsing>
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use percent_encoding::percent_decode;
 
@@ -19,7 +20,7 @@ use super::value::TagValue;
 use super::{EndFacts, KeptValues};
 use crate::http::head::{self, Head, split_query};
 use crate::propagation::baggage;
-use crate::span::privacy::Protection;
+use crate::span::privacy::{Privacy, Protection};
 use crate::span::text::MAX_READ_BYTES;
 
 /// Where one value comes from. If a header, parameter or cookie is repeated, the first counts; if a
@@ -69,6 +70,24 @@ pub enum Lookup<'f, 'a> {
 }
 
 impl Source {
+    /// Protects the value if it is, or is a part of, what an own attribute holds: see [`Privacy`]. Attributes
+    /// and CEL expressions are protected when they are compiled, since they have their names only then.
+    pub fn protect(&mut self, privacy: &Rc<Privacy>) {
+        let protections = match self {
+            Self::RequestHeader(name) => privacy.protections(name),
+            Self::QueryParameter(name) | Self::PlainQueryParameter(name) => {
+                privacy.of_query_parameter(name).into_iter().collect()
+            }
+            // No own attribute holds their values.
+            Self::ResponseHeader(_)
+            | Self::ResponseTrailer(_)
+            | Self::Cookie(_)
+            | Self::Baggage(_) => return,
+            Self::Property(_) | Self::Kept(_) | Self::Protected(_) => return,
+        };
+        self.protect_by(protections);
+    }
+
     /// Protects the value. The first protection is applied first.
     pub fn protect_by(&mut self, protections: Vec<Protection>) {
         if !protections.is_empty() {
@@ -99,7 +118,8 @@ impl Source {
         }
     }
 
-    /// Returns the name of the request header that the value is read from, if any.
+    /// Returns the name of the request header that the value is read from, if any. It is kept in full
+    /// for late spans.
     pub fn request_header(&self) -> Option<&str> {
         match self {
             Self::RequestHeader(name) => Some(name),
