@@ -223,7 +223,10 @@ def connection_manager(listener: dict) -> dict:
 
 
 def wait_for(wanted: Callable[[], bool]) -> None:
-    """Returns when what the gateway published is `wanted`."""
+    """Returns when what the gateway published is `wanted`.
+
+    Listeners and routes come one after the other, so that a test waits for each that it needs.
+    """
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not wanted():
         assert time.monotonic() < deadline, f"not so after {_TIMEOUT_SECONDS} s"
@@ -393,6 +396,7 @@ def test_the_filter_comes_before_all_that_may_refuse_a_request(changing):
     wait_for(lambda: filters(changing) == ["wasm", "fault", "cors", "api_key_auth", "router"])
     context = new_context()
     with Client(changing, "1.1") as client:
+        wait_for(lambda: client.send(changing.port, "/a").status == 401)
         answer = client.send(changing.port, "/a", {"traceparent": context.traceparent("01")})
         (span,) = recorded(changing, client, context.trace_id)
     assert (answer.status, span.attributes["http.response.status_code"]) == (401, 401)
@@ -496,7 +500,7 @@ def test_a_module_that_cannot_be_had_is_in_the_status(changing, code, message):
         ((status, found),) = conditions(changing.statuses[POLICY], "Accepted")
         assert status == "False" and message in found
         wait_for(lambda: filters(changing) == ["router"])
-        assert client.send(changing.port, "/a").status == 200
+        wait_for(lambda: client.send(changing.port, "/a").status == 200)
         changing.publish(functools.partial(change, fail_open=False))
         wait_for(lambda: client.send(changing.port, "/a").status == 500)
 
