@@ -43,7 +43,7 @@ pub struct Tags {
     max_chars: usize,
     pub properties: Properties,
     /// The inputs that tags and names at the end need: bits of [`Input`].
-    needed_inputs: u8,
+    needed_at_end: u8,
 }
 
 /// A source that is read when the request arrives, for a tag that is complete at its end.
@@ -106,7 +106,7 @@ impl Tags {
             names: Vec::new(),
             max_chars,
             properties: Properties::default(),
-            needed_inputs: 0,
+            needed_at_end: 0,
         }
     }
 
@@ -138,13 +138,13 @@ impl Tags {
     /// Tells whether a value is complete at the request's end, because it needs more than the request's
     /// headers. If so, its parts from those headers are kept until then, cut to `max_bytes`.
     fn keep_for_end(&mut self, source: &mut TagSource, max_bytes: usize) -> bool {
-        let needed_at_end = source.needed_inputs() & !Input::RequestHeaders.bit();
+        let needed_at_end = source.needed_at_end();
         if needed_at_end == 0 {
             return false;
         }
-        self.needed_inputs |= needed_at_end;
+        self.needed_at_end |= needed_at_end;
         for source in source.sources_mut() {
-            if source.input() == Input::RequestHeaders {
+            if matches!(source.input(), Input::RequestHeader(_)) {
                 let index = self.kept.len();
                 let source = std::mem::replace(source, Source::Kept(index));
                 self.kept.push(KeptSource { source, max_bytes });
@@ -190,17 +190,20 @@ impl Tags {
         let names = self.names.iter().map(|name| &name.format);
         let at_request = at_request.chain(names).flat_map(TagSource::sources);
         let kept = self.kept.iter().map(|kept| &kept.source);
-        at_request.chain(kept).filter_map(Source::request_header)
+        at_request.chain(kept).filter_map(|source| match source.input() {
+            Input::RequestHeader(name) => Some(name),
+            _ => None,
+        })
     }
 
     /// Tells whether any tag or name needs [`EndFacts`].
     pub fn needs_end_facts(&self) -> bool {
-        self.needed_inputs != 0
+        self.needed_at_end != 0
     }
 
     /// Tells whether any tag or name needs this input at the request's end.
-    pub fn needs(&self, input: Input) -> bool {
-        self.needed_inputs & input.bit() != 0
+    pub fn needs(&self, input: Input<'_>) -> bool {
+        self.needed_at_end & input.bit_at_end() != 0
     }
 }
 
@@ -272,9 +275,9 @@ impl TagSource {
         source.into_iter().chain(parts.iter_mut().flat_map(Part::sources_mut))
     }
 
-    /// Returns the inputs that the value is read from: bits of [`Input`].
-    fn needed_inputs(&self) -> u8 {
-        self.sources().into_iter().fold(0, |inputs, source| inputs | source.input().bit())
+    /// Returns the inputs that the value needs at the request's end: bits of [`Input`].
+    fn needed_at_end(&self) -> u8 {
+        self.sources().into_iter().fold(0, |inputs, source| inputs | source.input().bit_at_end())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The sources of tags: where a value is read, and how.
 //!
-//! A new source is one more variant of [`Source`]. The compiler then asks for its input, its request
-//! header and its look-up, which all stand in this file.
+//! A new source is one more variant of [`Source`]. The compiler then asks for its input, its protection
+//! and its look-up, which all stand in this file.
 //!
 //! ```text
 //! cookie = pair *( ";" OWS pair )     ; pair = name "=" value, RFC 6265, section 4.2.1
@@ -53,9 +53,11 @@ pub struct Protected {
 
 /// What a value is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// The request's headers, when it arrives.
-    RequestHeaders,
+pub enum Input<'s> {
+    /// The request header of this name, when the request arrives. It is kept in full for late spans.
+    RequestHeader(&'s str),
+    /// [`KeptValues`], at the request's end.
+    KeptValues,
     ResponseHeaders,
     ResponseTrailers,
     /// Envoy's attributes.
@@ -103,34 +105,19 @@ impl Source {
         }
     }
 
-    pub fn input(&self) -> Input {
+    pub fn input(&self) -> Input<'_> {
         match self {
-            Self::RequestHeader(_)
-            | Self::QueryParameter(_)
-            | Self::PlainQueryParameter(_)
-            | Self::Cookie(_)
-            | Self::Baggage(_)
-            | Self::Kept(_) => Input::RequestHeaders,
+            Self::RequestHeader(name) => Input::RequestHeader(name),
+            Self::QueryParameter(_) | Self::PlainQueryParameter(_) => {
+                Input::RequestHeader(head::PATH)
+            }
+            Self::Cookie(_) => Input::RequestHeader(COOKIE),
+            Self::Baggage(_) => Input::RequestHeader(baggage::BAGGAGE),
+            Self::Kept(_) => Input::KeptValues,
             Self::ResponseHeader(_) => Input::ResponseHeaders,
             Self::ResponseTrailer(_) => Input::ResponseTrailers,
             Self::Property(_) => Input::Properties,
             Self::Protected(protected) => protected.source.input(),
-        }
-    }
-
-    /// Returns the name of the request header that the value is read from, if any. It is kept in full
-    /// for late spans.
-    pub fn request_header(&self) -> Option<&str> {
-        match self {
-            Self::RequestHeader(name) => Some(name),
-            Self::QueryParameter(_) | Self::PlainQueryParameter(_) => Some(head::PATH),
-            Self::Cookie(_) => Some(COOKIE),
-            Self::Baggage(_) => Some(baggage::BAGGAGE),
-            Self::Protected(protected) => protected.source.request_header(),
-            Self::ResponseHeader(_)
-            | Self::ResponseTrailer(_)
-            | Self::Property(_)
-            | Self::Kept(_) => None,
         }
     }
 
@@ -170,10 +157,15 @@ impl Source {
     }
 }
 
-impl Input {
-    /// Returns the bit of this input in a set of inputs.
-    pub const fn bit(self) -> u8 {
-        1 << self as u8
+impl Input<'_> {
+    /// Returns the bit of an input that is read at the request's end, in a set of inputs; 0 of others.
+    pub const fn bit_at_end(self) -> u8 {
+        match self {
+            Self::RequestHeader(_) | Self::KeptValues => 0,
+            Self::ResponseHeaders => 1,
+            Self::ResponseTrailers => 2,
+            Self::Properties => 4,
+        }
     }
 }
 
