@@ -186,6 +186,7 @@ def _attributes(pairs) -> dict[str, object]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False  # Envoy keeps its connection open
+    request_queue_size = 128
     receiver: Receiver
 
     def __init__(self, *arguments):

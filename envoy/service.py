@@ -34,7 +34,7 @@ CONTEXT_HEADERS = (
 CONTEXT_HEADER_PREFIXES = ("x-b3-", "ot-tracer-", "x-datadog-", "x-instana-")
 
 _PASSED_ON = (*CONTEXT_HEADERS, "x-request-id")
-_NEXT_TIMEOUT_SECONDS = 10
+_NEXT_TIMEOUT_SECONDS = 15
 
 
 class Service:

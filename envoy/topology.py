@@ -33,15 +33,16 @@ from receiver import Receiver
 from service import Service
 
 # Below the range from which the kernel gives ports to outgoing connections, so that none is taken
-# between a check and a program's bind.
-PORTS = range(20000, 32000)
+# between a check and a program's bind. Test processes that run side by side have a part each, with
+# the programs that they start.
+PORTS = range(*map(int, os.environ.get("SIDESPAN_PORTS", "20000:32000:1").split(":")))
 BOOTSTRAP = Path(__file__).with_name("envoy.yaml")
 MODULE = Path(__file__).parents[1] / "target" / "sidespan.wasm"
 
 _LABEL = re.compile(r"([a-z]+)=\.=(.*?);\.;")
 _POLL_SECONDS = 0.02
 _START_SECONDS = 60
-_STOP_SECONDS = 10
+_STOP_SECONDS = 30
 _LOG_TAIL_LINES = 30
 # `setpriv` is part of util-linux. It asks the kernel for a signal when the parent ends; the shell
 # looks whether the parent ended before. Both become the program, under the same process id.

@@ -1,5 +1,6 @@
 """What the tests share: lanes, the Envoys of each version, and which process of a parallel run takes which file."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -69,10 +70,11 @@ def one_sidecar(given: Lane) -> Lane:
 
 
 def pytest_configure(config):
-    """Gives each process of a parallel run ports of its own."""
+    """Gives each process of a parallel run ports of its own, and the programs that it starts too."""
     if worker := getattr(config, "workerinput", None):
         index = int(worker["workerid"].removeprefix("gw"))
-        topology.PORTS = topology.PORTS[index :: worker["workercount"]]
+        ports = topology.PORTS = topology.PORTS[index :: worker["workercount"]]
+        os.environ["SIDESPAN_PORTS"] = f"{ports.start}:{ports.stop}:{ports.step}"
 
 
 @pytest.hookimpl(trylast=True)  # after pytest has put tests of the same Envoy side by side
