@@ -236,7 +236,7 @@ class _Visit:
 
 
 def send(port: int, request: Request) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     own = {"Host": "frontend", "User-Agent": "demo"}
     connection.request(request.method, request.target, headers=own | request.headers)
     answer = connection.getresponse()

@@ -140,10 +140,11 @@ class Receiver:
         handler.end_headers()
         handler.wfile.write(body)
 
-    def keep(self, path: str, headers: dict[str, str], body: bytes) -> int:
+    def keep(self, path: str, headers: dict[str, str], body: bytes, status: int | None = None) -> int:
+        """Keeps one request, and returns the status of its response: `status`, if that is given."""
         with self._changed:
             is_too_large = self.most_bytes is not None and len(body) > self.most_bytes
-            status = 413 if is_too_large else self.status
+            status = 413 if is_too_large else status or self.status
             self._exports.append(Export(time.time(), path, headers, body, status))
             self._changed.notify_all()
             return status

@@ -31,7 +31,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 SERVICE = "linkerd-proxy"
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _KINDS = {"inbound": Span.SPAN_KIND_SERVER, "outbound": Span.SPAN_KIND_CLIENT}
-_SECONDS = 10
+_SECONDS = 30
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,9 @@ def lines(running: Topology, file, count: int) -> dict[str, dict]:
     """Returns the log's objects by path, as soon as there are so many."""
 
     def read() -> list[dict]:
-        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        # The last line may not be whole yet.
+        whole, _, _ = file.read_text().rpartition("\n") if file.exists() else ("", "", "")
+        return [json.loads(line) for line in whole.splitlines()]
 
     running.program.wait_until(lambda: len(read()) == count)
     return {line.pop("path"): line for line in read()}

@@ -27,12 +27,21 @@ LIMITS = {
 
 
 def load(port: int, seconds: float) -> tuple[int, float]:
-    """Sends requests over many connections for so long; returns how many, and how long it took."""
+    """Sends requests over many connections for so long; returns how many, and how long it took.
+
+    It goes on until there were far more than a limit lets through.
+    """
     started = time.monotonic()
-    # Each connection sends some 70 requests a second, far more than the limits let through.
     with Load(port, CONNECTIONS, pause_seconds=0.01) as sent:
         time.sleep(seconds)
+        while sent.sent < 2 * permits(time.monotonic() - started):
+            time.sleep(0.1)
     return sent.sent, time.monotonic() - started
+
+
+def permits(seconds: float) -> float:
+    """Returns how many requests the limits let through at most."""
+    return BURST + seconds * PER_SECOND
 
 
 def limited_lane(sampling: dict):
@@ -65,16 +74,14 @@ def test_a_limit_holds_over_all_workers(limiting_envoy, name):
 
     made, spans = counted(stats, recorded), limiting_envoy.receiver.spans()[spans_before:]
     assert made == len(spans) == len({span.span_id for span in spans})
-    assert made <= BURST + took * PER_SECOND
-    # Permits are lost where all requests stall for longer than the burst lasts.
-    assert made >= 0.6 * (BURST + SECONDS * PER_SECOND)
-    # There were far more requests than the limit lets through.
-    assert sent > 5 * made
+    # More than the burst: permits come back, but for those that are lost where all requests stall.
+    assert BURST < made <= permits(took)
 
 
 def test_requests_that_no_limit_concerns_do_not_use_it_up(newest_envoy):
     rule = FORCE_ALL | {"match": {"path": {"exact": "/debug"}}, "limit": {"per_second": 0.001}}
     limited = lane(0, rules=[rule], frontend="none")
+    counter = 'sidespan_rule_decisions_total{{rule="force_all",outcome="{}"}}'
     with SharedTopology({"": limited}, envoy=newest_envoy, concurrency=WORKERS) as topology:
         port = topology.lane().frontend_inbound
         load(port, 0.5)
@@ -83,7 +90,6 @@ def test_requests_that_no_limit_concerns_do_not_use_it_up(newest_envoy):
             connection.request("GET", "/debug")
             connection.getresponse().read()
             connection.close()
-        stats = topology.wait_for_stats(
-            lambda stats: stats.get('sidespan_rule_decisions_total{rule="force_all",outcome="limited"}') == 7
+        topology.wait_for_stats(
+            lambda stats: [stats.get(counter.format(outcome)) for outcome in ("sampled", "limited")] == [1, 7]
         )
-    assert stats['sidespan_rule_decisions_total{rule="force_all",outcome="sampled"}'] == 1

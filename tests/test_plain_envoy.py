@@ -119,7 +119,7 @@ class Plain(topology.Running):
 
     def status(self, headers: dict[str, str] | None = None, port: int | None = None) -> int | None:
         """Returns what a sampled request is answered, or None where nothing listens."""
-        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=20)
         try:
             context = {"traceparent": new_context().traceparent("01")}
             connection.request("GET", "/a", headers=context | (headers or {}))
@@ -176,7 +176,7 @@ def test_a_file_that_changes_is_read_and_a_wrong_one_is_not(newest_envoy, tmp_pa
         running.program.wait_until(lambda: running.status() == 200)
         assert "[error]" not in running.log()
         good = (FOLDER / file).read_text()
-        with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)) as connection:
             assert asked(connection) == (200, None)
             running.write(file, wrong(good))
             running.program.wait_until(lambda: "configuration refused: sampling.ratio" in running.log())

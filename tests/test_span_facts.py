@@ -167,7 +167,7 @@ def test_http_request(client, kind, row):
     url = f"http://127.0.0.1:{port(client, kind)}{target.replace('KEY', secrets.token_hex(4))}"
     # Envoy closes the connection where it cannot finish an answer.
     with contextlib.suppress(httpx.RemoteProtocolError):
-        httpx.request(method, url, content=body, headers={"traceparent": context.traceparent("01")})
+        httpx.request(method, url, content=body, headers={"traceparent": context.traceparent("01")}, timeout=20)
 
     check(client, kind, context.trace_id, expected)
 
@@ -288,7 +288,7 @@ def test_grpc_call_that_its_client_gives_up(client, peers, kind):
     context = new_context()
     with grpc_method(client, kind, "Hold") as call:
         answer = call(b"hi", metadata=[("traceparent", context.traceparent("01"))])
-        assert peers.held.acquire(timeout=10)
+        assert peers.held.acquire(timeout=20)
         answer.cancel()
 
     expected = grpc_outcome("Hold", None, **failed("DR", "DR", "http2.remote_reset", "reset"))
@@ -312,7 +312,7 @@ def test_grpc_stream_that_its_client_gives_up(client, kind):
 def test_grpc_web_has_its_status_in_the_body(client, kind):
     context = new_context()
     headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc-web+proto"}
-    httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/web", content=b"1234567", headers=headers)
+    httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/web", content=b"1234567", headers=headers, timeout=20)
 
     rpc = {"rpc.system.name": "grpc", "rpc.method": "http/web"}
     check(client, kind, context.trace_id, http_outcome("http/web", **{SENT: 7, RECEIVED: 5}, **rpc))
@@ -321,7 +321,7 @@ def test_grpc_web_has_its_status_in_the_body(client, kind):
 def test_grpc_content_type_at_a_plain_service_makes_no_rpc_span(client, kind):
     context = new_context()
     headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc"}
-    httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/made-up", content=b"1234567", headers=headers)
+    httpx.post(f"http://127.0.0.1:{port(client, kind)}/http/made-up", content=b"1234567", headers=headers, timeout=20)
 
     expected = http_outcome("POST", **{SENT: 7, RECEIVED: 5})
     check(client, kind, context.trace_id, expected)
@@ -330,7 +330,7 @@ def test_grpc_content_type_at_a_plain_service_makes_no_rpc_span(client, kind):
 def test_grpc_content_type_without_an_upstream_names_no_method(client):
     context = new_context()
     headers = {"traceparent": context.traceparent("01"), "content-type": "application/grpc"}
-    httpx.post(f"http://127.0.0.1:{port(client, 'SERVER')}/nowhere/made-up", content=b"", headers=headers)
+    httpx.post(f"http://127.0.0.1:{port(client, 'SERVER')}/nowhere/made-up", content=b"", headers=headers, timeout=20)
 
     (span,) = client.spans(context.trace_id, 1)
     assert (span.name, span.attributes["rpc.method"]) == ("grpc", "_OTHER")
@@ -343,7 +343,7 @@ def test_web_socket_ends_its_span(client, kind):
     headers = {"traceparent": context.traceparent("01")}
     with websockets.sync.client.connect(url, additional_headers=headers, compression=None) as socket:
         socket.send("hello")
-        assert socket.recv(timeout=10) == "hello"
+        assert socket.recv(timeout=20) == "hello"
         client.send(port(client, kind), "/http/a", {"traceparent": meanwhile.traceparent("01")})
         # Spans are exported in order: that of the stream is not over.
         client.spans(meanwhile.trace_id, 1)

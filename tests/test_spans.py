@@ -205,7 +205,7 @@ def test_answer_of_envoy_itself_has_its_flags(client, lane, flags, details):
 def test_client_that_leaves_is_told_by_envoys_flag(client_1):
     parent = new_context()
     request = (
-        f"GET /a?delay_ms=300 HTTP/1.1\r\nhost: frontend\r\ntraceparent: {parent.traceparent('01')}\r\n\r\n"
+        f"GET /a?delay_ms=3000 HTTP/1.1\r\nhost: frontend\r\ntraceparent: {parent.traceparent('01')}\r\n\r\n"
     )
     port = client_1.lane("ratio-1").frontend_inbound
     with socket.create_connection(("127.0.0.1", port)) as connection:

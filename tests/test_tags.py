@@ -213,7 +213,7 @@ def add_states(resources: dict) -> None:
         route["route"]["regex_rewrite"] = {"pattern": {"regex": "^/a"}, "substitution": "/b"}
     plan = {"text_format_source": {"inline_string": "gold"}}
     state = {"object_key": "shop.plan", "factory_key": "envoy.string", "format_string": plan}
-    authorizer = {"uri": "http://authorizer", "timeout": "5s", "cluster": virtual_host["routes"][0]["route"]["cluster"]}
+    authorizer = {"uri": "http://authorizer", "timeout": "20s", "cluster": virtual_host["routes"][0]["route"]["cluster"]}
     manager["http_filters"][:0] = [
         {
             "name": "set_filter_state",
@@ -424,7 +424,7 @@ def test_trailers_are_read(tagging_envoy):
         # It answers once, so that the status comes in trailers after a body.
         call = channel.unary_stream(f"/{GRPC_SERVICE}/Break")
         with pytest.raises(grpc.RpcError) as lost:
-            list(call(b"", timeout=10, metadata=[("traceparent", parent.traceparent("01"))]))
+            list(call(b"", timeout=20, metadata=[("traceparent", parent.traceparent("01"))]))
     (span,) = tagging_envoy.receiver.trace(parent.trace_id, 1)
 
     assert lost.value.code() == grpc.StatusCode.DATA_LOSS
@@ -449,7 +449,7 @@ def test_format_strings_have_the_grpc_status_of_envoys_access_log(tagging_envoy,
     with grpc.insecure_channel(address) as channel:
         call = channel.unary_stream(f"/{GRPC_SERVICE}/Break")
         with pytest.raises(grpc.RpcError):
-            list(call(b"", timeout=10, metadata=[("traceparent", parent.traceparent("01"))]))
+            list(call(b"", timeout=20, metadata=[("traceparent", parent.traceparent("01"))]))
     (span,) = tagging_envoy.receiver.trace(parent.trace_id, 1)
     logged, recorded = logged_and_recorded(tagging_envoy, access_logs["operators-grpc"], span)
 

@@ -51,14 +51,14 @@ def tags(attributes: dict) -> dict:
 
 @pytest.fixture(scope="module")
 def zipkin(tmp_path_factory):
-    """The port of a Zipkin server."""
+    """A Zipkin server: its program and its port."""
     port = next(free_ports())
     listener = {"ip": LOOPBACK, "port": port, "protocols": "http"}
     arguments = [f"--armeria.ports[0].{key}={value}" for key, value in listener.items()]
     log = tmp_path_factory.mktemp("zipkin") / "zipkin.log"
     with Program([*tools.zipkin(), *arguments], log) as program:
         program.wait_until(lambda: admin_answer(port, "/health") is not None)
-        yield port
+        yield program, port
 
 
 @pytest.fixture(scope="module")
@@ -112,10 +112,11 @@ def edge_lane(port: int) -> Lane:
 @pytest.fixture(scope="module")
 def exporting_envoy(zipkin, collector, newest_envoy):
     _, port, _ = collector
+    _, zipkin_port = zipkin
     lanes = {
-        "none": zipkin_lane(zipkin),
-        "gzip": zipkin_lane(zipkin, "gzip"),
-        "edge": edge_lane(zipkin),
+        "none": zipkin_lane(zipkin_port),
+        "gzip": zipkin_lane(zipkin_port, "gzip"),
+        "edge": edge_lane(zipkin_port),
         "collector": zipkin_lane(port),
         "collector-edge": edge_lane(port),
     }
@@ -133,10 +134,15 @@ def exported(running: Topology, spans: int) -> Iterator[Client]:
     running.wait_for_stats(lambda stats: stats.get(counter) == before + spans)
 
 
-def stored_trace(zipkin: int, trace_id: str) -> list[dict]:
-    """Returns the spans of a trace that Zipkin has, oldest first."""
-    spans = json.loads(admin_answer(zipkin, f"/api/v2/trace/{trace_id}"))
-    return sorted(spans, key=lambda span: span["timestamp"])
+def stored_trace(zipkin: tuple[Program, int], trace_id: str) -> list[dict]:
+    """Returns the three spans of a trace, oldest first, once Zipkin has them: it answers before it stores them."""
+
+    def stored() -> list[dict]:
+        return json.loads(admin_answer(port, f"/api/v2/trace/{trace_id}") or "[]")
+
+    program, port = zipkin
+    program.wait_until(lambda: len(stored()) == 3)
+    return sorted(stored(), key=lambda span: span["timestamp"])
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip"])
@@ -198,7 +204,8 @@ def test_zipkin_stores_a_trace_whole(zipkin, exporting_envoy, compression):
         "backend",
         server_attributes("backend", *given, **error, **{"user_agent.original": "frontend"}),
     )
-    links = json.loads(admin_answer(zipkin, f"/api/v2/dependencies?endTs={ended // 1000 + 1}"))
+    _, port = zipkin
+    links = json.loads(admin_answer(port, f"/api/v2/dependencies?endTs={ended // 1000 + 1}"))
     assert {"parent": "frontend", "child": "backend"}.items() <= links[0].items()
 
 
