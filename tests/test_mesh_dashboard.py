@@ -10,6 +10,8 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import yaml
 
 import tools
 from topology import Program, admin_answer, free_ports
-from test_monitoring import MONITORING, filled_in, query
+from test_monitoring import MONITORING, eventually, filled_in, query, query_data
 
 DASHBOARD = json.loads((MONITORING / "mesh-dashboard.json").read_text())
 APPLICATION = Path(__file__).with_name("metrics-app")
@@ -167,11 +169,9 @@ def prometheus(tmp_path_factory) -> Iterator[int]:
             *[server, f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'data'}"],
             f"--web.listen-address=127.0.0.1:{port}",
         ]
-        with Program(command, folder / "prometheus.log") as program:
+        with Program(command, folder / "prometheus.log") as program, requests_until_the_end(application_port):
 
             def seen() -> bool:
-                for target in ["/orders/7", "/fail"]:
-                    request(application_port, target)
                 errors = 'rate(http_server_request_duration_seconds_count{http_response_status_code="503"}[20s]) > 0'
                 return len(query(port, errors)) == 2 and query(port, "rate(istio_requests_total[20s]) > 0") != []
 
@@ -179,8 +179,28 @@ def prometheus(tmp_path_factory) -> Iterator[int]:
             yield port
 
 
+@contextmanager
+def requests_until_the_end(port: int) -> Iterator[None]:
+    """Sends requests all the while, so that no rate becomes zero."""
+    ending = threading.Event()
+
+    def send() -> None:
+        while not ending.wait(0.1):
+            for target in ["/orders/7", "/fail"]:
+                request(port, target)
+
+    with ThreadPoolExecutor() as threads:
+        sending = threads.submit(send)
+        try:
+            yield
+        finally:
+            ending.set()
+        # Raises what went wrong there.
+        sending.result()
+
+
 def request(port: int, target: str) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("GET", target)
     connection.getresponse().read()
     connection.close()
@@ -210,6 +230,16 @@ def values(port: int, target: dict, variables: dict[str, str] = VARIABLES) -> di
     return shown
 
 
+def check(port: int, target: dict, expected: dict | set, variables: dict[str, str] = VARIABLES) -> None:
+    """Fails unless a target of a panel shows these values, or some values by these legends, now or soon."""
+
+    def shown() -> dict | set:
+        found = values(port, target, variables)
+        return found if isinstance(expected, dict) else set(found)
+
+    assert eventually(lambda: shown() == expected), f"expected {expected}, but found {shown()}"
+
+
 def panel(title: str, row: str) -> dict:
     (found,) = [it for it in ROWS[row] if it["title"] == title]
     return found
@@ -222,7 +252,7 @@ def test_rows_that_are_tested_elsewhere_exist():
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: f"{panel['id']} {panel['title']}")
 def test_every_query_has_data(prometheus, panel):
     for target in panel["targets"]:
-        shown = values(prometheus, target)
+        shown = eventually(lambda shown=target: values(prometheus, shown))
         assert shown and all(value == value for value in shown.values()), target["expr"]
 
 
@@ -232,40 +262,40 @@ def test_a_request_counts_once_for_the_chosen_reporter(prometheus, reporter, tot
     expression = filled_in(target["expr"], VARIABLES | {"$reporter": reporter})
     everyone = filled_in(target["expr"], VARIABLES).replace('reporter="destination", ', "")
     # One query, since rates differ from one moment to the next.
-    (share,) = query(prometheus, f"({expression}) / ({everyone})")
+    (share,) = query_data(prometheus, f"({expression}) / ({everyone})")
     assert float(share["value"][1]) == pytest.approx(total / 35, rel=0.01)
 
 
 def test_shares_are_those_of_the_requests(prometheus):
     mesh = "Mesh: Istio's metrics"
     (errors,), (secure,) = (panel(title, mesh)["targets"] for title in ["Share of 5xx", "Share of mutual TLS"])
-    assert values(prometheus, errors) == {"orders": pytest.approx(1 / 20, rel=0.01)}
-    assert values(prometheus, secure) == {"orders": pytest.approx(15 / 20, rel=0.01)}
+    check(prometheus, errors, {"orders": pytest.approx(1 / 20, rel=0.01)})
+    check(prometheus, secure, {"orders": pytest.approx(15 / 20, rel=0.01)})
 
 
 def test_open_connections_are_those_not_closed(prometheus):
     (target,) = panel("Open TCP connections", "Mesh: Istio's metrics")["targets"]
-    assert values(prometheus, target) == {"database": 3, "queue": 3}
+    check(prometheus, target, {"database": 3, "queue": 3})
 
 
 def test_service_names_come_from_the_label_or_from_target_info(prometheus):
     for title in ["Latency, p99", "Latency under the older conventions, p99", "Share of 5xx"]:
         (target,) = panel(title, "Applications: OpenTelemetry's metrics")["targets"]
-        assert values(prometheus, target).keys() == {"orders", "payments"}
+        check(prometheus, target, {"orders", "payments"})
 
 
 def test_mesh_and_application_meet_in_the_name_of_the_service(prometheus):
     (mesh, application) = panel("Errors: share of 5xx", "Mesh beside application")["targets"]
-    assert values(prometheus, mesh).keys() == {"mesh orders"}
-    assert "application orders" in values(prometheus, application)
+    check(prometheus, mesh, {"mesh orders"})
+    assert eventually(lambda: "application orders" in values(prometheus, application))
     (target,) = panel("Errors that no application answered", "Mesh beside application")["targets"]
-    assert values(prometheus, target).keys() == {"orders"}
+    check(prometheus, target, {"orders"})
 
 
 def test_services_are_chosen_by_the_variable(prometheus):
     chosen = VARIABLES | {"$service": "payments"}
     (target,) = panel("Share of 5xx", "Applications: OpenTelemetry's metrics")["targets"]
-    assert values(prometheus, target, chosen).keys() == {"payments"}
+    check(prometheus, target, {"payments"}, chosen)
     (target,) = panel("Share of 5xx", "Mesh: Istio's metrics")["targets"]
     assert values(prometheus, target, chosen) == {}
 

@@ -7,11 +7,12 @@ import subprocess
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import combinations
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import yaml
@@ -22,6 +23,8 @@ from conftest import lane
 from envoys_tracer import trace_too
 from topology import BOOTSTRAP, Program, Topology, admin_answer
 from traffic import Client, new_context
+
+T = TypeVar("T")
 
 MONITORING = BOOTSTRAP.parent / "monitoring"
 DASHBOARDS = sorted(MONITORING.glob("*dashboard.json"))
@@ -57,10 +60,8 @@ def every_prometheus(tmp_path_factory) -> Iterator[dict[tuple[str, str], int]]:
         for version, labels in SETTINGS:
             watched = scraped_envoy(version, labels, tmp_path_factory.mktemp("prometheus"))
             ports[version, labels] = running.enter_context(watched)
-        deadline = time.monotonic() + SOON_SECONDS
         # Series that are missing then fail the tests that query them.
-        while not all(map(has_seen_all, ports.values())) and time.monotonic() < deadline:
-            time.sleep(0.2)
+        eventually(lambda: all(map(has_seen_all, ports.values())))
         yield ports
 
 
@@ -210,15 +211,29 @@ def filled_in(expression: str, variables: dict[str, str] = VARIABLES) -> str:
 
 
 def query(port: int, expression: str) -> list[dict]:
+    """Returns the series of an expression at this moment; none after a scrape that took too long, until the next."""
     answer = admin_answer(port, "/api/v1/query?" + urllib.parse.urlencode({"query": expression}))
     return json.loads(answer)["data"]["result"] if answer else []
+
+
+def query_data(port: int, expression: str) -> list[dict]:
+    """Returns the series of an expression as soon as there are any."""
+    return eventually(lambda: query(port, expression))
+
+
+def eventually(found: Callable[[], T]) -> T:
+    """Returns what `found` returns as soon as it is true, or after a while."""
+    deadline = time.monotonic() + SOON_SECONDS
+    while not (answer := found()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return answer
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 def test_every_query_of_the_dashboard_has_data(prometheus, panel):
     for target in panel["targets"]:
         expression = filled_in(target["expr"])
-        found = query(prometheus, expression)
+        found = query_data(prometheus, expression)
         values = [float(series["value"][1]) for series in found]
         assert values and all(value == value for value in values), f"{expression}: {found}"
         for label in re.findall(r"{{(\w+)}}", target["legendFormat"]):
@@ -227,10 +242,10 @@ def test_every_query_of_the_dashboard_has_data(prometheus, panel):
 
 def test_neither_exports_nor_the_admin_are_taken_for_the_application(prometheus):
     (latency,) = [panel for panel in PANELS if panel["title"] == "Latency of mesh and application, p95"]
-    mesh, application = (query(prometheus, filled_in(target["expr"])) for target in latency["targets"])
+    mesh, application = (query_data(prometheus, filled_in(target["expr"])) for target in latency["targets"])
     clusters = {series["metric"]["cluster"] for series in application}
     listeners = {series["metric"]["listener"] for series in mesh}
-    everything = query(prometheus, "envoy_cluster_upstream_rq_time_count")
+    everything = query_data(prometheus, "envoy_cluster_upstream_rq_time_count")
     called = {series["metric"].get("envoy_cluster_name") or series["metric"]["cluster_name"] for series in everything}
     assert "otel-collector" in called and clusters and clusters == {it for it in called if "otel-collector" not in it}
     assert listeners and not any("admin" in listener for listener in listeners)
@@ -249,19 +264,19 @@ QUERIED = [it for it in DASHBOARD["templating"]["list"] if it["type"] == "query"
 @pytest.mark.parametrize("variable", QUERIED, ids=lambda variable: variable["name"])
 def test_every_variable_has_values(prometheus, variable):
     selector, label = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"]).groups()
-    assert all(label in series["metric"] for series in query(prometheus, selector.replace("$job", "envoy")))
-    assert query(prometheus, selector.replace("$job", "envoy")) != []
+    found = query_data(prometheus, selector.replace("$job", "envoy"))
+    assert found and all(label in series["metric"] for series in found)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_every_alert_fires(prometheus, rule):
     # They fire and end with the collector's answers, so the query covers the past.
     past = f'count_over_time(ALERTS{{alertname="{rule["alert"]}", alertstate="firing"}}[1m])'
-    assert query(prometheus, past) != []
+    assert query_data(prometheus, past) != []
 
 
 def test_names_are_as_prometheus_wants_them(prometheus):
-    (instance,) = {series["metric"]["instance"] for series in query(prometheus, "up")}
+    (instance,) = {series["metric"]["instance"] for series in query_data(prometheus, "up")}
     shown = admin_answer(int(instance.rpartition(":")[2]), "/stats/prometheus")
     ours = [line for line in shown.splitlines(keepends=True) if re.match(r"(# TYPE )?sidespan_", line)]
     _, promtool = tools.prometheus()
