@@ -159,8 +159,8 @@ impl Root {
             return;
         };
         let Configured { name, error, .. } = &configured;
-        if std::mem::take(&mut self.has_begun) {
-            metrics::add(MetricType::Gauge, &statistics::build_info(), -1);
+        let has_begun = std::mem::take(&mut self.has_begun);
+        if has_begun {
             let rejected = statistics::metric_name(CONFIGURATION_REJECTED, &[]);
             metrics::add(MetricType::Gauge, &rejected, -i64::from(error.is_some()));
             if configured.attached.is_some() {
@@ -172,6 +172,10 @@ impl Root {
             if plugin.roots.get() == 0 {
                 plugin.retire();
             }
+        }
+        // Last, so that all is counted when this gauge says that the root context has ended.
+        if has_begun {
+            metrics::add(MetricType::Gauge, &statistics::build_info(), -1);
         }
     }
 }
