@@ -79,6 +79,8 @@ def mesh(newest_envoy, tmp_path_factory):
             "BATCH_TIMEOUT": "50ms",
         }
         command = [tools.collector(BUILDER_CONFIGURATION), "--config", EXAMPLE / "collector.yaml"]
+        # One after the other, so that a later trace does not arrive before an earlier one.
+        command += ["--set", "exporters.otlphttp.sending_queue.num_consumers=1"]
         # Its own metrics would take a port that all Collectors of the tests want.
         command += ["--set", "service.telemetry.metrics.level=none"]
         collector = running.enter_context(Program(command, folder / "collector.log", env=environment))
