@@ -10,8 +10,6 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,7 +18,7 @@ import yaml
 
 import tools
 from topology import Program, admin_answer, free_ports
-from test_monitoring import MONITORING, eventually, filled_in, query, query_data
+from test_monitoring import MONITORING, eventually, filled_in, query, query_data, repeated
 
 DASHBOARD = json.loads((MONITORING / "mesh-dashboard.json").read_text())
 APPLICATION = Path(__file__).with_name("metrics-app")
@@ -169,7 +167,13 @@ def prometheus(tmp_path_factory) -> Iterator[int]:
             *[server, f"--config.file={folder / 'prometheus.yaml'}", f"--storage.tsdb.path={folder / 'data'}"],
             f"--web.listen-address=127.0.0.1:{port}",
         ]
-        with Program(command, folder / "prometheus.log") as program, requests_until_the_end(application_port):
+
+        def send() -> None:
+            for target in ["/orders/7", "/fail"]:
+                request(application_port, target)
+
+        # All the while, so that no rate becomes zero.
+        with Program(command, folder / "prometheus.log") as program, repeated(send):
 
             def seen() -> bool:
                 errors = 'rate(http_server_request_duration_seconds_count{http_response_status_code="503"}[20s]) > 0'
@@ -177,26 +181,6 @@ def prometheus(tmp_path_factory) -> Iterator[int]:
 
             program.wait_until(seen)
             yield port
-
-
-@contextmanager
-def requests_until_the_end(port: int) -> Iterator[None]:
-    """Sends requests all the while, so that no rate becomes zero."""
-    ending = threading.Event()
-
-    def send() -> None:
-        while not ending.wait(0.1):
-            for target in ["/orders/7", "/fail"]:
-                request(port, target)
-
-    with ThreadPoolExecutor() as threads:
-        sending = threads.submit(send)
-        try:
-            yield
-        finally:
-            ending.set()
-        # Raises what went wrong there.
-        sending.result()
 
 
 def request(port: int, target: str) -> None:

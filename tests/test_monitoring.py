@@ -122,24 +122,35 @@ def scraped_envoy(version: str, labels: str, folder: Path) -> Iterator[int]:
 @contextmanager
 def requests_until_the_end(running: Topology) -> Iterator[None]:
     """Sends requests all the while; the collector answers 503, 400 and 200 in turns."""
+    statuses = [503, 400, 200]
+    with Client(running, "1.1") as client:
+
+        def send() -> None:
+            # For a second each.
+            running.receiver.status = statuses[int(time.monotonic()) % len(statuses)]
+            send_all_kinds(client)
+
+        with repeated(send):
+            yield
+
+
+@contextmanager
+def repeated(action: Callable[[], None]) -> Iterator[None]:
+    """Does something again and again, with pauses of a tenth of a second."""
     ending = threading.Event()
 
-    def send() -> None:
-        statuses = [503, 400, 200]
-        with Client(running, "1.1") as client:
-            while not ending.wait(0.1):
-                # For a second each.
-                running.receiver.status = statuses[int(time.monotonic()) % len(statuses)]
-                send_all_kinds(client)
+    def repeat() -> None:
+        while not ending.wait(0.1):
+            action()
 
     with ThreadPoolExecutor() as threads:
-        sending = threads.submit(send)
+        repeating = threads.submit(repeat)
         try:
             yield
         finally:
             ending.set()
         # Raises what went wrong there.
-        sending.result()
+        repeating.result()
 
 
 def label_as_istio(bootstrap: dict) -> None:
