@@ -41,6 +41,7 @@ use crate::export::ExporterSettings;
 use crate::http::digits;
 use crate::propagation::response::Response;
 use crate::propagation::{Format, Propagation};
+use crate::sampling::conditions::Conditions;
 use crate::sampling::export_on::ExportOn;
 use crate::sampling::limit::Limit;
 use crate::sampling::ratio::Ratio;
@@ -104,12 +105,15 @@ impl Config {
         document::parse(json)?.read::<RawConfig>()?.compile(environment, compiles)
     }
 
-    /// Tells whether a condition on requests needs the direction, which costs a hostcall.
+    /// Tells whether the decision on a request needs the direction, which costs a hostcall.
     pub(crate) fn needs_direction(&self) -> bool {
-        self.rules.needs_direction()
-            || self.trust.needs_direction()
-            || self.span.names.needs_direction()
-            || self.span.spawns_upstream_span
+        self.span.spawns_upstream_span || self.conditions().any(Conditions::needs_direction)
+    }
+
+    /// Returns the conditions of each rule, trust rule and span name, without those on the path.
+    fn conditions(&self) -> impl Iterator<Item = &Conditions> {
+        let of_names = self.span.names.conditions();
+        self.rules.conditions().chain(self.trust.conditions()).chain(of_names)
     }
 
     /// Returns one line for the log: the number of rules, the ratio, the receiver of the spans, and the

@@ -174,7 +174,7 @@ mod tests {
                 {"match": {"path": {"prefix": "/api/"}, "direction": "inbound"}, "name": "api"},
                 {"name": "%REQ(:METHOD)% %ROUTE_NAME%"}]}}"#,
         );
-        assert!(config.unwrap().needs_direction());
+        assert_eq!(config.unwrap().span.names.conditions().count(), 2);
         for (name, path, words) in [
             (r#"{}"#, ".name", &["required"][..]),
             (r#"{"name": ""}"#, ".name", &["a non-empty string"]),

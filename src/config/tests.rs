@@ -313,3 +313,19 @@ proptest! {
         let _ = parse(&text);
     }
 }
+
+#[test]
+fn the_direction_is_needed_by_conditions_and_by_the_span_upstream() {
+    for (json, is_needed) in [
+        (r#"{"sampling": {"rules": [{"name": "a", "match": {"method": "GET"}}]}}"#, false),
+        (r#"{"sampling": {"rules": [{"name": "a", "match": {"direction": "inbound"}}]}}"#, true),
+        (
+            r#"{"propagation": {"trust_rules": [{"match": {"direction": "inbound"}, "trust": "restart"}]}}"#,
+            true,
+        ),
+        (r#"{"span": {"names": [{"match": {"direction": "inbound"}, "name": "a"}]}}"#, true),
+        (r#"{"span": {"spawn_upstream_span": true}}"#, true),
+    ] {
+        assert_eq!(parse(json).unwrap().needs_direction(), is_needed, "{json}");
+    }
+}

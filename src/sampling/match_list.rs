@@ -74,9 +74,9 @@ impl MatchList {
         (first != usize::MAX).then_some(first)
     }
 
-    /// Tells whether an entry needs the direction, which costs a hostcall.
-    pub fn needs_direction(&self) -> bool {
-        self.entries.iter().any(|entry| entry.conditions.needs_direction())
+    /// Returns the conditions of each entry, without those on the path.
+    pub fn conditions(&self) -> impl Iterator<Item = &Conditions> {
+        self.entries.iter().map(|entry| &entry.conditions)
     }
 }
 
@@ -92,7 +92,6 @@ mod tests {
 
     use super::*;
     use crate::propagation::testing::head;
-    use crate::sampling::conditions::Direction;
     use crate::sampling::matching::StringMatchKind;
 
     fn string_match(kind: StringMatchKind) -> StringMatch {
@@ -173,16 +172,6 @@ mod tests {
             check(&list, &[(":method", "PUT"), (":path", "/a")], 0, None);
             check(&list, &[(":method", "GET"), (":path", "/b")], 0, None);
         }
-    }
-
-    #[test]
-    fn the_direction_is_needed_if_an_entry_has_one() {
-        let direction = Some(Direction::Inbound);
-        let conditions = Conditions { direction, ..Conditions::default() };
-        let with = RequestMatch { conditions, ..RequestMatch::default() };
-        let without = RequestMatch::default();
-        assert!(!MatchList::new(vec![without.clone()]).needs_direction());
-        assert!(MatchList::new(vec![without, with]).needs_direction());
     }
 
     proptest! {

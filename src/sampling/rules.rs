@@ -1,6 +1,6 @@
 //! Sampling rules: the first rule whose conditions all match decides.
 
-use super::conditions::MatchFacts;
+use super::conditions::{Conditions, MatchFacts};
 use super::limit::Limit;
 use super::match_list::{MatchList, RequestMatch};
 use super::ratio::Ratio;
@@ -56,9 +56,9 @@ impl Rules {
         self.rules.iter()
     }
 
-    /// Tells whether a rule needs the direction, which costs a hostcall.
-    pub fn needs_direction(&self) -> bool {
-        self.matches.needs_direction()
+    /// Returns the conditions of each rule, without those on the path.
+    pub fn conditions(&self) -> impl Iterator<Item = &Conditions> {
+        self.matches.conditions()
     }
 }
 

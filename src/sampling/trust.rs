@@ -37,15 +37,14 @@ impl TrustPolicy {
         self.default == TrustAction::Accept && self.rules.is_empty()
     }
 
-    /// Tells whether a rule needs the direction.
-    pub fn needs_direction(&self) -> bool {
-        self.rules.iter().any(|rule| rule.conditions.needs_direction())
+    /// Returns the conditions of each rule.
+    pub fn conditions(&self) -> impl Iterator<Item = &Conditions> {
+        self.rules.iter().map(|rule| &rule.conditions)
     }
 
     /// Tells whether a rule needs the client's address. Without a context there is nothing to trust.
     pub fn needs_source_address(&self, head: &Head<'_>) -> bool {
-        self.rules.iter().any(|rule| rule.conditions.needs_source_address())
-            && head.names().any(holds_context)
+        self.conditions().any(Conditions::needs_source_address) && head.names().any(holds_context)
     }
 
     /// Returns how the context of a request is handled. The trace restarts if a condition exceeds the
