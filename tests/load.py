@@ -53,10 +53,7 @@ class Load:
         while not self._stop.wait(self._pause_seconds):
             started = time.monotonic()
             try:
-                connection.request("GET", "/a")
-                response = connection.getresponse()
-                response.read()
-                status = response.status
+                status = answered(connection)
             except (OSError, http.client.HTTPException) as failure:
                 status = repr(failure)
                 connection.close()
@@ -64,6 +61,26 @@ class Load:
                 self.statuses[status] += 1
                 self.longest_seconds = max(self.longest_seconds, time.monotonic() - started)
         connection.close()
+
+
+def answered(connection: http.client.HTTPConnection) -> int:
+    """Sends a request and returns the status of the response.
+
+    If the server closes a connection that served requests before, the request is sent again, as HTTP clients do
+    (RFC 9112, section 9.3.1). Envoy closes connections when a drain takes too long.
+    """
+    was_open = connection.sock is not None
+    try:
+        connection.request("GET", "/a")
+        response = connection.getresponse()
+    except (http.client.RemoteDisconnected, ConnectionError):
+        connection.close()
+        if not was_open:
+            raise
+        connection.request("GET", "/a")
+        response = connection.getresponse()
+    response.read()
+    return response.status
 
 
 class Audit:
