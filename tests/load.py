@@ -71,14 +71,17 @@ def answered(connection: http.client.HTTPConnection) -> int:
     """
     was_open = connection.sock is not None
     try:
-        connection.request("GET", "/a")
-        response = connection.getresponse()
-    except (http.client.RemoteDisconnected, ConnectionError):
+        return exchanged(connection)
+    except ConnectionError:
         connection.close()
         if not was_open:
             raise
-        connection.request("GET", "/a")
-        response = connection.getresponse()
+        return exchanged(connection)
+
+
+def exchanged(connection: http.client.HTTPConnection) -> int:
+    connection.request("GET", "/a")
+    response = connection.getresponse()
     response.read()
     return response.status
 

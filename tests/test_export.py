@@ -97,6 +97,7 @@ class Exports:
         """Returns the books, but for what is 0, as soon as all recorded spans have left the queues."""
         return settled_books(self.wait_for_stats, recorded)
 
+
 @pytest.fixture(scope="module")
 def exporting_envoy(each_envoy):
     lanes = {name: one_sidecar(given) for name, given in LANES.items()}
